@@ -1,0 +1,209 @@
+//! The account of a run: every message and every row has exactly one fate, and the fates add up (SPEC 1).
+
+use serde::{Deserialize, Serialize};
+
+use crate::row::{Extent, Source};
+
+/// Why a message or a row was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Reason {
+    /// Not JSON, cut off, or not UTF-8.
+    BrokenJson,
+    /// A needed field is missing, stands twice or has another type.
+    WrongType,
+    /// No message at all (a null value).
+    Empty,
+    /// Longer than the largest message taken.
+    TooLarge,
+    /// No time, or one that cannot be read.
+    NoTime,
+    /// A time outside 2000 to 2100.
+    TimeRange,
+    /// A time too far ahead of its receipt.
+    TimeAhead,
+    /// A price or size that is not a finite number.
+    NonFinite,
+    /// A price of 0 or below.
+    NotPositive,
+    /// A size below 0.
+    NegativeSize,
+    /// Bid above ask.
+    Crossed,
+    /// A quote without one of its sides.
+    EmptySide,
+    /// An instrument that `instruments.yaml` does not list, where only listed ones are taken.
+    UnknownInstrument,
+    /// Older than the newest row of its channel.
+    Late,
+}
+
+impl Reason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: [Reason; 14] = [
+        Reason::BrokenJson,
+        Reason::WrongType,
+        Reason::Empty,
+        Reason::TooLarge,
+        Reason::NoTime,
+        Reason::TimeRange,
+        Reason::TimeAhead,
+        Reason::NonFinite,
+        Reason::NotPositive,
+        Reason::NegativeSize,
+        Reason::Crossed,
+        Reason::EmptySide,
+        Reason::UnknownInstrument,
+        Reason::Late,
+    ];
+
+    /// The name printed in dead letters, summaries and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::BrokenJson => "broken_json",
+            Reason::WrongType => "wrong_type",
+            Reason::Empty => "empty",
+            Reason::TooLarge => "too_large",
+            Reason::NoTime => "no_time",
+            Reason::TimeRange => "time_range",
+            Reason::TimeAhead => "time_ahead",
+            Reason::NonFinite => "non_finite",
+            Reason::NotPositive => "not_positive",
+            Reason::NegativeSize => "negative_size",
+            Reason::Crossed => "crossed",
+            Reason::EmptySide => "empty_side",
+            Reason::UnknownInstrument => "unknown_instrument",
+            Reason::Late => "late",
+        }
+    }
+}
+
+/// A refused message or row on its way to the dead letters. The original is found through `extent` in the
+/// bytes of the batch that refused it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Position in the batch of what was refused: dead letters are written in this order.
+    pub order: u32,
+    pub reason: Reason,
+    /// What was found and what was expected; empty where the reason says it all.
+    pub detail: String,
+    pub source: Source,
+    pub index: u32,
+    pub extent: Extent,
+}
+
+/// Counts of messages and rows by fate. Counts are signed because a row may be moved from one fate to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub messages_in: i64,
+    pub messages_rows: i64,
+    pub messages_control: i64,
+    pub messages_ignored: i64,
+    pub messages_deadlettered: i64,
+    pub rows_in: i64,
+    pub ticks: i64,
+    pub applied: i64,
+    pub duplicate: i64,
+    pub late: i64,
+    pub rows_deadlettered: i64,
+    pub buffered: i64,
+    pub predictions: i64,
+    pub refused: i64,
+    /// Quotes with bid = ask: legal, counted.
+    pub locked: i64,
+    /// Rows outside `--from` and `--to`: not part of the run, in none of the counts above.
+    pub outside: i64,
+    pub gaps: i64,
+    pub samples: i64,
+    pub alerts: i64,
+    /// Dead letters by [`Reason`] number, messages and rows, late ones included.
+    pub deadletter: [i64; Reason::ALL.len()],
+}
+
+impl Counts {
+    /// Adds another account to this one.
+    pub fn add(&mut self, other: &Counts) {
+        let Counts {
+            messages_in,
+            messages_rows,
+            messages_control,
+            messages_ignored,
+            messages_deadlettered,
+            rows_in,
+            ticks,
+            applied,
+            duplicate,
+            late,
+            rows_deadlettered,
+            buffered,
+            predictions,
+            refused,
+            locked,
+            outside,
+            gaps,
+            samples,
+            alerts,
+            deadletter,
+        } = other;
+        self.messages_in += messages_in;
+        self.messages_rows += messages_rows;
+        self.messages_control += messages_control;
+        self.messages_ignored += messages_ignored;
+        self.messages_deadlettered += messages_deadlettered;
+        self.rows_in += rows_in;
+        self.ticks += ticks;
+        self.applied += applied;
+        self.duplicate += duplicate;
+        self.late += late;
+        self.rows_deadlettered += rows_deadlettered;
+        self.buffered += buffered;
+        self.predictions += predictions;
+        self.refused += refused;
+        self.locked += locked;
+        self.outside += outside;
+        self.gaps += gaps;
+        self.samples += samples;
+        self.alerts += alerts;
+        for (sum, n) in self.deadletter.iter_mut().zip(deadletter) {
+            *sum += n;
+        }
+    }
+
+    /// What does not add up, if anything: `messages_in` against its fates, `rows_in` against its fates.
+    pub fn imbalance(&self) -> Option<String> {
+        let messages =
+            self.messages_rows + self.messages_control + self.messages_ignored + self.messages_deadlettered;
+        let rows =
+            self.ticks + self.applied + self.duplicate + self.late + self.rows_deadlettered + self.buffered;
+        let letters: i64 = self.deadletter.iter().sum();
+        if messages != self.messages_in {
+            return Some(format!("{} messages in, but {messages} have a fate", self.messages_in));
+        }
+        if rows != self.rows_in {
+            return Some(format!("{} rows in, but {rows} have a fate", self.rows_in));
+        }
+        let refused = self.messages_deadlettered + self.rows_deadlettered + self.late;
+        (letters != refused).then(|| format!("{refused} refused or late, but {letters} dead letters"))
+    }
+}
+
+/// The account of one batch, carried along with it to the sink.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    pub counts: Counts,
+    pub dead: Vec<DeadLetter>,
+}
+
+impl Ledger {
+    /// Files a dead letter and counts it by its reason; the caller counts the fate.
+    pub fn refuse(&mut self, letter: DeadLetter) {
+        self.counts.deadletter[letter.reason as usize] += 1;
+        self.dead.push(letter);
+    }
+
+    /// Adds another batch's account to this one.
+    pub fn merge(&mut self, other: Ledger) {
+        self.counts.add(&other.counts);
+        self.dead.extend(other.dead);
+    }
+}

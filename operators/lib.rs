@@ -1,0 +1,16 @@
+//! What foreshock computes.
+//!
+//! Decoders turn a venue's bytes into [`row::Row`]s; each operator is a state machine over the rows of one
+//! instrument. Nothing in this crate reads a clock, a file, a socket, the environment or a random source.
+
+pub mod account;
+pub mod decode;
+pub mod features;
+pub mod model;
+pub mod operator;
+pub mod order;
+pub mod row;
+pub mod rules;
+pub mod seconds;
+pub mod stages;
+pub mod time;

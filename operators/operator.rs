@@ -1,0 +1,134 @@
+//! The shape of an operator: a state machine for the rows of one instrument.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::account::{DeadLetter, Ledger, Reason};
+use crate::row::{Channel, InstrumentId, Row};
+use crate::time::Nanos;
+
+/// What is known of an instrument before its first row: resolved once from configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instrument {
+    pub id: InstrumentId,
+    pub exchange: Arc<str>,
+    /// The venue's own name for it.
+    pub symbol: Arc<str>,
+    /// The canonical name, as printed.
+    pub name: Arc<str>,
+    /// The channel whose rows are ticks; `None`: the first quote channel that the log carries.
+    pub quote_channel: Option<Channel>,
+    /// The channel that trades are counted from; `None`: the first that the log carries.
+    pub trade_channel: Option<Channel>,
+    /// The longest silence that is no gap; `None`: silences are never gaps.
+    pub gap_after: Option<Nanos>,
+}
+
+/// A value and the row that caused it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tagged<T> {
+    pub instrument: InstrumentId,
+    /// Position in the batch of the causing row: outputs are written in this order.
+    pub order: u32,
+    pub value: T,
+}
+
+/// What an operator gives: values tagged with the row being processed, and entries in the account.
+#[derive(Debug)]
+pub struct Out<T> {
+    instrument: InstrumentId,
+    order: u32,
+    pub values: Vec<Tagged<T>>,
+    pub ledger: Ledger,
+}
+
+impl<T> Default for Out<T> {
+    fn default() -> Self {
+        Out { instrument: InstrumentId(0), order: 0, values: Vec::new(), ledger: Ledger::default() }
+    }
+}
+
+impl<T> Out<T> {
+    /// An output that adds to an account already begun, with room for `capacity` values.
+    pub fn with_ledger(ledger: Ledger, capacity: usize) -> Self {
+        Out { instrument: InstrumentId(0), order: 0, values: Vec::with_capacity(capacity), ledger }
+    }
+
+    /// Names the row that causes what follows.
+    pub fn tag(&mut self, instrument: InstrumentId, order: u32) {
+        self.instrument = instrument;
+        self.order = order;
+    }
+
+    /// Gives one value.
+    pub fn give(&mut self, value: T) {
+        self.values.push(Tagged { instrument: self.instrument, order: self.order, value });
+    }
+
+    /// Files a dead letter for a row of the batch being processed; the caller counts its fate.
+    pub fn refuse(&mut self, row: &Row, reason: Reason, detail: String) {
+        let (source, index, extent) = (row.source, row.index, row.extent);
+        self.ledger.refuse(DeadLetter { order: self.order, reason, detail, source, index, extent });
+    }
+}
+
+/// A state machine for one instrument. It sees the instrument's rows in the order of the log, and nothing else.
+pub trait Operator: Sized {
+    /// Under this name state is saved, logged and measured.
+    const NAME: &'static str;
+    type Settings;
+    type Input;
+    type Output;
+
+    /// The state before the instrument's first row.
+    fn new(settings: &Self::Settings, instrument: &Instrument) -> Self;
+
+    /// Takes one input and gives any number of outputs.
+    fn on_input(&mut self, input: Self::Input, out: &mut Out<Self::Output>);
+
+    /// The log has ended: gives what was only waiting for more of it.
+    fn on_end(&mut self, _out: &mut Out<Self::Output>) {}
+
+    /// Appends the state to `bytes`, bit for bit.
+    fn snapshot(&self, bytes: &mut Vec<u8>);
+
+    /// Reads a state that [`Operator::snapshot`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are no state of this operator, or of other settings.
+    fn restore(
+        settings: &Self::Settings,
+        instrument: &Instrument,
+        bytes: &[u8],
+    ) -> Result<Self, RestoreError>;
+}
+
+/// Why a saved state was not taken.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum RestoreError {
+    #[error("could not read the saved state of {operator}: {why}")]
+    Unreadable { operator: &'static str, why: String },
+    #[error("the saved state of {operator} was made with other settings")]
+    OtherSettings { operator: &'static str },
+}
+
+/// Appends `state` to `bytes` in the format of snapshots (postcard: every f64 keeps its bits).
+pub fn save<S: Serialize>(state: &S, bytes: &mut Vec<u8>) {
+    let encoded = postcard::to_stdvec(state).expect("a state is plain data");
+    bytes.extend_from_slice(&encoded);
+}
+
+/// Reads a state that [`save`] wrote; the bytes must hold it and nothing more.
+///
+/// # Errors
+/// When the bytes are cut off, of another shape, or longer than the state.
+pub fn load<S: DeserializeOwned>(operator: &'static str, bytes: &[u8]) -> Result<S, RestoreError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((state, [])) => Ok(state),
+        Ok((_, rest)) => {
+            Err(RestoreError::Unreadable { operator, why: format!("{} bytes are left over", rest.len()) })
+        }
+        Err(error) => Err(RestoreError::Unreadable { operator, why: error.to_string() }),
+    }
+}
