@@ -6,11 +6,14 @@
 pub mod account;
 pub mod decode;
 pub mod features;
+pub mod gaps;
 pub mod model;
+pub mod moments;
 pub mod operator;
 pub mod order;
 pub mod row;
 pub mod rules;
+pub mod score;
 pub mod seconds;
 pub mod stages;
 pub mod time;

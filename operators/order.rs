@@ -1,12 +1,194 @@
 //! Puts an instrument's rows in order and takes out what was told twice or too late (SPEC 2).
 
+use std::collections::{BTreeMap, VecDeque};
+
 use serde::{Deserialize, Serialize};
 
-use crate::time::Nanos;
+use crate::account::Reason;
+use crate::moments::push_tight;
+use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
+use crate::row::{Body, Channel, Quote, Row, Source, Trade};
+use crate::time::{Nanos, Time};
+
+/// How many row ids of a channel are remembered.
+pub const IDS_REMEMBERED: usize = 1_024;
+
+/// How many rows of one instrument may wait for older ones: past that the oldest goes on before its time.
+pub const WAITING_MAX: usize = 262_144;
 
 /// How rows are put in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderSettings {
     /// How long a row waits for older ones; 0: rows are taken as they come.
     pub reorder: Nanos,
+}
+
+/// Lets the rows of the channels in use through, once each, none older than the one before it in its channel,
+/// and sets the instrument's clock on them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    settings: OrderSettings,
+    /// The channel whose rows are ticks; fixed by configuration or by the first quote.
+    quote_channel: Option<Channel>,
+    /// The channel that trades are counted from; fixed by configuration or by the first trade.
+    trade_channel: Option<Channel>,
+    channels: [ChannelMemory; Channel::COUNT],
+    /// The instrument's clock T: the largest event time among the rows let through.
+    clock: Option<Time>,
+    /// The largest event time among the rows that came in, waiting ones included.
+    arrived: Option<Time>,
+    waiting: BTreeMap<Place, Row>,
+}
+
+/// Where a waiting row belongs: by event time, then in the order of the log.
+type Place = (Time, Source, u32);
+
+/// What is remembered of one channel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct ChannelMemory {
+    /// Event time of the newest row let through; `None` before the first.
+    newest: Option<Time>,
+    ids: RecentIds,
+}
+
+impl Operator for Order {
+    const NAME: &'static str = "order";
+    type Settings = OrderSettings;
+    type Input = Row;
+    type Output = Row;
+
+    fn new(settings: &OrderSettings, instrument: &Instrument) -> Self {
+        Order {
+            settings: *settings,
+            quote_channel: instrument.quote_channel,
+            trade_channel: instrument.trade_channel,
+            channels: Default::default(),
+            clock: None,
+            arrived: None,
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    fn on_input(&mut self, mut row: Row, out: &mut Out<Row>) {
+        if !self.uses(&mut row) {
+            // Whether a message's channel is used is known only here, in the order of the log: its message
+            // turns from one with rows into an ignored one.
+            out.ledger.counts.rows_in -= 1;
+            if row.index == 0 {
+                out.ledger.counts.messages_rows -= 1;
+                out.ledger.counts.messages_ignored += 1;
+            }
+            return;
+        }
+        let channel = &mut self.channels[row.channel as usize];
+        if row.id.is_some_and(|id| !channel.ids.insert(id)) {
+            out.ledger.counts.duplicate += 1;
+            return;
+        }
+        if let Some(newest) = channel.newest
+            && row.event_time < newest
+        {
+            out.ledger.counts.late += 1;
+            let late_by = newest.since(row.event_time);
+            let detail =
+                format!("{late_by} ns older than the newest row of its channel {}", row.channel.name());
+            out.refuse(&row, Reason::Late, detail);
+            return;
+        }
+        if self.settings.reorder == 0 {
+            self.let_through(row, out);
+            return;
+        }
+        self.arrived = self.arrived.max(Some(row.event_time));
+        self.waiting.insert((row.event_time, row.source, row.index), row);
+        out.ledger.counts.buffered += 1;
+        let due = self.arrived.map(|arrived| arrived.minus(self.settings.reorder));
+        while let Some(first) = self.waiting.first_entry() {
+            let waited = Some(first.key().0) <= due;
+            if !waited && self.waiting.len() <= WAITING_MAX {
+                break;
+            }
+            self.release(out);
+        }
+    }
+
+    fn on_end(&mut self, out: &mut Out<Row>) {
+        while !self.waiting.is_empty() {
+            self.release(out);
+        }
+    }
+
+    fn snapshot(&self, bytes: &mut Vec<u8>) {
+        save(self, bytes);
+    }
+
+    fn restore(settings: &OrderSettings, _: &Instrument, bytes: &[u8]) -> Result<Self, RestoreError> {
+        let state: Order = load(Self::NAME, bytes)?;
+        if state.settings != *settings {
+            return Err(RestoreError::OtherSettings { operator: Self::NAME });
+        }
+        Ok(state)
+    }
+}
+
+impl Order {
+    /// Whether the job has a use for the row; takes from the row what it has no use for. The first quote and
+    /// the first trade fix the channels that configuration left open, so that nothing is counted twice.
+    fn uses(&mut self, row: &mut Row) -> bool {
+        match &mut row.body {
+            Body::Heartbeat => true,
+            Body::Trade(_) => *self.trade_channel.get_or_insert(row.channel) == row.channel,
+            Body::Quote(quote) => {
+                quote.trade = quote.trade
+                    && quote.price.is_finite()
+                    && *self.trade_channel.get_or_insert(row.channel) == row.channel;
+                if *self.quote_channel.get_or_insert(row.channel) == row.channel {
+                    return true;
+                }
+                // Not the quote channel, but its trades may still count.
+                let Quote { trade, price, .. } = *quote;
+                row.body = Body::Trade(Trade { price, size: f64::NAN, side: None });
+                trade
+            }
+        }
+    }
+
+    fn let_through(&mut self, mut row: Row, out: &mut Out<Row>) {
+        self.channels[row.channel as usize].newest = Some(row.event_time);
+        let clock = self.clock.map_or(row.event_time, |clock| clock.max(row.event_time));
+        self.clock = Some(clock);
+        row.clock = clock;
+        out.give(row);
+    }
+
+    fn release(&mut self, out: &mut Out<Row>) {
+        if let Some((_, row)) = self.waiting.pop_first() {
+            out.ledger.counts.buffered -= 1;
+            self.let_through(row, out);
+        }
+    }
+}
+
+/// The last [`IDS_REMEMBERED`] ids of a channel.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct RecentIds {
+    ids: VecDeque<u64>,
+    /// The largest id ever seen: venues number upwards, so nearly every new id lies above it.
+    largest: Option<u64>,
+}
+
+impl RecentIds {
+    /// Remembers `id`; false when it was remembered already.
+    fn insert(&mut self, id: u64) -> bool {
+        let is_new_high = self.largest.is_none_or(|largest| id > largest);
+        if !is_new_high && self.ids.contains(&id) {
+            return false;
+        }
+        if self.ids.len() == IDS_REMEMBERED {
+            self.ids.pop_front();
+        }
+        push_tight(&mut self.ids, id);
+        self.largest = self.largest.max(Some(id));
+        true
+    }
 }

@@ -2,6 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::moments::SlidingMoments;
+use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
+use crate::stages::{Features, Measured, Metric, Reading, Sample, Sampled};
+use crate::time::{SECOND, Time};
+
 /// Size of the z-score windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecondSettings {
@@ -14,5 +19,128 @@ pub struct SecondSettings {
 impl Default for SecondSettings {
     fn default() -> Self {
         SecondSettings { zscore_window: 300, zscore_min_samples: 30 }
+    }
+}
+
+/// Samples an instrument once a second, from the last state within that second, at the first row at or beyond
+/// the second's end. Fills in the ticks' `volatility_z`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Seconds {
+    settings: SecondSettings,
+    /// The second being filled; `None` before its first quote.
+    open: Option<OpenSecond>,
+    /// The samples before, by metric.
+    windows: [SlidingMoments; Metric::COUNT],
+    /// z-score of the last completed second's `realised_vol`; NaN while there is none.
+    volatility_z: f64,
+}
+
+/// A second that has a quote row and has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct OpenSecond {
+    end: Time,
+    digits: u8,
+    /// The last state so far, indexed by `Metric as usize`.
+    values: [f64; Metric::COUNT],
+}
+
+impl Operator for Seconds {
+    const NAME: &'static str = "seconds";
+    type Settings = SecondSettings;
+    type Input = Measured;
+    type Output = Sampled;
+
+    fn new(settings: &SecondSettings, _: &Instrument) -> Self {
+        Seconds { settings: *settings, open: None, windows: Default::default(), volatility_z: f64::NAN }
+    }
+
+    fn on_input(&mut self, input: Measured, out: &mut Out<Sampled>) {
+        match input {
+            Measured::Gap(gap) => {
+                self.advance(gap.end, out);
+                self.clear();
+                out.give(Sampled::Gap(gap));
+            }
+            Measured::Tick(mut features) => {
+                self.advance(features.clock, out);
+                self.open = Some(OpenSecond::after(&features));
+                features.volatility_z = self.volatility_z;
+                out.give(Sampled::Tick(features));
+            }
+            Measured::Trade { clock, trade_intensity, .. } => {
+                self.advance(clock, out);
+                if let Some(open) = &mut self.open {
+                    open.values[Metric::TradeIntensity as usize] = trade_intensity;
+                }
+            }
+            Measured::Heartbeat { clock, .. } => self.advance(clock, out),
+        }
+    }
+
+    fn snapshot(&self, bytes: &mut Vec<u8>) {
+        save(self, bytes);
+    }
+
+    fn restore(settings: &SecondSettings, _: &Instrument, bytes: &[u8]) -> Result<Self, RestoreError> {
+        let state: Seconds = load(Self::NAME, bytes)?;
+        if state.settings != *settings {
+            return Err(RestoreError::OtherSettings { operator: Self::NAME });
+        }
+        let fits = |window: &SlidingMoments| {
+            window.is_consistent() && window.len() <= settings.zscore_window as usize
+        };
+        if !state.windows.iter().all(fits) {
+            let why = "its windows do not fit each other".to_string();
+            return Err(RestoreError::Unreadable { operator: Self::NAME, why });
+        }
+        Ok(state)
+    }
+}
+
+impl Seconds {
+    /// The clock has reached `clock`: a second that ended by then gives its sample.
+    fn advance(&mut self, clock: Time, out: &mut Out<Sampled>) {
+        if let Some(open) = self.open.take_if(|open| clock >= open.end) {
+            let readings = std::array::from_fn(|metric| self.read(metric, open.values[metric]));
+            self.volatility_z = readings[Metric::RealisedVol as usize].zscore;
+            out.ledger.counts.samples += 1;
+            out.give(Sampled::Sample(Sample { time: open.end, digits: open.digits, readings }));
+        }
+    }
+
+    /// Scores a value against the samples before it, which it then joins. Nulls neither score nor join.
+    fn read(&mut self, metric: usize, value: f64) -> Reading {
+        let window = &mut self.windows[metric];
+        let seen = window.len() as u32;
+        if value.is_nan() {
+            return Reading { value, zscore: f64::NAN, seen };
+        }
+        let zscore = window.moments().zscore(value, self.settings.zscore_min_samples);
+        if seen == self.settings.zscore_window {
+            window.evict();
+        }
+        window.push(value);
+        Reading { value, zscore, seen }
+    }
+
+    /// All windows start empty, as after a gap; a second that spans the gap starts anew too.
+    fn clear(&mut self) {
+        self.open = None;
+        self.windows.iter_mut().for_each(SlidingMoments::clear);
+        self.volatility_z = f64::NAN;
+    }
+}
+
+impl OpenSecond {
+    /// The state of a second after a tick.
+    fn after(features: &Features) -> OpenSecond {
+        let mut values = [f64::NAN; Metric::COUNT];
+        values[Metric::SpreadBps as usize] = features.spread_bps;
+        values[Metric::Mid as usize] = features.midprice;
+        values[Metric::Imbalance as usize] = features.order_book_imbalance;
+        values[Metric::RealisedVol as usize] = features.ret_std;
+        values[Metric::TradeIntensity as usize] = features.trade_intensity;
+        let second = features.clock.0.div_euclid(SECOND);
+        OpenSecond { end: Time((second + 1) * SECOND), digits: features.digits, values }
     }
 }

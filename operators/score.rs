@@ -1,0 +1,117 @@
+//! Scores every tick with the model in force (SPEC 7).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Kind, Model, NullPolicy, Term, Transform};
+use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
+use crate::stages::{Features, Prediction, Sampled, Scored};
+
+/// Puts the model's prediction beside each tick; a tick that the model can't score is counted as refused.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Score {
+    model: Arc<Model>,
+}
+
+/// What a snapshot keeps of the model: which one it was.
+#[derive(Serialize, Deserialize, PartialEq)]
+struct Identity {
+    name: String,
+    version: String,
+    sha256: String,
+}
+
+impl Operator for Score {
+    const NAME: &'static str = "score";
+    type Settings = Arc<Model>;
+    type Input = Sampled;
+    type Output = Scored;
+
+    fn new(model: &Arc<Model>, _: &Instrument) -> Self {
+        Score { model: model.clone() }
+    }
+
+    fn on_input(&mut self, input: Sampled, out: &mut Out<Scored>) {
+        match input {
+            Sampled::Gap(gap) => out.give(Scored::Gap(gap)),
+            Sampled::Sample(sample) => out.give(Scored::Sample(sample)),
+            Sampled::Tick(features) => {
+                let prediction = predict(&self.model, &features);
+                match prediction.spike {
+                    Some(_) => out.ledger.counts.predictions += 1,
+                    None => out.ledger.counts.refused += 1,
+                }
+                out.give(Scored::Tick(features, prediction));
+            }
+        }
+    }
+
+    fn snapshot(&self, bytes: &mut Vec<u8>) {
+        save(&Identity::of(&self.model), bytes);
+    }
+
+    fn restore(model: &Arc<Model>, _: &Instrument, bytes: &[u8]) -> Result<Self, RestoreError> {
+        let saved: Identity = load(Self::NAME, bytes)?;
+        if saved != Identity::of(model) {
+            return Err(RestoreError::OtherSettings { operator: Self::NAME });
+        }
+        Ok(Score { model: model.clone() })
+    }
+}
+
+impl Identity {
+    fn of(model: &Model) -> Identity {
+        Identity {
+            name: model.name.to_string(),
+            version: model.version.to_string(),
+            sha256: model.sha256.to_string(),
+        }
+    }
+}
+
+/// The model's word on one tick.
+pub fn predict(model: &Model, features: &Features) -> Prediction {
+    let linear = match &model.kind {
+        Kind::Baseline { threshold, null } => {
+            value_or_policy(features.volatility_z, *null).map(|z| z - threshold)
+        }
+        Kind::Logistic { intercept, terms } => {
+            terms.iter().try_fold(*intercept, |sum, term| Some(sum + weigh(term, term.feature.of(features))?))
+        }
+    };
+    match linear.map(sigmoid).filter(|probability| !probability.is_nan()) {
+        Some(probability) => Prediction { probability, spike: Some(probability >= model.decision_threshold) },
+        None => Prediction { probability: f64::NAN, spike: None },
+    }
+}
+
+/// What one term adds; `None` where the model refuses the value.
+fn weigh(term: &Term, value: f64) -> Option<f64> {
+    let value = value_or_policy(value, term.null)?;
+    let value = match term.transform {
+        Transform::None => value,
+        Transform::Abs => value.abs(),
+        Transform::Square => value * value,
+        Transform::Log if value > 0.0 => libm::log(value),
+        Transform::Log => return None,
+    };
+    let value = match term.standardise {
+        Some((mean, scale)) => (value - mean) / scale,
+        None => value,
+    };
+    Some(term.weight * value)
+}
+
+fn value_or_policy(value: f64, null: NullPolicy) -> Option<f64> {
+    match null {
+        _ if !value.is_nan() => Some(value),
+        NullPolicy::Value(value) => Some(value),
+        NullPolicy::Refuse => None,
+    }
+}
+
+/// 1 / (1 + e^-x).
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + libm::exp(-x))
+}
