@@ -2,4 +2,11 @@
 //!
 //! This crate knows no Kafka, no file and no clock: sources and sinks are handed in.
 
+pub mod batch;
+pub mod decode;
+pub mod emit;
+pub mod instruments;
+pub mod keyed;
+pub mod market;
 pub mod settings;
+pub mod source;

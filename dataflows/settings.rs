@@ -15,7 +15,7 @@ use foreshock_operators::time::Nanos;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub order: OrderSettings,
-    pub features: FeatureSettings,
+    pub features: Arc<FeatureSettings>,
     pub seconds: SecondSettings,
     pub model: Arc<Model>,
     pub rules: Arc<[Rule]>,

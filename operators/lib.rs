@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod decode;
+pub mod encode;
 pub mod features;
 pub mod gaps;
 pub mod model;

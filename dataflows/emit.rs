@@ -1,0 +1,207 @@
+//! Outcomes ─encode─► lines of JSON, by kind, ready to be put together with the other workers'.
+
+use std::sync::Arc;
+
+use foreshock_operators::account::Counts;
+use foreshock_operators::encode::{Encoder, dead_letter};
+use foreshock_operators::operator::Tagged;
+use foreshock_operators::stages::Outcome;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Operator as _;
+
+use crate::batch::Batch;
+use crate::decode::LogFile;
+use crate::instruments::Instruments;
+
+/// A kind of output: a topic, or a file `<name>.ndjson`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    Features,
+    Predictions,
+    Metrics,
+    Gaps,
+    Alerts,
+    Deadletter,
+    /// Features and prediction of each tick in one row: the data set for training and evaluation.
+    Scored,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 7] = [
+        Kind::Features,
+        Kind::Predictions,
+        Kind::Metrics,
+        Kind::Gaps,
+        Kind::Alerts,
+        Kind::Deadletter,
+        Kind::Scored,
+    ];
+
+    /// The name on the command line and in file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Features => "features",
+            Kind::Predictions => "predictions",
+            Kind::Metrics => "metrics",
+            Kind::Gaps => "gaps",
+            Kind::Alerts => "alerts",
+            Kind::Deadletter => "deadletter",
+            Kind::Scored => "scored",
+        }
+    }
+}
+
+/// Lines of one kind.
+#[derive(Clone, Debug, Default)]
+pub struct Lines {
+    pub bytes: Vec<u8>,
+    /// Where the lines of each causing row end, so that parts of several workers can be merged in input order.
+    /// Empty with a single worker.
+    pub marks: Vec<Mark>,
+}
+
+/// The lines up to `end` were caused by the row at `order`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub order: u32,
+    pub end: u32,
+}
+
+impl Lines {
+    /// Notes that all bytes since the last mark come from the row at `order`.
+    fn mark(&mut self, order: u32) {
+        let end = self.bytes.len() as u32;
+        match self.marks.last_mut() {
+            Some(last) if last.order == order => last.end = end,
+            Some(last) if last.end == end => {}
+            None if end == 0 => {}
+            _ => self.marks.push(Mark { order, end }),
+        }
+    }
+}
+
+/// What one worker has to say of one epoch.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub epoch: u64,
+    pub worker: usize,
+    /// By position in the list of kinds that the job emits.
+    pub lines: Vec<Lines>,
+    pub counts: Counts,
+}
+
+/// Encodes one worker's batches. Knows nothing of timely.
+pub struct Emit {
+    kinds: Arc<[Kind]>,
+    files: Arc<[LogFile]>,
+    instruments: Instruments,
+    encoder: Encoder,
+    /// Whether parts of several workers will have to be merged.
+    marked: bool,
+    /// Bytes of each kind in the last part: the next one is likely to need as much.
+    sizes: Vec<usize>,
+}
+
+impl Emit {
+    pub fn new(
+        kinds: Arc<[Kind]>,
+        files: Arc<[LogFile]>,
+        instruments: Instruments,
+        encoder: Encoder,
+        workers: usize,
+    ) -> Emit {
+        let sizes = vec![0; kinds.len()];
+        Emit { kinds, files, instruments, encoder, marked: workers > 1, sizes }
+    }
+
+    /// The lines of a batch.
+    pub fn batch(&mut self, batch: Batch<Outcome>) -> Part {
+        let room = |size: &usize| Lines { bytes: Vec::with_capacity(size + size / 8), marks: Vec::new() };
+        let mut lines: Vec<Lines> = self.sizes.iter().map(room).collect();
+        for tagged in &batch.values {
+            self.outcome(tagged, &mut lines);
+        }
+        if let Some(at) = self.kinds.iter().position(|kind| *kind == Kind::Deadletter) {
+            let mut dead = batch.ledger.dead;
+            dead.sort_by_key(|letter| letter.order);
+            for letter in &dead {
+                let (start, length) = (letter.extent.start as usize, letter.extent.length as usize);
+                let message = &batch.bytes[start..batch.bytes.len().min(start + length)];
+                let file = &self.files[letter.source.file as usize];
+                dead_letter(letter, &file.name, message, &mut lines[at].bytes);
+                if self.marked {
+                    lines[at].mark(letter.order);
+                }
+            }
+        }
+        self.sizes = lines.iter().map(|lines| lines.bytes.len()).collect();
+        Part { epoch: batch.epoch, worker: batch.worker, lines, counts: batch.ledger.counts }
+    }
+
+    fn outcome(&mut self, tagged: &Tagged<Outcome>, lines: &mut [Lines]) {
+        let instrument = tagged.instrument;
+        if !self.encoder.knows(instrument) {
+            self.encoder.introduce(&self.instruments.get(instrument));
+        }
+        for (kind, lines) in self.kinds.iter().zip(lines) {
+            let bytes = &mut lines.bytes;
+            match (kind, &tagged.value) {
+                (Kind::Features, Outcome::Tick(features, _)) => {
+                    self.encoder.features(instrument, features, bytes);
+                }
+                (Kind::Scored, Outcome::Tick(features, prediction)) => {
+                    self.encoder.scored(instrument, features, prediction, bytes);
+                }
+                (Kind::Predictions, Outcome::Tick(features, prediction)) if prediction.spike.is_some() => {
+                    self.encoder.prediction(instrument, features, prediction, bytes);
+                }
+                (Kind::Metrics, Outcome::Sample(sample)) => self.encoder.sample(instrument, sample, bytes),
+                (Kind::Gaps, Outcome::Gap(gap)) => self.encoder.gap(instrument, gap, bytes),
+                (Kind::Alerts, Outcome::Alert(alert)) => self.encoder.alert(instrument, alert, bytes),
+                _ => continue,
+            }
+            if self.marked {
+                lines.mark(tagged.order);
+            }
+        }
+    }
+}
+
+/// Encodes all that arrives and hands it over; nothing flows on.
+pub fn emit<'scope>(
+    outcomes: StreamVec<'scope, u64, Batch<Outcome>>,
+    mut emit: Emit,
+    mut deliver: impl FnMut(Part) + 'static,
+) {
+    outcomes.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "emit", move |_capability, _info| {
+        move |input, _output| {
+            input.for_each(|_capability, batches| {
+                for batch in batches.drain(..) {
+                    deliver(emit.batch(batch));
+                }
+            });
+        }
+    });
+}
+
+/// Puts the workers' lines of one kind and epoch together in input order.
+pub fn merge<'a>(parts: impl Iterator<Item = &'a Lines>, mut write: impl FnMut(&'a [u8])) {
+    struct Cursor<'a> {
+        lines: &'a Lines,
+        mark: usize,
+        start: usize,
+    }
+    let mut cursors: Vec<Cursor> = parts
+        .filter(|lines| !lines.marks.is_empty())
+        .map(|lines| Cursor { lines, mark: 0, start: 0 })
+        .collect();
+    while let Some(next) = cursors.iter_mut().min_by_key(|cursor| cursor.lines.marks[cursor.mark].order) {
+        let end = next.lines.marks[next.mark].end as usize;
+        write(&next.lines.bytes[next.start..end]);
+        next.start = end;
+        next.mark += 1;
+        cursors.retain(|cursor| cursor.mark < cursor.lines.marks.len());
+    }
+}

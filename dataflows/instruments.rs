@@ -1,0 +1,178 @@
+//! Which instrument a symbol stands for: one table for all workers, asked once for each new symbol.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use foreshock_operators::decode::{ClockSource, Resolve, Resolved};
+use foreshock_operators::operator::Instrument;
+use foreshock_operators::row::{Channel, InstrumentId};
+use rustc_hash::FxHashMap;
+
+use crate::settings::{ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Unknown};
+
+/// The exchange whose quotes carry no time of their own: its instruments run on the time of receipt.
+const WITHOUT_QUOTE_TIME: &str = "binance";
+
+/// All instruments of a job. Clones share one table.
+///
+/// Numbers are given in the order of asking, which differs from run to run with several workers; nothing that is
+/// written depends on them.
+#[derive(Clone, Debug)]
+pub struct Instruments(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    settings: InstrumentSettings,
+    table: RwLock<Table>,
+    too_many: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// By exchange, then by symbol and by canonical name.
+    numbers: HashMap<Arc<str>, HashMap<Arc<str>, Resolved>>,
+    instruments: Vec<Arc<Instrument>>,
+}
+
+impl Instruments {
+    /// A table in which the listed instruments are known and the others are treated as `settings` says.
+    pub fn new(settings: InstrumentSettings) -> Instruments {
+        let shared = Shared { settings, table: RwLock::default(), too_many: AtomicBool::new(false) };
+        Instruments(Arc::new(shared))
+    }
+
+    /// The instrument with this number.
+    pub fn get(&self, id: InstrumentId) -> Arc<Instrument> {
+        self.read().instruments[id.0 as usize].clone()
+    }
+
+    /// Whether a row was refused because there would have been more instruments than settings allow.
+    pub fn too_many(&self) -> bool {
+        self.0.too_many.load(Ordering::Relaxed)
+    }
+
+    /// The instruments met so far, ordered by exchange and name: an order that is the same in every run.
+    pub fn by_name(&self) -> Vec<Arc<Instrument>> {
+        let mut instruments = self.read().instruments.clone();
+        instruments.sort_by(|a, b| (&a.exchange, &a.name).cmp(&(&b.exchange, &b.name)));
+        instruments
+    }
+
+    /// A view of the table for one decoder, with a memory of its own.
+    pub fn resolver(&self) -> Resolver {
+        Resolver { instruments: self.clone(), exchanges: Vec::new() }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.0.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Finds a symbol, or enters it when it may be.
+    fn enter(&self, exchange: &str, symbol: &str) -> Option<Resolved> {
+        let mut table = self.0.table.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = table.numbers.get(exchange).and_then(|symbols| symbols.get(symbol)) {
+            return Some(*known);
+        }
+        let settings = &self.0.settings;
+        let of_exchange = |listed: &&_| exchange_of(listed) == exchange;
+        let listed = settings.listed.iter().filter(of_exchange);
+        let listed = listed.clone().find(|l| l.symbol == symbol).or(listed.clone().find(|l| l.id == symbol));
+        if listed.is_none() && settings.unknown == Unknown::DeadLetter {
+            return None;
+        }
+        if table.instruments.len() >= settings.max {
+            self.0.too_many.store(true, Ordering::Relaxed);
+            return None;
+        }
+        let own = listed.map(|l| &l.settings);
+        let venue = settings.exchanges.get(exchange);
+        let id = InstrumentId(table.instruments.len() as u32);
+        let instrument = Instrument {
+            id,
+            exchange: exchange.into(),
+            symbol: listed.map_or(symbol, |l| &l.symbol).into(),
+            name: listed.map_or(symbol, |l| &l.id).into(),
+            quote_channel: own.and_then(|s| s.quote_channel).or(venue.and_then(|s| s.quote_channel)),
+            trade_channel: own.and_then(|s| s.trade_channel).or(venue.and_then(|s| s.trade_channel)),
+            gap_after: match (own.map(|s| s.gap_after), venue.map(|s| s.gap_after)) {
+                (Some(GapAfter::After(limit)), _) => Some(limit),
+                (Some(GapAfter::Off), _) => None,
+                (_, Some(GapAfter::After(limit))) => Some(limit),
+                (_, Some(GapAfter::Off)) => None,
+                _ => settings.gap_after,
+            },
+        };
+        let resolved = Resolved { instrument: id, clock: clock(own, venue, &instrument) };
+        let symbols = table.numbers.entry(instrument.exchange.clone()).or_default();
+        symbols.insert(instrument.symbol.clone(), resolved);
+        symbols.entry(instrument.name.clone()).or_insert(resolved);
+        table.instruments.push(Arc::new(instrument));
+        Some(resolved)
+    }
+}
+
+fn exchange_of(listed: &crate::settings::ListedInstrument) -> &str {
+    &listed.exchange
+}
+
+/// The clock that an instrument's rows run on: never mixed, so decided before its first row.
+fn clock(
+    own: Option<&ExchangeSettings>,
+    venue: Option<&ExchangeSettings>,
+    instrument: &Instrument,
+) -> ClockSource {
+    let choice = |settings: Option<&ExchangeSettings>| settings.map_or(ClockChoice::Auto, |s| s.clock);
+    let choice = match choice(own) {
+        ClockChoice::Auto => choice(venue),
+        chosen => chosen,
+    };
+    match choice {
+        ClockChoice::Exchange => ClockSource::Exchange,
+        ClockChoice::Received => ClockSource::Received,
+        ClockChoice::Auto => {
+            let quotes_have_no_time = &*instrument.exchange == WITHOUT_QUOTE_TIME
+                && instrument.quote_channel.is_none_or(|channel| channel == Channel::BookTicker);
+            if quotes_have_no_time { ClockSource::Received } else { ClockSource::Exchange }
+        }
+    }
+}
+
+/// How many bytes of a symbol are looked up as numbers.
+const PACKED: usize = 24;
+
+/// One decoder's view of [`Instruments`]: a symbol met before costs a look into its own table of integers, with
+/// no lock and without hashing text.
+#[derive(Debug)]
+pub struct Resolver {
+    instruments: Instruments,
+    /// By exchange, few.
+    exchanges: Vec<(Box<str>, FxHashMap<[u64; PACKED / 8], Resolved>)>,
+}
+
+impl Resolve for Resolver {
+    fn resolve(&mut self, exchange: &str, symbol: &str) -> Option<Resolved> {
+        let Some(packed) = pack(symbol) else { return self.instruments.enter(exchange, symbol) };
+        let position = self.exchanges.iter().position(|(name, _)| **name == *exchange);
+        let known = position.and_then(|at| self.exchanges[at].1.get(&packed));
+        if let Some(known) = known {
+            return Some(*known);
+        }
+        let resolved = self.instruments.enter(exchange, symbol)?;
+        let at = position.unwrap_or_else(|| {
+            self.exchanges.push((exchange.into(), FxHashMap::default()));
+            self.exchanges.len() - 1
+        });
+        self.exchanges[at].1.insert(packed, resolved);
+        Some(resolved)
+    }
+}
+
+/// A symbol's bytes as integers; `None` for one that is too long. Symbols hold no zero byte, so the padding
+/// can't make two alike.
+fn pack(symbol: &str) -> Option<[u64; PACKED / 8]> {
+    let mut bytes = [0u8; PACKED];
+    bytes.get_mut(..symbol.len())?.copy_from_slice(symbol.as_bytes());
+    let (words, _) = bytes.as_chunks::<8>();
+    Some(std::array::from_fn(|i| u64::from_le_bytes(words[i])))
+}

@@ -1,0 +1,110 @@
+//! Lifts an operator for one instrument into a dataflow over all of a worker's instruments.
+
+use foreshock_operators::operator::{Operator, Out, RestoreError};
+use foreshock_operators::row::InstrumentId;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Operator as _;
+
+use crate::batch::Batch;
+use crate::instruments::Instruments;
+
+/// One operator's states, by instrument. Knows nothing of timely.
+#[derive(Debug)]
+pub struct Keyed<O: Operator> {
+    settings: O::Settings,
+    instruments: Instruments,
+    /// By instrument number; `None` for instruments of other workers.
+    states: Vec<Option<Box<O>>>,
+}
+
+impl<O: Operator> Keyed<O> {
+    /// No states yet: each instrument gets one with its first row.
+    pub fn new(settings: O::Settings, instruments: Instruments) -> Self {
+        Keyed { settings, instruments, states: Vec::new() }
+    }
+
+    /// Feeds a batch to the states of its instruments.
+    pub fn on_batch(&mut self, batch: Batch<O::Input>) -> Batch<O::Output> {
+        let Batch { epoch, worker, end, values, ledger, bytes } = batch;
+        let mut out = Out::with_ledger(ledger, values.len());
+        for tagged in values {
+            out.tag(tagged.instrument, tagged.order);
+            self.state(tagged.instrument).on_input(tagged.value, &mut out);
+        }
+        if end {
+            self.end(&mut out);
+        }
+        Batch { epoch, worker, end, values: out.values, ledger: out.ledger, bytes }
+    }
+
+    /// Appends the state of an instrument to `bytes`; nothing where it has none.
+    pub fn snapshot(&self, instrument: InstrumentId, bytes: &mut Vec<u8>) {
+        if let Some(Some(state)) = self.states.get(instrument.0 as usize) {
+            state.snapshot(bytes);
+        }
+    }
+
+    /// Takes up the state of an instrument that [`Keyed::snapshot`] wrote.
+    ///
+    /// # Errors
+    /// As [`Operator::restore`].
+    pub fn restore(&mut self, instrument: InstrumentId, bytes: &[u8]) -> Result<(), RestoreError> {
+        let state = O::restore(&self.settings, &self.instruments.get(instrument), bytes)?;
+        *self.slot(instrument) = Some(Box::new(state));
+        Ok(())
+    }
+
+    fn state(&mut self, id: InstrumentId) -> &mut O {
+        let at = id.0 as usize;
+        if self.states.get(at).is_none_or(Option::is_none) {
+            let state = O::new(&self.settings, &self.instruments.get(id));
+            *self.slot(id) = Some(Box::new(state));
+        }
+        self.states[at].as_mut().expect("the slot was just filled")
+    }
+
+    fn slot(&mut self, id: InstrumentId) -> &mut Option<Box<O>> {
+        let at = id.0 as usize;
+        if self.states.len() <= at {
+            self.states.resize_with(at + 1, || None);
+        }
+        &mut self.states[at]
+    }
+
+    /// Instruments end in the order of their names, whatever worker they are on.
+    fn end(&mut self, out: &mut Out<O::Output>) {
+        for (order, instrument) in self.instruments.by_name().into_iter().enumerate() {
+            if let Some(Some(state)) = self.states.get_mut(instrument.id.0 as usize) {
+                out.tag(instrument.id, order as u32);
+                state.on_end(out);
+            }
+        }
+    }
+}
+
+/// An operator as a step of a dataflow: one state an instrument, under the operator's name.
+pub fn keyed<'scope, O>(
+    batches: StreamVec<'scope, u64, Batch<O::Input>>,
+    settings: O::Settings,
+    instruments: Instruments,
+) -> StreamVec<'scope, u64, Batch<O::Output>>
+where
+    O: Operator + 'static,
+    O::Settings: 'static,
+    O::Input: 'static,
+    O::Output: Clone + 'static,
+{
+    batches.unary(Pipeline, O::NAME, move |_capability, _info| {
+        let mut keyed = Keyed::<O>::new(settings, instruments);
+        move |input, output| {
+            // In order of arrival: `for_each_stamp` would reorder.
+            input.for_each(|capability, batches| {
+                let mut session = output.session(&capability);
+                for batch in batches.drain(..) {
+                    session.give(keyed.on_batch(batch));
+                }
+            });
+        }
+    })
+}
