@@ -4,11 +4,13 @@
 //! instrument. Nothing in this crate reads a clock, a file, a socket, the environment or a random source.
 
 pub mod account;
+mod alert_life;
 pub mod decode;
 pub mod features;
 pub mod model;
 pub mod operator;
 pub mod order;
+mod pattern;
 pub mod row;
 pub mod rules;
 pub mod seconds;
