@@ -4,6 +4,7 @@
 //! instrument. Nothing in this crate reads a clock, a file, a socket, the environment or a random source.
 
 pub mod account;
+mod alert_life;
 pub mod decode;
 pub mod encode;
 pub mod features;
@@ -12,6 +13,7 @@ pub mod model;
 pub mod moments;
 pub mod operator;
 pub mod order;
+mod pattern;
 pub mod row;
 pub mod rules;
 pub mod score;

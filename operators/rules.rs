@@ -1,10 +1,21 @@
 //! Alert rules over per-second metrics and probabilities (SPEC 6).
+//!
+//! ```text
+//! Scored ─► the same, as Outcome ─► the alerts it caused: metric rules on samples, probability rules on ticks,
+//!                                   all rules on gaps
+//! ```
 
+use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use crate::stages::{Priority, Signal};
+use crate::alert_life::{AlertLife, Change, Point, Start};
+use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
+use crate::pattern::matches;
+use crate::stages::{Alert, AlertState, Features, Outcome, Priority, Sample, Scored, Signal};
 use crate::time::Nanos;
 
 /// On which side of its levels a rule raises.
@@ -20,12 +31,14 @@ pub enum Direction {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Critical {
     pub level: f64,
+    /// Counts from the first of the critical samples, those before the alert was raised included.
     pub hold: Nanos,
 }
 
 /// One rule, read from `alerts.yaml` and checked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
+    /// No other rule has it: alerts and saved states are found by it.
     pub name: Arc<str>,
     pub signal: Signal,
     /// `<exchange>:<instrument>` patterns; `*` stands for any run of characters.
@@ -38,10 +51,262 @@ pub struct Rule {
     /// The metric's z-score must reach this too (in the rule's direction: at or above it, or at or below its
     /// negative); such a rule is warming up while there is no z-score. Not for probabilities.
     pub zscore: Option<f64>,
+    /// Only P2 alerts escalate: elsewhere it changes nothing.
     pub critical: Option<Critical>,
     /// `for`: how long the condition must hold before the alert is raised.
     pub hold: Nanos,
     pub resolve_for: Nanos,
     pub cooldown: Nanos,
     pub enabled: bool,
+}
+
+impl Rule {
+    /// Whether one of the patterns covers the instrument.
+    pub fn covers(&self, instrument: &Instrument) -> bool {
+        let name = format!("{}:{}", instrument.exchange, instrument.name);
+        self.instruments.iter().any(|pattern| matches(pattern, &name))
+    }
+
+    /// Whether the rule has to wait for a value, or for the z-score it needs.
+    pub(crate) fn is_warming_up(&self, value: f64, zscore: f64) -> bool {
+        value.is_nan() || (self.zscore.is_some() && zscore.is_nan())
+    }
+
+    /// Whether the condition for an alert is true.
+    pub(crate) fn holds(&self, value: f64, zscore: f64) -> bool {
+        let far_enough = self.zscore.is_none_or(|limit| match self.direction {
+            Direction::Above => zscore >= limit,
+            Direction::Below => zscore <= -limit,
+        });
+        far_enough && self.reaches(value, self.raise)
+    }
+
+    /// Whether the value is back at the clear level or on its quiet side.
+    pub(crate) fn is_clear(&self, value: f64) -> bool {
+        match self.direction {
+            Direction::Above => value <= self.clear,
+            Direction::Below => value >= self.clear,
+        }
+    }
+
+    /// Whether the value is at the critical level or beyond, whatever its z-score.
+    pub(crate) fn is_critical(&self, value: f64) -> bool {
+        self.critical.is_some_and(|critical| self.reaches(value, critical.level))
+    }
+
+    fn reaches(&self, value: f64, level: f64) -> bool {
+        match self.direction {
+            Direction::Above => value >= level,
+            Direction::Below => value <= level,
+        }
+    }
+
+    /// Whether the two say the same, on or off aside: then one may go on from the other's state.
+    fn agrees_with(&self, other: &Rule) -> bool {
+        self.name == other.name && Rule { enabled: other.enabled, ..self.clone() } == *other
+    }
+
+    /// The level that a message names beside the value.
+    fn threshold(&self, state: AlertState) -> f64 {
+        match (state, self.critical) {
+            (AlertState::Resolved, _) => self.clear,
+            (AlertState::Escalated, Some(critical)) => critical.level,
+            _ => self.raise,
+        }
+    }
+
+    fn assert_checked(&self) {
+        let critical = self.critical.unwrap_or(Critical { level: self.raise, hold: 0 });
+        let levels = [self.raise, self.clear, critical.level, self.zscore.unwrap_or(0.0)];
+        assert!(levels.iter().all(|level| level.is_finite()), "a rule's levels are numbers");
+        assert!(self.reaches(self.raise, self.clear), "a rule clears on the quiet side of its raise level");
+        let spans = [self.hold, self.resolve_for, self.cooldown, critical.hold];
+        assert!(spans.iter().all(|span| *span >= 0), "a rule's spans are not negative");
+        let has_score = self.signal != Signal::Probability || self.zscore.is_none();
+        assert!(has_score, "a probability has no z-score");
+    }
+}
+
+/// Watches one instrument by all the rules that cover it, in the order of the settings.
+///
+/// Whatever comes in passes through; the alerts that it caused follow directly. Rules are looked at when their
+/// own signal comes, and at gaps: there are no timers. A gap must come behind the samples of the seconds
+/// before it, else the first of them would count as data again.
+pub struct Rules {
+    subject: Subject,
+    rules: Arc<[Rule]>,
+    /// Rules over metrics.
+    on_samples: Vec<Watch>,
+    /// Rules over probabilities: apart, so that a tick costs nothing where there are none.
+    on_ticks: Vec<Watch>,
+}
+
+/// A rule and where it stands.
+struct Watch {
+    /// Position of the rule in the settings.
+    rule: usize,
+    life: AlertLife,
+}
+
+impl Operator for Rules {
+    const NAME: &'static str = "rules";
+    type Settings = Arc<[Rule]>;
+    type Input = Scored;
+    type Output = Outcome;
+
+    fn new(settings: &Arc<[Rule]>, instrument: &Instrument) -> Self {
+        let mut operator = Rules {
+            subject: Subject { exchange: instrument.exchange.clone(), name: instrument.name.clone() },
+            rules: settings.clone(),
+            on_samples: Vec::new(),
+            on_ticks: Vec::new(),
+        };
+        let mut names = BTreeSet::new();
+        for (index, rule) in settings.iter().enumerate().filter(|(_, rule)| rule.covers(instrument)) {
+            rule.assert_checked();
+            assert!(names.insert(&rule.name), "no two rules have the same name");
+            let watch = Watch { rule: index, life: AlertLife::default() };
+            match rule.signal {
+                Signal::Metric(_) => operator.on_samples.push(watch),
+                Signal::Probability => operator.on_ticks.push(watch),
+            }
+        }
+        operator
+    }
+
+    fn on_input(&mut self, input: Scored, out: &mut Out<Outcome>) {
+        let Rules { subject, rules, on_samples, on_ticks } = self;
+        match input {
+            Scored::Gap(gap) => {
+                out.give(Outcome::Gap(gap));
+                let point = Point { time: gap.end, digits: gap.digits, value: f64::NAN, zscore: f64::NAN };
+                for watch in on_samples.iter_mut().chain(on_ticks) {
+                    let rule = &rules[watch.rule];
+                    watch.life.on_missing("gap", |change| subject.tell(rule, point, change, out));
+                }
+            }
+            Scored::Sample(sample) => {
+                out.give(Outcome::Sample(sample));
+                for watch in on_samples {
+                    let rule = &rules[watch.rule];
+                    let point = metric_point(&sample, rule.signal);
+                    watch.life.on_point(rule, point, |change| subject.tell(rule, point, change, out));
+                }
+            }
+            Scored::Tick(features, prediction) => {
+                out.give(Outcome::Tick(features, prediction));
+                let Features { clock: time, digits, .. } = features;
+                let point = Point { time, digits, value: prediction.probability, zscore: f64::NAN };
+                for watch in on_ticks {
+                    let rule = &rules[watch.rule];
+                    watch.life.on_point(rule, point, |change| subject.tell(rule, point, change, out));
+                }
+            }
+        }
+    }
+
+    /// Each state carries the whole rule that it was made under.
+    fn snapshot(&self, bytes: &mut Vec<u8>) {
+        let watches = self.on_samples.iter().chain(&self.on_ticks);
+        let states: Vec<(&Rule, &AlertLife)> =
+            watches.map(|watch| (&self.rules[watch.rule], &watch.life)).collect();
+        save(&states, bytes);
+    }
+
+    /// States find their rule by its name. A rule without one is new and starts idle; a state whose rule is
+    /// gone or says something else is of other settings, unless only `enabled` differs.
+    fn restore(settings: &Arc<[Rule]>, instrument: &Instrument, bytes: &[u8]) -> Result<Self, RestoreError> {
+        let mut operator = Rules::new(settings, instrument);
+        let mut states: Vec<(Rule, AlertLife)> = load(Rules::NAME, bytes)?;
+        for watch in operator.on_samples.iter_mut().chain(&mut operator.on_ticks) {
+            let rule = &settings[watch.rule];
+            if let Some(found) = states.iter().position(|(saved, _)| saved.agrees_with(rule)) {
+                watch.life = states.swap_remove(found).1;
+            }
+        }
+        if states.is_empty() {
+            Ok(operator)
+        } else {
+            Err(RestoreError::OtherSettings { operator: Rules::NAME })
+        }
+    }
+}
+
+fn metric_point(sample: &Sample, signal: Signal) -> Point {
+    let Signal::Metric(metric) = signal else { unreachable!("rules over probabilities see no samples") };
+    let reading = sample.readings[metric as usize];
+    Point { time: sample.time, digits: sample.digits, value: reading.value, zscore: reading.zscore }
+}
+
+/// Whom the alerts are about.
+struct Subject {
+    exchange: Arc<str>,
+    name: Arc<str>,
+}
+
+impl Subject {
+    /// Gives the message of one change.
+    fn tell(&self, rule: &Rule, point: Point, change: Change, out: &mut Out<Outcome>) {
+        let Point { time, digits, value, zscore } = point;
+        out.ledger.counts.alerts += 1;
+        out.give(Outcome::Alert(Box::new(Alert {
+            id: alert_id(&rule.name, &self.exchange, &self.name, change.start),
+            rule: rule.name.clone(),
+            priority: if change.escalated { Priority::P1 } else { rule.priority },
+            state: change.state,
+            signal: rule.signal,
+            time,
+            value,
+            threshold: rule.threshold(change.state),
+            zscore,
+            started_at: change.start.at,
+            triggered_at: Some(change.triggered_at),
+            resolved_at: (change.state == AlertState::Resolved).then_some(time),
+            reason: change.reason,
+            digits,
+        })));
+    }
+}
+
+/// The first 16 bytes, in hex, of the SHA-256 of: rule, exchange and instrument name, each behind its length
+/// (u64), then the time (i64) and count (u32) of the start; numbers are little-endian.
+fn alert_id(rule: &str, exchange: &str, name: &str, start: Start) -> Arc<str> {
+    let mut hash = Sha256::new();
+    for text in [rule, exchange, name] {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hash.update(start.at.0.to_le_bytes());
+    hash.update(start.nth.to_le_bytes());
+    let mut hex = String::with_capacity(32);
+    for byte in &hash.finalize()[..16] {
+        write!(hex, "{byte:02x}").expect("a string takes any text");
+    }
+    hex.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::{SECOND, Time};
+
+    fn id(rule: &str, exchange: &str, name: &str, at: i64, nth: u32) -> String {
+        alert_id(rule, exchange, name, Start { at: Time(at), nth }).to_string()
+    }
+
+    /// The expected text was computed by another implementation of SHA-256.
+    #[test]
+    fn an_id_is_the_same_for_ever() {
+        let found = id("wide_spread", "coinbase", "BTC-USD", 3 * SECOND, 1);
+        assert_eq!(found, "43656b7abe139e7740dd0f0e0da5f5af");
+    }
+
+    #[test]
+    fn an_id_keeps_its_parts_apart() {
+        let alert = id("ab", "c", "d", 1, 1);
+        for other in [id("a", "bc", "d", 1, 1), id("ab", "cd", "", 1, 1), id("ab", "c", "d", 1, 2)] {
+            assert_ne!(alert, other);
+        }
+        assert_ne!(alert, id("ab", "c", "d", 2, 1));
+    }
 }
