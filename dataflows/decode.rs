@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use foreshock_operators::account::{DeadLetter, Ledger, Reason};
 use foreshock_operators::decode::line::{Line, split_line};
-use foreshock_operators::decode::{Decoder, Envelope, Format, Refused, Verdict};
+use foreshock_operators::decode::{Envelope, Format, Refused, Verdict, decode as decode_message};
 use foreshock_operators::operator::Tagged;
 use foreshock_operators::row::{Extent, Row, Source};
 use foreshock_operators::time::{Nanos, Time};
@@ -35,6 +35,8 @@ pub struct DecodeSettings {
     pub files: Arc<[LogFile]>,
     pub range: Range,
     pub max_ahead: Nanos,
+    /// A longer message is refused.
+    pub max_message_bytes: usize,
 }
 
 /// A file that holds messages of two markets.
@@ -51,7 +53,6 @@ pub struct Contradiction {
 pub struct Decode {
     settings: DecodeSettings,
     resolver: Resolver,
-    decoder: Decoder,
     rows: Vec<Row>,
     refused: Vec<Refused>,
     /// The first contradiction met, until it is taken.
@@ -63,7 +64,6 @@ impl Decode {
         Decode {
             settings,
             resolver: instruments.resolver(),
-            decoder: Decoder::default(),
             rows: Vec::new(),
             refused: Vec::new(),
             contradiction: None,
@@ -106,7 +106,7 @@ impl Decode {
         if let Some(length) = run.too_large {
             let extent = Extent { start: run.start as u32, length: u32::try_from(length).unwrap_or(u32::MAX) };
             ledger.counts.messages_in += 1;
-            let detail = format!("{length} bytes");
+            let detail = self.too_large(length);
             refuse_message(source, extent, Reason::TooLarge, detail, order, ledger);
             return;
         }
@@ -141,6 +141,12 @@ impl Decode {
         ledger: &mut Ledger,
         batches: &mut [Batch<Row>],
     ) {
+        if message.len() > self.settings.max_message_bytes {
+            ledger.counts.messages_in += 1;
+            let detail = self.too_large(message.len() as u64);
+            refuse_message(source, extent, Reason::TooLarge, detail, order, ledger);
+            return;
+        }
         let file = &self.settings.files[source.file as usize];
         let envelope = Envelope {
             received,
@@ -152,7 +158,7 @@ impl Decode {
         };
         self.rows.clear();
         self.refused.clear();
-        let verdict = self.decoder.decode(
+        let verdict = decode_message(
             file.format,
             message,
             &envelope,
@@ -177,6 +183,10 @@ impl Decode {
                 self.contradiction.get_or_insert(contradiction);
             }
         }
+    }
+
+    fn too_large(&self, length: u64) -> String {
+        format!("{length} bytes, expected at most {}", self.settings.max_message_bytes)
     }
 
     fn deal_rows(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use foreshock_operators::account::Counts;
+use foreshock_operators::account::{Counts, DeadLetter};
 use foreshock_operators::encode::{Encoder, dead_letter};
 use foreshock_operators::operator::Tagged;
 use foreshock_operators::stages::Outcome;
@@ -90,6 +90,8 @@ pub struct Part {
     /// By position in the list of kinds that the job emits.
     pub lines: Vec<Lines>,
     pub counts: Counts,
+    /// The first message or row of the batch that was refused, and why.
+    pub first_refused: Option<String>,
 }
 
 /// Encodes one worker's batches. Knows nothing of timely.
@@ -123,9 +125,9 @@ impl Emit {
         for tagged in &batch.values {
             self.outcome(tagged, &mut lines);
         }
+        let mut dead = batch.ledger.dead;
+        dead.sort_by_key(|letter| letter.order);
         if let Some(at) = self.kinds.iter().position(|kind| *kind == Kind::Deadletter) {
-            let mut dead = batch.ledger.dead;
-            dead.sort_by_key(|letter| letter.order);
             for letter in &dead {
                 let (start, length) = (letter.extent.start as usize, letter.extent.length as usize);
                 let message = &batch.bytes[start..batch.bytes.len().min(start + length)];
@@ -136,8 +138,14 @@ impl Emit {
                 }
             }
         }
+        let first_refused = dead.first().map(|letter| self.describe(letter));
         self.sizes = lines.iter().map(|lines| lines.bytes.len()).collect();
-        Part { epoch: batch.epoch, worker: batch.worker, lines, counts: batch.ledger.counts }
+        Part { epoch: batch.epoch, worker: batch.worker, lines, counts: batch.ledger.counts, first_refused }
+    }
+
+    fn describe(&self, letter: &DeadLetter) -> String {
+        let (file, line) = (&self.files[letter.source.file as usize].name, letter.source.line);
+        format!("{file:?}, line {line}: {} ({})", letter.reason.name(), letter.detail)
     }
 
     fn outcome(&mut self, tagged: &Tagged<Outcome>, lines: &mut [Lines]) {

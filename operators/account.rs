@@ -169,6 +169,11 @@ impl Counts {
         }
     }
 
+    /// Rows that reached an instrument's operators and have left them.
+    pub fn rows_processed(&self) -> i64 {
+        self.ticks + self.applied + self.duplicate + self.late
+    }
+
     /// What does not add up, if anything: `messages_in` against its fates, `rows_in` against its fates.
     pub fn imbalance(&self) -> Option<String> {
         let messages =

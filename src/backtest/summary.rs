@@ -1,0 +1,147 @@
+//! What a run says at its end.
+
+use std::fmt;
+use std::time::Duration;
+
+use foreshock_operators::account::{Counts, Reason};
+use serde_json::{Map, Value, json};
+
+/// The account of a whole run.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    pub counts: Counts,
+    pub rows_per_worker: Vec<i64>,
+    pub elapsed: Duration,
+    /// Most memory the process ever had, in bytes; 0 where the system does not tell.
+    pub peak_rss_bytes: u64,
+}
+
+impl Summary {
+    /// The account of a run that just ended.
+    pub fn new(counts: Counts, rows_per_worker: Vec<i64>, elapsed: Duration) -> Summary {
+        Summary { counts, rows_per_worker, elapsed, peak_rss_bytes: peak_rss_bytes().unwrap_or(0) }
+    }
+
+    /// Ticks a second of wall time.
+    pub fn ticks_per_second(&self) -> f64 {
+        self.counts.ticks as f64 / self.elapsed.as_secs_f64()
+    }
+
+    /// How many messages and rows went to the dead letters.
+    pub fn dead_letters(&self) -> i64 {
+        self.counts.deadletter.iter().sum()
+    }
+
+    /// The object of `--json` (SPEC 9).
+    pub fn to_json(&self) -> Value {
+        let counts = &self.counts;
+        let reasons: Map<String, Value> =
+            self.reasons().map(|(reason, count)| (reason.name().to_string(), count.into())).collect();
+        json!({
+            "messages_in": counts.messages_in,
+            "messages": {
+                "rows": counts.messages_rows,
+                "control": counts.messages_control,
+                "ignored": counts.messages_ignored,
+                "deadlettered": counts.messages_deadlettered,
+            },
+            "rows_in": counts.rows_in,
+            "rows": {
+                "ticks": counts.ticks,
+                "applied": counts.applied,
+                "duplicate": counts.duplicate,
+                "late": counts.late,
+                "deadlettered": counts.rows_deadlettered,
+                "buffered": counts.buffered,
+            },
+            "deadletter": reasons,
+            "predictions": counts.predictions,
+            "refused": counts.refused,
+            "locked": counts.locked,
+            "outside": counts.outside,
+            "samples": counts.samples,
+            "gaps": counts.gaps,
+            "alerts": counts.alerts,
+            "rows_per_worker": self.rows_per_worker,
+            "seconds": self.elapsed.as_secs_f64(),
+            "ticks_per_second": self.ticks_per_second(),
+            "peak_rss_bytes": self.peak_rss_bytes,
+        })
+    }
+
+    fn reasons(&self) -> impl Iterator<Item = (Reason, i64)> {
+        Reason::ALL.into_iter().zip(self.counts.deadletter).filter(|(_, count)| *count > 0)
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let c = &self.counts;
+        let n = |count: i64| grouped(count);
+        writeln!(
+            f,
+            "messages    {} in = {} with rows + {} control + {} ignored + {} dead-lettered",
+            n(c.messages_in),
+            n(c.messages_rows),
+            n(c.messages_control),
+            n(c.messages_ignored),
+            n(c.messages_deadlettered),
+        )?;
+        writeln!(
+            f,
+            "rows        {} in = {} ticks + {} applied + {} duplicate + {} late + {} dead-lettered + {} buffered",
+            n(c.rows_in),
+            n(c.ticks),
+            n(c.applied),
+            n(c.duplicate),
+            n(c.late),
+            n(c.rows_deadlettered),
+            n(c.buffered),
+        )?;
+        let reasons: Vec<String> =
+            self.reasons().map(|(reason, count)| format!("{} {}", n(count), reason.name())).collect();
+        if !reasons.is_empty() {
+            writeln!(f, "refused     {}", reasons.join(", "))?;
+        }
+        if c.outside > 0 {
+            writeln!(f, "outside     {} rows before --from or after --to, not counted above", n(c.outside))?;
+        }
+        writeln!(f, "predictions {} made, {} ticks without", n(c.predictions), n(c.refused))?;
+        writeln!(
+            f,
+            "found       {} samples, {} gaps, {} alert messages",
+            n(c.samples),
+            n(c.gaps),
+            n(c.alerts)
+        )?;
+        let workers: Vec<String> = self.rows_per_worker.iter().map(|rows| n(*rows)).collect();
+        writeln!(f, "workers     {} rows", workers.join(" + "))?;
+        write!(
+            f,
+            "speed       {} ticks/s: {:.2} s, at most {:.1} MB of memory",
+            n(self.ticks_per_second() as i64),
+            self.elapsed.as_secs_f64(),
+            self.peak_rss_bytes as f64 / 1e6,
+        )
+    }
+}
+
+/// A number with a comma between thousands.
+fn grouped(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = String::from(if number < 0 { "-" } else { "" });
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The system's high-water mark of this process's memory.
+fn peak_rss_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+}

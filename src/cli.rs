@@ -1,0 +1,255 @@
+//! The command line.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread::available_parallelism;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+use foreshock_dataflows::batch::Range;
+use foreshock_dataflows::emit::Kind;
+use foreshock_operators::decode::Format;
+use foreshock_operators::time::{Time, parse_rfc3339};
+use indicatif::{ProgressBar, ProgressStyle};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::backtest::input::Input;
+use crate::backtest::output::Destination;
+use crate::backtest::sniff::Expected;
+use crate::backtest::{Backtest, Misuse};
+use crate::config::{Config, ConfigErrors, Mode, check_config, environment};
+use crate::logs;
+
+/// Done.
+const DONE: u8 = 0;
+/// The program met something it could not go on with.
+const FAILED: u8 = 1;
+/// The program was called or configured wrongly.
+const MISUSED: u8 = 2;
+
+/// More workers than this are a slip of the finger.
+const WORKERS_MAX: usize = 256;
+
+/// Real-time market surveillance and volatility prediction.
+#[derive(Parser, Debug)]
+#[command(version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Backtest(BacktestArgs),
+    CheckConfig(CheckConfigArgs),
+}
+
+/// Run recorded feeds through the graph of a live job, as fast as the machine can.
+///
+/// Prints the account of the run: every message and row has one fate, and the fates add up.
+#[derive(Args, Debug)]
+struct BacktestArgs {
+    /// Recorded files, merged as one log: JSON lines, plain or with a receive time before each, also as .zst and
+    /// .gz; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// Configuration file; may be given several times, later ones win.
+    #[arg(long = "config", value_name = "FILE")]
+    configs: Vec<PathBuf>,
+
+    /// What the files hold; told from their first lines where left out: coinbase-exchange,
+    /// coinbase-advanced-trade, binance, canonical.
+    #[arg(long, value_parser = parse_format)]
+    format: Option<Format>,
+
+    /// Whose messages they are, where the format has several: binance, binance-usdm, binance-coinm.
+    #[arg(long, value_name = "NAME")]
+    exchange: Option<String>,
+
+    /// Worker threads; by default one for each processor. The output is the same for any number.
+    #[arg(short, long, value_name = "N", value_parser = parse_workers)]
+    workers: Option<usize>,
+
+    /// Leave out rows before this event time (RFC 3339).
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    from: Option<Time>,
+
+    /// Leave out rows at or after this event time (RFC 3339).
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    to: Option<Time>,
+
+    /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter, scored; by default all
+    /// but scored.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_kind, requires = "out")]
+    emit: Vec<Kind>,
+
+    /// Folder for the outputs, one file a kind; `-` writes a single kind to standard output. Without it only the
+    /// summary is printed.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Fail when a message or row was refused or late; the outputs are kept.
+    #[arg(long)]
+    strict: bool,
+
+    /// Print the summary as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Check the configuration and print what is in force and where each value comes from.
+#[derive(Args, Debug)]
+struct CheckConfigArgs {
+    /// Configuration file; may be given several times, later ones win.
+    #[arg(long = "config", value_name = "FILE")]
+    configs: Vec<PathBuf>,
+
+    /// The command that the configuration is meant for: some defaults depend on it.
+    #[arg(long, value_name = "COMMAND", default_value = "run", value_parser = parse_mode)]
+    command: Mode,
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Backtest(args) => backtest(args),
+        Command::CheckConfig(args) => check(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::from(DONE),
+        Err(error) => {
+            // Nobody is left to tell when standard error is gone too.
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let is_misuse = error.is::<Misuse>() || error.is::<ConfigErrors>();
+            ExitCode::from(if is_misuse { MISUSED } else { FAILED })
+        }
+    }
+}
+
+fn check(args: &CheckConfigArgs) -> Result<()> {
+    let config = Config::load(&args.configs, environment(), args.command)?;
+    let mut text = Vec::new();
+    check_config(&config, &mut text)?;
+    print(&text)
+}
+
+fn backtest(args: BacktestArgs) -> Result<()> {
+    let config = Config::load(&args.configs, environment(), Mode::Backtest)?;
+    logs::start(&config.log);
+    let (destination, kinds) = destination(&args)?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, interrupted.clone()).context("could not listen for signals")?;
+    }
+    let inputs: Vec<Input> = args.files.iter().map(|path| Input::named(path)).collect();
+    if inputs.iter().filter(|input| **input == Input::Stdin).count() > 1 {
+        bail!(Misuse("standard input can be read only once".to_string()));
+    }
+    let to_stdout = destination == Destination::Stdout;
+    let (progress, bar) = progress();
+    let run = Backtest {
+        inputs,
+        expected: Expected { format: args.format.or(config.input.format), exchange: args.exchange },
+        workers: args.workers.unwrap_or_else(|| available_parallelism().map_or(1, |n| n.get())),
+        range: Range { from: args.from, to: args.to },
+        kinds,
+        destination,
+        chunk_bytes: config.backtest.chunk_bytes,
+        max_message_bytes: config.input.max_message_bytes,
+        settings: config.settings,
+        progress,
+        interrupted,
+    };
+    let summary = run.run();
+    bar.finish_and_clear();
+    let summary = summary?;
+    let text = if args.json { summary.to_json().to_string() } else { summary.to_string() };
+    if to_stdout {
+        writeln!(io::stderr(), "{text}").context("could not write to standard error")?;
+    } else {
+        print(format!("{text}\n").as_bytes())?;
+    }
+    let refused = summary.dead_letters();
+    if args.strict && refused > 0 {
+        bail!("{refused} messages or rows were refused or late, and --strict was given");
+    }
+    Ok(())
+}
+
+/// Where the outputs go and which there are.
+fn destination(args: &BacktestArgs) -> Result<(Destination, Vec<Kind>)> {
+    let mut kinds: Vec<Kind> = args.emit.clone();
+    if kinds.is_empty() {
+        kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Scored).collect();
+    }
+    kinds.sort();
+    kinds.dedup();
+    let destination = match &args.out {
+        None => return Ok((Destination::Nowhere, Vec::new())),
+        Some(out) if out.as_os_str() == "-" && kinds.len() == 1 => Destination::Stdout,
+        Some(out) if out.as_os_str() == "-" => {
+            bail!(Misuse("--out - takes a single kind: name it with --emit".to_string()))
+        }
+        Some(out) => Destination::Folder(out.clone()),
+    };
+    Ok((destination, kinds))
+}
+
+/// Prints to standard output.
+fn print(text: &[u8]) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text).and_then(|()| stdout.flush()).context("could not write to standard output")
+}
+
+/// A bar on standard error where that is a terminal.
+fn progress() -> (Box<dyn Fn(u64, Option<u64>)>, ProgressBar) {
+    if !io::stderr().is_terminal() {
+        return (Box::new(|_, _| {}), ProgressBar::hidden());
+    }
+    let bar = ProgressBar::no_length();
+    let known = "{wide_bar} {bytes} of {total_bytes}, {eta} to go";
+    if let Ok(style) = ProgressStyle::with_template(known) {
+        bar.set_style(style);
+    }
+    let shown = bar.clone();
+    let progress = move |read, total: Option<u64>| {
+        if let Some(total) = total {
+            shown.set_length(total);
+        }
+        shown.set_position(read);
+    };
+    (Box::new(progress), bar)
+}
+
+fn parse_format(name: &str) -> Result<Format, String> {
+    let known = Format::ALL.map(Format::name).join(", ");
+    Format::parse(name).ok_or_else(|| format!("expected one of {known}"))
+}
+
+fn parse_kind(name: &str) -> Result<Kind, String> {
+    let known = Kind::ALL.map(Kind::name).join(", ");
+    Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| format!("expected one of {known}"))
+}
+
+fn parse_mode(name: &str) -> Result<Mode, String> {
+    [Mode::Run, Mode::Backtest, Mode::Demo]
+        .into_iter()
+        .find(|mode| mode.name() == name)
+        .ok_or_else(|| "expected one of run, backtest, demo".to_string())
+}
+
+fn parse_workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(workers) if (1..=WORKERS_MAX).contains(&workers) => Ok(workers),
+        _ => Err(format!("expected a whole number from 1 to {WORKERS_MAX}")),
+    }
+}
+
+fn parse_time(text: &str) -> Result<Time, String> {
+    let time = parse_rfc3339(text).map(|(time, _)| time);
+    time.ok_or_else(|| "expected a time like 2024-08-08T23:55:00Z".to_string())
+}
