@@ -212,3 +212,16 @@ fn keep_clock(since: &mut Option<Time>, condition: bool, time: Time) {
 fn has_run(since: Option<Time>, time: Time, span: Nanos) -> bool {
     since.is_some_and(|since| time.since(since) >= span)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_of_starts_that_is_full_stays_full() {
+        let full = Start { at: Time(5), nth: u32::MAX };
+        let mut life = AlertLife { last_start: Some(full), ..AlertLife::default() };
+        assert_eq!(life.next_start(Time(5)), full);
+        assert_eq!(life.next_start(Time(6)), Start { at: Time(6), nth: 1 });
+    }
+}

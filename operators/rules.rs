@@ -127,7 +127,8 @@ impl Rule {
     }
 }
 
-/// Watches one instrument by all the rules that cover it, in the order of the settings.
+/// Watches one instrument by all the rules that cover it, in the order of the settings; at a gap those over
+/// metrics come before those over probabilities.
 ///
 /// Whatever comes in passes through; the alerts that it caused follow directly. Rules are looked at when their
 /// own signal comes, and at gaps: there are no timers. A gap must come behind the samples of the seconds

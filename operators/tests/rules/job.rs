@@ -1,0 +1,218 @@
+//! A job of one instrument, run by scripts: `0=12 1=7/2.5 2=gap` reads "a sample of 12 at 0 s, one of 7 with a
+//! z-score of 2.5 at 1 s, a gap that ends at 2 s". `restart`, `off` and `on` stand between steps.
+//! Levels are raise 10, clear 5 and critical 20 unless a rule says otherwise.
+
+use std::sync::Arc;
+
+use foreshock_operators::operator::{Instrument, Operator, Out};
+use foreshock_operators::row::InstrumentId;
+use foreshock_operators::rules::{Critical, Direction, Rule, Rules};
+use foreshock_operators::stages::{
+    Alert, AlertState, Features, Gap, GapReason, MAX_HORIZONS, Metric, Outcome, Prediction, Priority,
+    Reading, Sample, Scored, Signal,
+};
+use foreshock_operators::time::{Nanos, SECOND, Time};
+
+pub const SPREAD: Signal = Signal::Metric(Metric::SpreadBps);
+
+/// Raises at once at 10, resolves at once at 5.
+pub fn rule() -> Rule {
+    Rule {
+        name: "wide_spread".into(),
+        signal: SPREAD,
+        instruments: vec!["*".into()],
+        priority: Priority::P2,
+        direction: Direction::Above,
+        raise: 10.0,
+        clear: 5.0,
+        zscore: None,
+        critical: None,
+        hold: 0,
+        resolve_for: 0,
+        cooldown: 0,
+        enabled: true,
+    }
+}
+
+pub fn held(seconds: i64) -> Rule {
+    Rule { hold: seconds * SECOND, ..rule() }
+}
+
+pub fn patient(seconds: i64) -> Rule {
+    Rule { resolve_for: seconds * SECOND, ..rule() }
+}
+
+pub fn cooling(seconds: i64) -> Rule {
+    Rule { cooldown: seconds * SECOND, ..rule() }
+}
+
+pub fn scored(zscore: f64) -> Rule {
+    Rule { zscore: Some(zscore), ..rule() }
+}
+
+pub fn escalating(seconds: i64) -> Rule {
+    Rule { critical: Some(Critical { level: 20.0, hold: seconds * SECOND }), ..rule() }
+}
+
+/// Mirrors [`rule`]: raises at -10, clear at -5.
+pub fn below() -> Rule {
+    Rule { direction: Direction::Below, raise: -10.0, clear: -5.0, ..rule() }
+}
+
+pub fn on_probability() -> Rule {
+    Rule { signal: Signal::Probability, ..rule() }
+}
+
+pub fn instrument(exchange: &str, name: &str) -> Instrument {
+    Instrument {
+        id: InstrumentId(7),
+        exchange: exchange.into(),
+        symbol: name.into(),
+        name: name.into(),
+        quote_channel: None,
+        trade_channel: None,
+        gap_after: None,
+    }
+}
+
+pub fn bitcoin() -> Instrument {
+    instrument("coinbase", "BTC-USD")
+}
+
+pub fn gap(end: Time) -> Scored {
+    Scored::Gap(Gap { start: end.minus(9 * SECOND), end, reason: GapReason::Silence, digits: 3 })
+}
+
+/// A sample in which only the named metrics are known.
+pub fn sample(time: Time, known: &[(Metric, f64, f64)]) -> Scored {
+    let mut readings = [Reading { value: f64::NAN, zscore: f64::NAN, seen: 0 }; Metric::COUNT];
+    for &(metric, value, zscore) in known {
+        readings[metric as usize] = Reading { value, zscore, seen: 0 };
+    }
+    Scored::Sample(Sample { time, digits: 6, readings })
+}
+
+/// A tick whose own time lies behind its instrument's clock.
+pub fn tick(clock: Time, probability: f64) -> Scored {
+    let features = Features {
+        event_time: clock.minus(1),
+        clock,
+        digits: 9,
+        n: 2,
+        price: 1.0,
+        midprice: 1.0,
+        spread_abs: 1.0,
+        spread_rel: 1.0,
+        spread_bps: 100.0,
+        order_book_imbalance: 1.0,
+        returns: [1.0; MAX_HORIZONS],
+        ret_mean: 1.0,
+        ret_std: 1.0,
+        trade_intensity: 1.0,
+        volatility_z: 1.0,
+        spread_z: 1.0,
+    };
+    Scored::Tick(features, Prediction { probability, spike: Some(true) })
+}
+
+/// A job with one instrument, which may be stopped and started again.
+pub struct Job {
+    pub rules: Arc<[Rule]>,
+    pub operator: Rules,
+    pub out: Out<Outcome>,
+}
+
+impl Job {
+    pub fn new(rules: &[Rule]) -> Self {
+        let rules: Arc<[Rule]> = rules.into();
+        Job { operator: Rules::new(&rules, &bitcoin()), rules, out: Out::default() }
+    }
+
+    pub fn state(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.operator.snapshot(&mut bytes);
+        bytes
+    }
+
+    pub fn restart(&mut self) {
+        let state = self.state();
+        self.operator = Rules::restore(&self.rules, &bitcoin(), &state).expect("its own state");
+        assert_eq!(self.state(), state, "a state that was read is written the same");
+    }
+
+    pub fn restart_with(&mut self, change: impl Fn(&mut Rule)) {
+        let mut rules = self.rules.to_vec();
+        rules.iter_mut().for_each(change);
+        self.rules = rules.into();
+        self.operator =
+            Rules::restore(&self.rules, &bitcoin(), &self.state()).expect("a state to go on from");
+    }
+
+    pub fn with(mut self, act: impl FnOnce(&mut Job)) -> Self {
+        act(&mut self);
+        self
+    }
+
+    pub fn run(mut self, script: &str) -> Self {
+        let signal = self.rules.first().map_or(SPREAD, |rule| rule.signal);
+        for step in script.split_whitespace() {
+            match step {
+                "restart" => self.restart(),
+                "off" => self.restart_with(|rule| rule.enabled = false),
+                "on" => self.restart_with(|rule| rule.enabled = true),
+                _ => self.operator.on_input(read_step(step, signal), &mut self.out),
+            }
+        }
+        self
+    }
+
+    pub fn alerts(&self) -> Vec<&Alert> {
+        let alerts: Vec<&Alert> = self.out.values.iter().filter_map(|tagged| alert(&tagged.value)).collect();
+        assert_eq!(self.out.ledger.counts.alerts, alerts.len() as i64, "every alert is counted");
+        alerts
+    }
+}
+
+pub fn alert(outcome: &Outcome) -> Option<&Alert> {
+    match outcome {
+        Outcome::Alert(alert) => Some(alert),
+        _ => None,
+    }
+}
+
+pub fn read_number(text: &str) -> f64 {
+    if text == "null" { f64::NAN } else { text.parse().expect("a number or null") }
+}
+
+/// `1.5` is a second and a half; all nine digits count.
+pub fn read_time(text: &str) -> Time {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let nanos: Nanos = format!("{fraction:0<9}").parse().expect("at most nine digits");
+    Time(seconds.parse::<i64>().expect("seconds") * SECOND + nanos)
+}
+
+pub fn read_step(step: &str, signal: Signal) -> Scored {
+    let (time, what) = step.split_once('=').expect("time=value");
+    let time = read_time(time);
+    let (value, zscore) = what.split_once('/').unwrap_or((what, "null"));
+    match signal {
+        _ if what == "gap" => gap(time),
+        Signal::Metric(metric) => sample(time, &[(metric, read_number(value), read_number(zscore))]),
+        Signal::Probability => tick(time, read_number(value)),
+    }
+}
+
+/// `1.5 raised`, or `1.5 critical P1`: the priority where it isn't P2.
+pub fn tell(alert: &Alert) -> String {
+    let state = match alert.reason {
+        "raised" | "resumed" => AlertState::Active,
+        "critical" => AlertState::Escalated,
+        "gap" | "warming_up" => AlertState::Suppressed,
+        "cleared" | "disabled" => AlertState::Resolved,
+        other => panic!("unknown reason {other}"),
+    };
+    assert_eq!(alert.state, state, "{}", alert.reason);
+    let seconds = alert.time.0 as f64 / SECOND as f64;
+    let priority = if alert.priority == Priority::P2 { "" } else { alert.priority.name() };
+    format!("{seconds} {} {priority}", alert.reason).trim_end().to_string()
+}

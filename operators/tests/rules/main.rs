@@ -1,0 +1,6 @@
+//! Alert rules, seen from outside.
+
+mod any_script;
+mod job;
+mod scripts;
+mod states;
