@@ -1,8 +1,33 @@
 //! From a venue's bytes to rows. One file a venue; only these files know wire formats.
+//!
+//! ```text
+//! line ─line─► message ─venue─► fields ─field─► numbers ─rows─► Row or Refused
+//! ```
+//! A message is parsed once, into borrowed fields; what they hold is judged afterwards, so that a refusal can
+//! name the field, what was found and what is allowed.
+
+mod binance;
+mod canonical;
+mod coinbase_advanced_trade;
+mod coinbase_exchange;
+mod detect;
+mod field;
+mod line;
+mod rows;
+
+pub use binance::{market, market_of_url};
+pub use detect::detect;
+pub use line::{Line, split_line};
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::error::Category;
 
 use crate::account::Reason;
 use crate::row::{Extent, InstrumentId, Row, Source};
 use crate::time::{Nanos, Time};
+use field::Problem;
+use rows::Rows;
 
 /// A wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +37,30 @@ pub enum Format {
     Binance,
     Canonical,
 }
+
+impl Format {
+    /// All formats.
+    pub const ALL: [Format; 4] =
+        [Format::CoinbaseExchange, Format::CoinbaseAdvancedTrade, Format::Binance, Format::Canonical];
+
+    /// The name used on the command line and in configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::CoinbaseExchange => "coinbase-exchange",
+            Format::CoinbaseAdvancedTrade => "coinbase-advanced-trade",
+            Format::Binance => "binance",
+            Format::Canonical => "canonical",
+        }
+    }
+
+    /// The format of that name.
+    pub fn parse(name: &str) -> Option<Format> {
+        Format::ALL.into_iter().find(|format| format.name() == name)
+    }
+}
+
+/// The exchanges that have a name of their own; `canonical` messages may name others.
+pub const EXCHANGES: [&str; 5] = ["coinbase", "binance", "binance-usdm", "binance-coinm", "okx"];
 
 /// Which of a row's times its instrument runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +91,9 @@ pub struct Envelope<'a> {
     pub received: Option<Time>,
     /// The exchange, where the message's source names it; otherwise the format's only one or the message's own.
     pub exchange: Option<&'a str>,
+    /// Whether `exchange` was only told by the shape of earlier messages: then one of another market's shape is a
+    /// [`Verdict::Contradiction`].
+    pub inferred: bool,
     pub source: Source,
     pub extent: Extent,
     /// How far a row's time may lie ahead of `received`.
@@ -60,7 +112,7 @@ pub struct Refused {
 /// What a message turned out to be.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// It holds rows: those appended to `rows` and `refused`.
+    /// It holds rows: those appended to `rows` and `refused`, at least one.
     Rows,
     /// An acknowledgement, an error message, a line of the recorder's.
     Control,
@@ -70,4 +122,63 @@ pub enum Verdict {
     Refused { reason: Reason, detail: String },
     /// It is of another market than its source was taken for.
     Contradiction { found: &'static str },
+}
+
+/// Reads one message: appends its rows to `rows` and those that can't be used to `refused`.
+///
+/// Both stay as they were unless the verdict is [`Verdict::Rows`].
+pub fn decode(
+    format: Format,
+    message: &[u8],
+    envelope: &Envelope,
+    resolve: &mut dyn Resolve,
+    rows: &mut Vec<Row>,
+    refused: &mut Vec<Refused>,
+) -> Verdict {
+    let before = (rows.len(), refused.len());
+    let mut taken = Rows { envelope, resolve, rows, refused, index: 0 };
+    let verdict = match std::str::from_utf8(message) {
+        Err(error) => Err(Problem::Message(Reason::BrokenJson, error.to_string())),
+        Ok(text) => match format {
+            Format::CoinbaseExchange => coinbase_exchange::decode(text, &mut taken),
+            Format::CoinbaseAdvancedTrade => coinbase_advanced_trade::decode(text, &mut taken),
+            Format::Binance => binance::decode(text, &mut taken),
+            Format::Canonical => canonical::decode(text, &mut taken),
+        },
+    };
+    match verdict {
+        // An envelope without entries.
+        Ok(Verdict::Rows) if before == (rows.len(), refused.len()) => Verdict::Ignored,
+        Ok(verdict) => verdict,
+        Err(Problem::Message(reason, detail) | Problem::Row(reason, detail)) => {
+            rows.truncate(before.0);
+            refused.truncate(before.1);
+            Verdict::Refused { reason, detail }
+        }
+    }
+}
+
+/// Parses all of a message.
+fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
+    serde_json::from_str(text).map_err(|error| unreadable(text, &error))
+}
+
+/// Why a message could not be parsed. Where serde stopped at a value that it could not use, what follows may
+/// still be broken, and a broken message is called broken.
+#[cold]
+fn unreadable(text: &str, error: &serde_json::Error) -> Problem {
+    let content = text.trim_ascii();
+    if content.is_empty() || content == "null" {
+        return Problem::Message(Reason::Empty, "there is no message: a JSON object is allowed".to_owned());
+    }
+    let broken = match error.classify() {
+        Category::Data => serde_json::from_str::<IgnoredAny>(text).err(),
+        Category::Syntax | Category::Eof | Category::Io => {
+            return Problem::Message(Reason::BrokenJson, error.to_string());
+        }
+    };
+    match broken {
+        Some(broken) => Problem::Message(Reason::BrokenJson, broken.to_string()),
+        None => Problem::Message(Reason::WrongType, error.to_string()),
+    }
 }

@@ -1,0 +1,328 @@
+//! Binance's websocket streams, spot and derivatives: combined (`{stream, data}`) or bare.
+//!
+//! Keys are single letters that mean other things in other events (`a` is an ask in a `bookTicker`, an id in an
+//! `aggTrade`, an order in a spot `trade`, a list in a depth update), so one [`Event`] takes any of them as they
+//! come, and the event's name says what they are.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::field::{Field, Problem, quote};
+use super::rows::{Draft, Rows, Stamp};
+use super::{Verdict, unreadable};
+use crate::row::{Body, Channel, Side, Trade};
+use crate::time::{MILLISECOND, Time};
+
+/// Digits of the exchange's times, which are milliseconds.
+const DIGITS: u8 = 3;
+
+/// Reads one message.
+pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
+    let event = Event::parse(text)?;
+    let envelope = rows.envelope;
+    let exchange = match (envelope.exchange, event.market()) {
+        (Some(exchange), Some(found)) if envelope.inferred && found != exchange => {
+            return Ok(Verdict::Contradiction { found });
+        }
+        (Some(exchange), _) => exchange,
+        (None, found) => found.unwrap_or(SPOT),
+    };
+    let kind = match &event.kind {
+        Field::Missing if event.is_bare_quote() => "bookTicker",
+        Field::Missing if event.is_control() => return Ok(Verdict::Control),
+        Field::Missing => return Ok(Verdict::Ignored),
+        kind => kind.need_text("e")?,
+    };
+    match kind {
+        "bookTicker" => event.quote(exchange, rows)?,
+        // Derivatives also show here what no market made: the insurance fund's and auto-deleveraging's trades
+        // at prices far off, and `NA` with price and quantity 0.
+        "trade" if !matches!(event.order_type.text(), None | Some("MARKET")) => return Ok(Verdict::Ignored),
+        "trade" => event.trade(exchange, Channel::Trade, ("t", &event.t), rows)?,
+        "aggTrade" => event.trade(exchange, Channel::AggTrade, ("a", &event.a), rows)?,
+        _ => return Ok(Verdict::Ignored),
+    }
+    Ok(Verdict::Rows)
+}
+
+const SPOT: &str = "binance";
+const USD_MARGINED: &str = "binance-usdm";
+const COIN_MARGINED: &str = "binance-coinm";
+
+/// The market that a message can only be of, if its shape tells.
+pub fn market(message: &[u8]) -> Option<&'static str> {
+    Event::parse(std::str::from_utf8(message).ok()?).ok()?.market()
+}
+
+/// The market behind an address, for recordings that begin with the one they are of.
+pub fn market_of_url(line: &[u8]) -> Option<&'static str> {
+    let scheme = line.windows(3).position(|part| part == b"://")?;
+    let host = line[scheme + 3..].split(|byte| matches!(byte, b':' | b'/' | b'?' | b' ')).next()?;
+    match host {
+        b"stream.binance.com" | b"data-stream.binance.vision" | b"api.binance.com" => Some(SPOT),
+        b"stream.binance.us" | b"api.binance.us" => Some(SPOT),
+        b"fstream.binance.com" | b"fapi.binance.com" => Some(USD_MARGINED),
+        b"dstream.binance.com" | b"dapi.binance.com" => Some(COIN_MARGINED),
+        _ => None,
+    }
+}
+
+/// The fields of any event, under their names on the wire where these say nothing or several things.
+#[derive(Default)]
+pub(super) struct Event<'a> {
+    pub(super) stream: Field<'a>,
+    /// What stands under `data`: its fields are the event's.
+    pub(super) data: Field<'a>,
+    pub(super) kind: Field<'a>,
+    pub(super) event_time: Field<'a>,
+    trade_time: Field<'a>,
+    symbol: Field<'a>,
+    update_id: Field<'a>,
+    a: Field<'a>,
+    ask_size: Field<'a>,
+    b: Field<'a>,
+    bid_size: Field<'a>,
+    price: Field<'a>,
+    size: Field<'a>,
+    t: Field<'a>,
+    buyer_is_maker: Field<'a>,
+    /// `M`, of which the documentation says to ignore it; only spot has it.
+    spot_mark: Field<'a>,
+    order_type: Field<'a>,
+    /// `pu`, the last update's id: only derivatives have it.
+    previous_update_id: Field<'a>,
+    /// `result`, `error`, `msg` or `method`: answers to requests, and the requests.
+    answer: Field<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(field_identifier)]
+enum Key {
+    #[serde(rename = "stream")]
+    Stream,
+    #[serde(rename = "data")]
+    Data,
+    #[serde(rename = "e")]
+    Kind,
+    #[serde(rename = "E")]
+    EventTime,
+    #[serde(rename = "T")]
+    TradeTime,
+    #[serde(rename = "s")]
+    Symbol,
+    #[serde(rename = "u")]
+    UpdateId,
+    #[serde(rename = "a")]
+    SmallA,
+    #[serde(rename = "A")]
+    AskSize,
+    #[serde(rename = "b")]
+    SmallB,
+    #[serde(rename = "B")]
+    BidSize,
+    #[serde(rename = "p")]
+    Price,
+    #[serde(rename = "q")]
+    Size,
+    #[serde(rename = "t")]
+    SmallT,
+    #[serde(rename = "m")]
+    BuyerIsMaker,
+    #[serde(rename = "M")]
+    SpotMark,
+    #[serde(rename = "X")]
+    OrderType,
+    #[serde(rename = "pu")]
+    PreviousUpdateId,
+    #[serde(rename = "result", alias = "error", alias = "msg", alias = "method")]
+    Answer,
+    #[serde(other)]
+    Other,
+}
+
+impl<'a> Event<'a> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, Problem> {
+        let mut event = Event::default();
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        Fill { event: &mut event, top: true }
+            .deserialize(&mut deserializer)
+            .and_then(|_| deserializer.end())
+            .map_err(|error| unreadable(text, &error))?;
+        Ok(event)
+    }
+
+    /// A spot `bookTicker` has no name: its stream has, or it is known by its fields.
+    pub(super) fn is_bare_quote(&self) -> bool {
+        match self.stream.text() {
+            Some(stream) => stream.ends_with("@bookTicker") || stream == "!bookTicker",
+            None => {
+                let listed = matches!(self.b, Field::List) || matches!(self.a, Field::List);
+                let needed = [&self.update_id, &self.symbol, &self.b, &self.a];
+                !listed && !needed.iter().any(|field| field.is_missing())
+            }
+        }
+    }
+
+    fn is_control(&self) -> bool {
+        self.stream.is_missing() && !self.answer.is_missing()
+    }
+
+    /// What the shape says of the market (SPEC 1, and what the recordings of all markets show).
+    fn market(&self) -> Option<&'static str> {
+        // `BTCUSD_PERP` and `BTCUSD_210924` are margined in coin, `BTCUSDT_210625` is not. (`BTCBUSD_210226`,
+        // one of two that were, would be mistaken; telling it from `BNBUSD_PERP` takes a list of coins.)
+        if let Some((pair, expiry)) = self.symbol.text().and_then(|symbol| symbol.rsplit_once('_')) {
+            let dated = expiry.len() == 6 && expiry.bytes().all(|byte| byte.is_ascii_digit());
+            return match (expiry == "PERP" || dated, pair.ends_with("USD")) {
+                (true, true) => Some(COIN_MARGINED),
+                (true, false) => Some(USD_MARGINED),
+                (false, _) => None,
+            };
+        }
+        if !self.previous_update_id.is_missing() {
+            return Some(USD_MARGINED);
+        }
+        let by_mark = |is_spot: bool| Some(if is_spot { SPOT } else { USD_MARGINED });
+        match self.kind.text() {
+            None if self.kind.is_missing() && self.is_bare_quote() => Some(SPOT),
+            Some("bookTicker") => Some(USD_MARGINED),
+            Some("depthUpdate") => by_mark(self.trade_time.is_missing()),
+            // In every recording spot has `M` and the derivatives have not.
+            Some("aggTrade") => by_mark(!self.spot_mark.is_missing()),
+            Some("trade") if !self.spot_mark.is_missing() => Some(SPOT),
+            Some("trade") if !self.order_type.is_missing() => Some(USD_MARGINED),
+            _ => None,
+        }
+    }
+
+    fn quote(&self, exchange: &str, rows: &mut Rows) -> Result<(), Problem> {
+        let id = Some(self.update_id.need_whole("u")?);
+        self.row(exchange, Channel::BookTicker, id, rows, || {
+            quote(&["b", "B", "a", "A"], [&self.b, &self.bid_size, &self.a, &self.ask_size]).map(Body::Quote)
+        })
+    }
+
+    fn trade(
+        &self,
+        exchange: &str,
+        channel: Channel,
+        (id_name, id): (&str, &Field),
+        rows: &mut Rows,
+    ) -> Result<(), Problem> {
+        let id = Some(id.need_whole(id_name)?);
+        self.row(exchange, channel, id, rows, || {
+            // Where the buyer made the market, the seller took it.
+            let side = match self.buyer_is_maker {
+                Field::Bool(true) => Some(Side::Sell),
+                Field::Bool(false) => Some(Side::Buy),
+                Field::Missing | Field::Null => None,
+                _ => return Err(self.buyer_is_maker.wrong("m", "true or false")),
+            };
+            Ok(Body::Trade(Trade { price: self.price.price("p")?, size: self.size.size("q")?, side }))
+        })
+    }
+
+    fn row(
+        &self,
+        exchange: &str,
+        channel: Channel,
+        id: Option<u64>,
+        rows: &mut Rows,
+        body: impl FnOnce() -> Result<Body, Problem>,
+    ) -> Result<(), Problem> {
+        let draft =
+            Draft { exchange, symbol_name: "s", symbol: &self.symbol, stamp: &self.stamp(), channel, id };
+        rows.add(&draft, body)
+    }
+
+    fn stamp(&self) -> Stamp {
+        let (name, field) = match (&self.trade_time, &self.event_time) {
+            (Field::Missing | Field::Null, Field::Missing | Field::Null) => return Stamp::Receipt,
+            (Field::Missing | Field::Null, event_time) => ("E", event_time),
+            (trade_time, _) => ("T", trade_time),
+        };
+        match field {
+            Field::Whole(milliseconds) => {
+                let milliseconds = i64::try_from(*milliseconds).unwrap_or(i64::MAX);
+                Stamp::Exchange(Time(milliseconds.saturating_mul(MILLISECOND)), DIGITS)
+            }
+            _ => Stamp::None(format!("{name} is {field}: whole milliseconds are allowed")),
+        }
+    }
+}
+
+/// Fills an event from a message, or from what stands under its `data`.
+struct Fill<'e, 'a> {
+    event: &'e mut Event<'a>,
+    top: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Fill<'_, 'de> {
+    type Value = Field<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Fill<'_, 'de> {
+    /// What it was that has been taken in.
+    type Value = Field<'de>;
+
+    fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
+        out.write_str("an object or a list")
+    }
+
+    /// Lists, like `!ticker@arr`, hold nothing that is used; they only have to be JSON.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Field::List)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
+        let event = self.event;
+        while let Some(key) = object.next_key()? {
+            let (name, field) = match key {
+                Key::Data if self.top => {
+                    if !event.data.is_missing() {
+                        return Err(A::Error::duplicate_field("data"));
+                    }
+                    event.data = object.next_value_seed(Fill { event: &mut *event, top: false })?;
+                    continue;
+                }
+                Key::Data | Key::Other => {
+                    object.next_value::<IgnoredAny>()?;
+                    continue;
+                }
+                Key::Stream => ("stream", &mut event.stream),
+                Key::Kind => ("e", &mut event.kind),
+                Key::EventTime => ("E", &mut event.event_time),
+                Key::TradeTime => ("T", &mut event.trade_time),
+                Key::Symbol => ("s", &mut event.symbol),
+                Key::UpdateId => ("u", &mut event.update_id),
+                Key::SmallA => ("a", &mut event.a),
+                Key::AskSize => ("A", &mut event.ask_size),
+                Key::SmallB => ("b", &mut event.b),
+                Key::BidSize => ("B", &mut event.bid_size),
+                Key::Price => ("p", &mut event.price),
+                Key::Size => ("q", &mut event.size),
+                Key::SmallT => ("t", &mut event.t),
+                Key::BuyerIsMaker => ("m", &mut event.buyer_is_maker),
+                Key::SpotMark => ("M", &mut event.spot_mark),
+                Key::OrderType => ("X", &mut event.order_type),
+                Key::PreviousUpdateId => ("pu", &mut event.previous_update_id),
+                Key::Answer => {
+                    event.answer = object.next_value()?;
+                    continue;
+                }
+            };
+            if !field.is_missing() {
+                return Err(A::Error::duplicate_field(name));
+            }
+            *field = object.next_value()?;
+        }
+        Ok(Field::Object)
+    }
+}

@@ -1,0 +1,83 @@
+//! Our own format, for feeds that no decoder knows: one object, one row (SPEC 1).
+
+use serde::Deserialize;
+
+use super::field::{Field, Object, Problem, quote};
+use super::rows::{Draft, Rows, Stamp, is_name};
+use super::{Verdict, parse};
+use crate::row::{Body, Channel, Quote, Trade};
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Message<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Field<'a>,
+    #[serde(borrow)]
+    exchange: Field<'a>,
+    #[serde(borrow)]
+    instrument: Field<'a>,
+    #[serde(borrow)]
+    event_time: Field<'a>,
+    #[serde(borrow)]
+    sequence: Field<'a>,
+    #[serde(borrow)]
+    bid: Field<'a>,
+    #[serde(borrow)]
+    bid_size: Field<'a>,
+    #[serde(borrow)]
+    ask: Field<'a>,
+    #[serde(borrow)]
+    ask_size: Field<'a>,
+    #[serde(borrow)]
+    price: Field<'a>,
+    #[serde(borrow)]
+    size: Field<'a>,
+    #[serde(borrow)]
+    side: Field<'a>,
+}
+
+/// Reads one message.
+pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
+    let Object(message) = parse::<Object<Message>>(text)?;
+    let channel = match message.kind.need_text("type")? {
+        // With the last trade's price it is what venues call a ticker.
+        "quote" if !message.price.is_blank() => Channel::Ticker,
+        "quote" => Channel::BookTicker,
+        "trade" => Channel::Trade,
+        "heartbeat" => Channel::Heartbeat,
+        "control" => return Ok(Verdict::Control),
+        _ => return Ok(Verdict::Ignored),
+    };
+    let allowed = "a name of 1 to 64 printable ASCII characters";
+    let exchange = message.exchange.need_text("exchange")?;
+    // A colon would make the key `exchange:instrument` ambiguous.
+    if !is_name(exchange) || exchange.contains(':') {
+        return Err(message.exchange.wrong("exchange", allowed));
+    }
+    if !is_name(message.instrument.need_text("instrument")?) {
+        return Err(message.instrument.wrong("instrument", allowed));
+    }
+    let id = match channel {
+        Channel::Heartbeat => None,
+        _ if message.sequence.is_blank() => None,
+        _ => Some(message.sequence.need_whole("sequence")?),
+    };
+    let stamp = Stamp::of_text("event_time", &message.event_time);
+    let symbol = &message.instrument;
+    let draft = Draft { exchange, symbol_name: "instrument", symbol, stamp: &stamp, channel, id };
+    rows.add(&draft, || match channel {
+        Channel::Heartbeat => Ok(Body::Heartbeat),
+        Channel::Trade => Ok(Body::Trade(Trade {
+            price: message.price.price("price")?,
+            size: message.size.size("size")?,
+            side: message.side.side("side")?,
+        })),
+        _ => {
+            let sides = [&message.bid, &message.bid_size, &message.ask, &message.ask_size];
+            let quote = quote(&["bid", "bid_size", "ask", "ask_size"], sides)?;
+            let price = message.price.optional_price("price")?;
+            Ok(Body::Quote(Quote { price, trade: !price.is_nan(), ..quote }))
+        }
+    })?;
+    Ok(Verdict::Rows)
+}

@@ -1,0 +1,102 @@
+//! Coinbase Exchange's websocket feed: flat objects told apart by `type`.
+
+use serde::Deserialize;
+
+use super::field::{Field, Object, Problem, quote};
+use super::rows::{Draft, Rows, Stamp};
+use super::{Verdict, parse};
+use crate::row::{Body, Channel, Quote, Side, Trade};
+
+/// The exchange that speaks this format, where a message's source does not name another.
+pub(super) const EXCHANGE: &str = "coinbase";
+
+/// All fields that any of the used types needs.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Message<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Field<'a>,
+    #[serde(borrow)]
+    product_id: Field<'a>,
+    #[serde(borrow)]
+    sequence: Field<'a>,
+    #[serde(borrow)]
+    trade_id: Field<'a>,
+    #[serde(borrow)]
+    time: Field<'a>,
+    #[serde(borrow)]
+    price: Field<'a>,
+    #[serde(borrow)]
+    size: Field<'a>,
+    #[serde(borrow)]
+    side: Field<'a>,
+    #[serde(borrow)]
+    best_bid: Field<'a>,
+    #[serde(borrow)]
+    best_bid_size: Field<'a>,
+    #[serde(borrow)]
+    best_ask: Field<'a>,
+    #[serde(borrow)]
+    best_ask_size: Field<'a>,
+}
+
+/// Reads one message.
+pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
+    let Object(message) = parse::<Object<Message>>(text)?;
+    match message.kind.need_text("type")? {
+        "ticker" => ticker(&message, rows)?,
+        "match" => trade(&message, rows)?,
+        "heartbeat" => row(&message, Channel::Heartbeat, None, rows, || Ok(Body::Heartbeat))?,
+        // `subscribe` and `unsubscribe` are what a recorder sent.
+        "subscriptions" | "error" | "subscribe" | "unsubscribe" | "control" => return Ok(Verdict::Control),
+        // `last_match` repeats on subscription a trade of before; the book's messages and the full channel's
+        // are not used yet.
+        _ => return Ok(Verdict::Ignored),
+    }
+    Ok(Verdict::Rows)
+}
+
+fn ticker(message: &Message, rows: &mut Rows) -> Result<(), Problem> {
+    let id = message.sequence.need_whole("sequence")?;
+    row(message, Channel::Ticker, Some(id), rows, || {
+        let sides = [&message.best_bid, &message.best_bid_size, &message.best_ask, &message.best_ask_size];
+        let quote = quote(&["best_bid", "best_bid_size", "best_ask", "best_ask_size"], sides)?;
+        let price = message.price.optional_price("price")?;
+        Ok(Body::Quote(Quote { price, trade: !price.is_nan(), ..quote }))
+    })
+}
+
+/// The row's id is the trade's, which is unique within a product. `sequence` is too, but it counts all messages
+/// of the product's full feed: a `match` and the `ticker` of the same trade have the same one.
+fn trade(message: &Message, rows: &mut Rows) -> Result<(), Problem> {
+    let id = message.trade_id.need_whole("trade_id")?;
+    row(message, Channel::Trade, Some(id), rows, || {
+        Ok(Body::Trade(Trade {
+            price: message.price.price("price")?,
+            size: message.size.size("size")?,
+            side: message.side.side("side")?.map(opposite),
+        }))
+    })
+}
+
+/// The aggressor's side where the venue names the maker's.
+pub(super) fn opposite(maker: Side) -> Side {
+    match maker {
+        Side::Buy => Side::Sell,
+        Side::Sell => Side::Buy,
+    }
+}
+
+/// Adds the message's one row. Tickers that old feeds sent on subscription have no `time`: they say what was,
+/// not when, and are refused.
+fn row(
+    message: &Message,
+    channel: Channel,
+    id: Option<u64>,
+    rows: &mut Rows,
+    body: impl FnOnce() -> Result<Body, Problem>,
+) -> Result<(), Problem> {
+    let stamp = &Stamp::of_coinbase("time", &message.time);
+    let (exchange, symbol) = (rows.envelope.exchange.unwrap_or(EXCHANGE), &message.product_id);
+    rows.add(&Draft { exchange, symbol_name: "product_id", symbol, stamp, channel, id }, body)
+}

@@ -1,0 +1,56 @@
+//! The format of a message, told by its shape.
+
+use serde::Deserialize;
+
+use super::binance::Event;
+use super::field::{Field, Object};
+use super::{Format, parse};
+
+/// The fields that tell the formats with readable names apart.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Shape<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Field<'a>,
+    #[serde(borrow)]
+    channel: Field<'a>,
+    #[serde(borrow)]
+    timestamp: Field<'a>,
+    #[serde(borrow)]
+    events: Field<'a>,
+    #[serde(borrow)]
+    product_id: Field<'a>,
+    #[serde(borrow)]
+    channels: Field<'a>,
+    #[serde(borrow)]
+    exchange: Field<'a>,
+    #[serde(borrow)]
+    instrument: Field<'a>,
+}
+
+/// The format that a message can only be of; `None` where its shape does not tell, as with most errors, requests
+/// and control records.
+pub fn detect(message: &[u8]) -> Option<Format> {
+    let text = std::str::from_utf8(message).ok()?;
+    let Object(shape) = parse::<Object<Shape>>(text).ok()?;
+    let is_list = |field: &Field| matches!(field, Field::List);
+    match shape.kind.text() {
+        Some("quote" | "trade" | "book" | "heartbeat")
+            if shape.exchange.text().is_some() && shape.instrument.text().is_some() =>
+        {
+            Some(Format::Canonical)
+        }
+        Some(_) if shape.product_id.text().is_some() => Some(Format::CoinbaseExchange),
+        Some("subscriptions") if is_list(&shape.channels) => Some(Format::CoinbaseExchange),
+        Some(_) => None,
+        None if shape.channel.text().is_some() && shape.timestamp.text().is_some() => {
+            is_list(&shape.events).then_some(Format::CoinbaseAdvancedTrade)
+        }
+        None => {
+            let event = Event::parse(text).ok()?;
+            let combined = event.stream.text().is_some() && !event.data.is_missing();
+            let named = event.kind.text().is_some() && !event.event_time.is_missing();
+            (combined || named || event.is_bare_quote()).then_some(Format::Binance)
+        }
+    }
+}
