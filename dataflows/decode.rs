@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foreshock_operators::account::{DeadLetter, Ledger, Reason};
-use foreshock_operators::decode::line::{Line, split_line};
-use foreshock_operators::decode::{Envelope, Format, Refused, Verdict, decode as decode_message};
+use foreshock_operators::decode::{
+    Envelope, Format, Line, Refused, Verdict, decode as decode_message, split_line,
+};
 use foreshock_operators::operator::Tagged;
 use foreshock_operators::row::{Extent, Row, Source};
 use foreshock_operators::time::{Nanos, Time};
@@ -41,7 +42,9 @@ pub struct DecodeSettings {
 
 /// A file that holds messages of two markets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{file}, line {line}: a message of {found} in a file of {expected}; name the exchange with --exchange")]
+#[error(
+    "{file}, line {line}: a message of {found} in a file of {expected}; name the exchange with --exchange"
+)]
 pub struct Contradiction {
     pub file: String,
     pub line: u64,
@@ -104,7 +107,8 @@ impl Decode {
     ) {
         let mut source = Source { file: run.file, line: run.first_line };
         if let Some(length) = run.too_large {
-            let extent = Extent { start: run.start as u32, length: u32::try_from(length).unwrap_or(u32::MAX) };
+            let extent =
+                Extent { start: run.start as u32, length: u32::try_from(length).unwrap_or(u32::MAX) };
             ledger.counts.messages_in += 1;
             let detail = self.too_large(length);
             refuse_message(source, extent, Reason::TooLarge, detail, order, ledger);

@@ -183,15 +183,19 @@ pub fn emit<'scope>(
     mut emit: Emit,
     mut deliver: impl FnMut(Part) + 'static,
 ) {
-    outcomes.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(Pipeline, "emit", move |_capability, _info| {
-        move |input, _output| {
-            input.for_each(|_capability, batches| {
-                for batch in batches.drain(..) {
-                    deliver(emit.batch(batch));
-                }
-            });
-        }
-    });
+    outcomes.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
+        Pipeline,
+        "emit",
+        move |_capability, _info| {
+            move |input, _output| {
+                input.for_each(|_capability, batches| {
+                    for batch in batches.drain(..) {
+                        deliver(emit.batch(batch));
+                    }
+                });
+            }
+        },
+    );
 }
 
 /// Puts the workers' lines of one kind and epoch together in input order.

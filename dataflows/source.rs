@@ -1,8 +1,8 @@
 //! Brings chunks from a reader's queue into the graph.
 
+use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::generic::operator::source;
 use timely::dataflow::{Scope, StreamVec};
-use timely::container::CapacityContainerBuilder;
 use timely::scheduling::SyncActivator;
 
 use crate::batch::Chunk;

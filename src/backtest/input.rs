@@ -59,7 +59,8 @@ impl Input {
         let raw: Box<dyn Read + Send> = match self {
             Input::Stdin => Box::new(io::stdin()),
             Input::File(path) => {
-                let file = File::open(path).with_context(|| format!("could not open {}", self.described()))?;
+                let file =
+                    File::open(path).with_context(|| format!("could not open {}", self.described()))?;
                 let data =
                     file.metadata().with_context(|| format!("could not look at {}", self.described()))?;
                 if data.is_dir() {

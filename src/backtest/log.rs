@@ -9,8 +9,9 @@ use std::sync::atomic::AtomicU64;
 use anyhow::Result;
 use foreshock_dataflows::batch::{Chunk, Run};
 use foreshock_dataflows::decode::LogFile;
-use foreshock_operators::decode::line::{Line, split_line};
-use foreshock_operators::decode::{ClockSource, Envelope, Format, Resolve, Resolved, decode};
+use foreshock_operators::decode::{
+    ClockSource, Envelope, Format, Line, Resolve, Resolved, decode, split_line,
+};
 use foreshock_operators::row::{Extent, InstrumentId, Source};
 use foreshock_operators::time::{Nanos, Time};
 
@@ -135,7 +136,9 @@ impl Log {
             next.line += 1;
             next.look();
             match runs.last_mut() {
-                Some(run) if run.file == file && run.too_large.is_none() && too_large.is_none() => run.end = end,
+                Some(run) if run.file == file && run.too_large.is_none() && too_large.is_none() => {
+                    run.end = end
+                }
                 _ => runs.push(Run { file, first_line: line, start, end, too_large }),
             }
         }

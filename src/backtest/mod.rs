@@ -15,7 +15,6 @@ pub mod output;
 pub mod sniff;
 pub mod summary;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -262,7 +261,7 @@ fn read(
             let _ = activator.activate();
         }
     };
-    let mut send = |chunk| {
+    let send = |chunk| {
         let sent = permits.recv().is_ok() && chunks.send(chunk).is_ok();
         wake();
         sent
@@ -277,8 +276,11 @@ fn read(
             break;
         }
         match log.next_chunk() {
-            Ok(Some(chunk)) if send(chunk) => {}
-            Ok(Some(_)) => break,
+            Ok(Some(chunk)) => {
+                if !send(chunk) {
+                    break;
+                }
+            }
             Ok(None) => {
                 let end = log.end_chunk();
                 send(end);

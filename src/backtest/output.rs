@@ -61,7 +61,11 @@ impl Outputs {
 
     /// The files being written, before they have their names.
     pub fn partial_files(&self) -> Vec<PathBuf> {
-        self.outputs.iter().filter_map(|output| output.paths.as_ref()).map(|(aside, _)| aside.clone()).collect()
+        self.outputs
+            .iter()
+            .filter_map(|output| output.paths.as_ref())
+            .map(|(aside, _)| aside.clone())
+            .collect()
     }
 
     /// Appends one epoch's lines of all kinds; `parts` holds each worker's lines by kind.

@@ -2,8 +2,7 @@
 
 use anyhow::{Result, bail};
 use foreshock_dataflows::decode::LogFile;
-use foreshock_operators::decode::line::{Line, split_line};
-use foreshock_operators::decode::{Format, binance, detect};
+use foreshock_operators::decode::{Format, Line, detect, market, market_of_url, split_line};
 
 use super::Misuse;
 use super::blocks::Block;
@@ -46,12 +45,16 @@ pub fn sniff(input: &Input, block: Option<&Block>, expected: &Expected) -> Resul
         && !exchanges.contains(&exchange.as_str())
     {
         let known = exchanges.join(", ");
-        bail!(Misuse(format!("--exchange {exchange:?} does not go with {}: expected {known}", format.name())));
+        bail!(Misuse(format!(
+            "--exchange {exchange:?} does not go with {}: expected {known}",
+            format.name()
+        )));
     }
     let inferred = format == Format::Binance && expected.exchange.is_none();
-    let exchange = expected.exchange.clone().or_else(|| {
-        (format == Format::Binance).then(|| found.exchange.unwrap_or(exchanges[0]).to_string())
-    });
+    let exchange = expected
+        .exchange
+        .clone()
+        .or_else(|| (format == Format::Binance).then(|| found.exchange.unwrap_or(exchanges[0]).to_string()));
     Ok(LogFile { name: input.name(), format, exchange, inferred })
 }
 
@@ -79,11 +82,11 @@ impl Found {
             let line = &block.bytes[range.clone()];
             match split_line(line) {
                 Line::Blank => {}
-                Line::Control => self.exchange = self.exchange.or(binance::market_of_url(line)),
+                Line::Control => self.exchange = self.exchange.or(market_of_url(line)),
                 Line::Message { body, .. } => {
                     let message = &line[body];
                     self.format = self.format.or_else(|| Some((detect(message)?, number)));
-                    self.exchange = self.exchange.or_else(|| binance::market(message));
+                    self.exchange = self.exchange.or_else(|| market(message));
                 }
             }
             let format = named.or(self.format.map(|(format, _)| format));
