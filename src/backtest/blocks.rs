@@ -82,21 +82,23 @@ impl Blocks {
     /// Keeps the beginning of a line that is too long and reads on to its end.
     fn skip_line(&mut self, mut bytes: Vec<u8>) -> Result<Block> {
         let mut length = bytes.len() as u64;
-        bytes.truncate(TOO_LARGE_KEPT);
         let mut more = Vec::new();
         loop {
-            more.clear();
-            self.fill(&mut more)?;
-            if let Some(at) = memchr::memchr(b'\n', &more) {
-                length += at as u64;
+            let end = memchr::memchr(b'\n', &more);
+            if let Some(at) = end {
                 self.rest = more.split_off(at + 1);
-                break;
+                more.pop();
             }
             length += more.len() as u64;
-            if self.ended {
+            let room = TOO_LARGE_KEPT.saturating_sub(bytes.len());
+            bytes.extend_from_slice(&more[..more.len().min(room)]);
+            if end.is_some() || self.ended {
                 break;
             }
+            more.clear();
+            self.fill(&mut more)?;
         }
+        bytes.truncate(TOO_LARGE_KEPT);
         let first_line = self.next_line;
         self.next_line += 1;
         Ok(Block { bytes, first_line, too_large: Some(length) })

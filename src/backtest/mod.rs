@@ -192,8 +192,10 @@ fn pass_through(log: Log, outputs: Outputs, shared: &Arc<Shared>) -> Result<(Out
     let (part_sender, parts) = unbounded();
 
     thread::scope(|scope| {
-        let reader = scope.spawn(|| read(log, &permits, chunk_sender, &wakes, shared));
-        let writer = scope.spawn(move || write(outputs, &parts, &permit, shared));
+        let named = |name: &str| thread::Builder::new().name(name.to_string());
+        let reader =
+            named("reader").spawn_scoped(scope, || read(log, &permits, chunk_sender, &wakes, shared))?;
+        let writer = named("writer").spawn_scoped(scope, move || write(outputs, &parts, &permit, shared))?;
         let worker_shared = shared.clone();
         let config = timely::Config::process(shared.workers);
         let guards = timely::execute(config, move |worker| {
