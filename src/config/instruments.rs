@@ -1,0 +1,90 @@
+//! `instruments.yaml`: which instruments there are and what is known of each.
+
+use std::collections::BTreeMap;
+
+use foreshock_dataflows::settings::{ExchangeSettings, InstrumentType, ListedInstrument};
+
+use super::error::ConfigErrors;
+use super::file::Document;
+use super::keys::{CLOCKS, QUOTE_CHANNELS, TRADE_CHANNELS, gap_after};
+use super::kind::{Charset, Kind, Range, Setting};
+use super::section::{Report, Section};
+use super::{channel, clock, gap_after_of};
+
+/// Reads and checks the list.
+pub fn read(document: &Document) -> Result<Vec<ListedInstrument>, ConfigErrors> {
+    let report = Report::new(document.name.clone());
+    let mut listed = Vec::new();
+    let node = report.parse(document);
+    if let Some(mut root) = node.as_ref().and_then(|node| Section::open(&report, "", node.line, node)) {
+        let mut seen = BTreeMap::new();
+        for mut section in root.sections("instruments") {
+            let instrument = instrument(&mut section);
+            for (what, name) in [("symbol", &instrument.symbol), ("id", &instrument.id)] {
+                let earlier = seen.insert((what, instrument.exchange.clone(), name.clone()), section.line());
+                if let Some(line) = earlier.filter(|_| !name.is_empty()) {
+                    let problem = format!(
+                        "found {name:?} of {} a second time, first at line {line}",
+                        instrument.exchange
+                    );
+                    section.refuse(what, problem);
+                }
+            }
+            listed.push(instrument);
+            section.finish();
+        }
+        root.finish();
+    }
+    let errors = report.into_errors();
+    if errors.is_empty() { Ok(listed) } else { Err(errors) }
+}
+
+fn instrument(section: &mut Section) -> ListedInstrument {
+    let exchange = section.text("exchange", Charset::Name);
+    let symbol = section.text("symbol", Charset::Symbol);
+    let id = section.text("id", Charset::Id);
+    let kind = match section.required("type", Kind::Choice(&["spot", "perpetual", "future"])) {
+        Some(Setting::Word("perpetual")) => InstrumentType::Perpetual,
+        Some(Setting::Word("future")) => InstrumentType::Future,
+        _ => InstrumentType::Spot,
+    };
+    let base = section.text("base", Charset::Id);
+    let quote = section.text("quote", Charset::Id);
+    let contract_value = section.optional_number("contract_value", Range::Positive).unwrap_or(1.0);
+    let inverse = section.flag("inverse").unwrap_or(false);
+    if kind == InstrumentType::Spot && (inverse || contract_value != 1.0) {
+        section.refuse(
+            "type",
+            "found spot, which has no contracts, beside a contract_value other than 1 or inverse: true",
+        );
+    }
+    let derivatives = match exchange.as_str() {
+        "binance" => Some(false),
+        "binance-usdm" | "binance-coinm" => Some(true),
+        _ => None,
+    };
+    if derivatives.is_some_and(|expected| expected == (kind == InstrumentType::Spot)) {
+        let problem = "found spot on a futures exchange, or a contract on binance: its markets are binance (spot), \
+                       binance-usdm and binance-coinm (contracts)";
+        section.refuse("type", problem);
+    }
+    let settings = settings(section);
+    ListedInstrument { exchange, symbol, id, kind, base, quote, contract_value, inverse, settings }
+}
+
+/// What the instrument has otherwise than its exchange.
+fn settings(section: &mut Section) -> ExchangeSettings {
+    let gap_after = match section.optional("gap_after", gap_after(&["inherit", "off"])) {
+        Some(Setting::Duration(length)) => gap_after_of(Some(length), ""),
+        Some(Setting::Word(word)) => gap_after_of(None, word),
+        _ => gap_after_of(None, "inherit"),
+    };
+    let clock = clock(section.choice("clock", &CLOCKS).unwrap_or("auto"));
+    let (mut quote_channel, mut trade_channel) = (None, None);
+    if let Some(mut channels) = section.section("channels") {
+        quote_channel = channels.choice("quote", &QUOTE_CHANNELS).and_then(channel);
+        trade_channel = channels.choice("trade", &TRADE_CHANNELS).and_then(channel);
+        channels.finish();
+    }
+    ExchangeSettings { gap_after, clock, quote_channel, trade_channel }
+}

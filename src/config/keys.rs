@@ -1,0 +1,134 @@
+//! Every key of `foreshock.yaml`, with its type and limits.
+
+use std::sync::LazyLock;
+
+use foreshock_operators::stages::MAX_HORIZONS;
+use foreshock_operators::time::{MILLISECOND, Nanos, SECOND};
+
+use super::kind::Kind;
+
+/// The exchanges that have settings of their own.
+pub const EXCHANGES: [&str; 5] = ["coinbase", "binance", "binance-usdm", "binance-coinm", "okx"];
+/// What instruments may choose as their clock.
+pub const CLOCKS: [&str; 3] = ["auto", "exchange", "received"];
+/// What instruments may choose as their quote channel.
+pub const QUOTE_CHANNELS: [&str; 4] = ["auto", "bookTicker", "ticker", "book"];
+/// What instruments may choose as their trade channel.
+pub const TRADE_CHANNELS: [&str; 4] = ["auto", "trade", "aggTrade", "ticker"];
+
+const HOUR: Nanos = 3600 * SECOND;
+/// The longest length of time that a setting takes.
+pub const LONGEST: Nanos = 24 * HOUR;
+/// The largest window, in ticks or samples.
+const MOST_SAMPLES: i64 = 100_000;
+
+/// A key and what its value may be.
+#[derive(Debug)]
+pub struct Key {
+    /// Its name, with dots between levels.
+    pub path: String,
+    pub kind: Kind,
+}
+
+impl Key {
+    /// The environment variable that sets it.
+    pub fn variable(&self) -> String {
+        format!("FORESHOCK_{}", self.path.to_uppercase().replace('.', "__").replace('-', "_"))
+    }
+}
+
+/// How long a silence is no gap, wherever that can be said.
+pub const fn gap_after(words: &'static [&'static str]) -> Kind {
+    Kind::Duration { min: MILLISECOND, max: LONGEST, words }
+}
+
+const fn duration(min: Nanos, max: Nanos) -> Kind {
+    Kind::Duration { min, max, words: &[] }
+}
+
+/// All keys, in the order in which they are printed.
+pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
+    let samples = Kind::Integer { min: 2, max: MOST_SAMPLES };
+    let formats = &["auto", "coinbase-exchange", "coinbase-advanced-trade", "binance", "canonical"];
+    let mut keys = vec![
+        ("input.format", Kind::Choice(formats)),
+        ("input.max_message_bytes", Kind::Bytes { min: 1 << 10, max: 256 << 20 }),
+        ("input.max_ahead", duration(0, LONGEST)),
+        ("instruments.file", Kind::File),
+        ("instruments.unknown", Kind::Choice(&["auto", "accept", "deadletter"])),
+        ("instruments.max", Kind::Integer { min: 1, max: 1_000_000 }),
+        ("order.reorder", duration(0, HOUR)),
+        ("gaps.after", gap_after(&["off"])),
+    ];
+    let exchange = [
+        ("gap_after", gap_after(&["inherit", "off"])),
+        ("clock", Kind::Choice(&CLOCKS)),
+        ("quote_channel", Kind::Choice(&QUOTE_CHANNELS)),
+        ("trade_channel", Kind::Choice(&TRADE_CHANNELS)),
+    ];
+    let rest = [
+        ("features.window", duration(MILLISECOND, LONGEST)),
+        ("features.return_horizons", Kind::Durations { min: MILLISECOND, max: LONGEST, most: MAX_HORIZONS }),
+        ("features.spread_window", samples),
+        ("features.spread_min_samples", samples),
+        ("zscore.window", samples),
+        ("zscore.min_samples", samples),
+        ("model.variant", Kind::Choice(&["ml", "baseline"])),
+        ("model.ml", Kind::File),
+        ("model.sha256", Kind::Digest),
+        ("model.baseline", Kind::File),
+        ("model.baseline_sha256", Kind::Digest),
+        ("alerts.file", Kind::File),
+        ("backtest.chunk_bytes", Kind::Bytes { min: 4 << 10, max: 64 << 20 }),
+        ("log.format", Kind::Choice(&["text", "json"])),
+        ("log.level", Kind::LogLevel),
+    ];
+    let mut all: Vec<Key> = keys.drain(..).map(|(path, kind)| Key { path: path.to_owned(), kind }).collect();
+    for name in EXCHANGES {
+        all.extend(
+            exchange.iter().map(|(key, kind)| Key { path: format!("exchanges.{name}.{key}"), kind: *kind }),
+        );
+    }
+    all.extend(rest.into_iter().map(|(path, kind)| Key { path: path.to_owned(), kind }));
+    all
+});
+
+/// The key of this path.
+pub fn key(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// The names one level below a section, `""` for the top; empty for what is no section.
+pub fn children(section: &str) -> Vec<&'static str> {
+    let mut names: Vec<&str> = Vec::new();
+    for key in KEYS.iter() {
+        let below = match section {
+            "" => Some(key.path.as_str()),
+            _ => key.path.strip_prefix(section).and_then(|rest| rest.strip_prefix('.')),
+        };
+        let name = below.and_then(|rest| rest.split('.').next());
+        names.extend(name.filter(|name| !names.contains(name)));
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_key_has_a_variable_of_its_own() {
+        let variables: BTreeSet<String> = KEYS.iter().map(Key::variable).collect();
+        assert_eq!(variables.len(), KEYS.len());
+        assert!(variables.contains("FORESHOCK_EXCHANGES__BINANCE_USDM__GAP_AFTER"));
+    }
+
+    #[test]
+    fn sections_know_their_children() {
+        assert_eq!(children("zscore"), ["window", "min_samples"]);
+        assert_eq!(children("exchanges"), EXCHANGES);
+        assert!(children("zscore.window").is_empty());
+        assert!(children("zs").is_empty());
+    }
+}

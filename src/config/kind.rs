@@ -1,0 +1,299 @@
+//! What a value may be: one check and one way to say it, for every key of every file.
+
+use std::fmt;
+
+use foreshock_operators::time::Nanos;
+
+use super::duration;
+use super::suggest;
+use super::yaml::{Node, Value};
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// The type and limits of a value.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// A duration, or one of the words that stand for one.
+    Duration {
+        min: Nanos,
+        max: Nanos,
+        words: &'static [&'static str],
+    },
+    /// A list of distinct durations, ascending.
+    Durations {
+        min: Nanos,
+        max: Nanos,
+        most: usize,
+    },
+    /// An integer from `min` to `max`.
+    Integer {
+        min: i64,
+        max: i64,
+    },
+    /// A number of bytes.
+    Bytes {
+        min: u64,
+        max: u64,
+    },
+    Number(Range),
+    /// A number, or one of the words that stand for one.
+    NumberOr(Range, &'static [&'static str]),
+    Bool,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    Text(Charset),
+    /// A file, or `builtin:NAME`.
+    File,
+    /// A SHA-256 in hex, or null.
+    Digest,
+    /// Text, a finite number, true or false: a remark.
+    Note,
+    /// A log level, or a list of `module=level`.
+    LogLevel,
+}
+
+/// Which numbers are allowed; infinities and NaN never are.
+#[derive(Clone, Copy, Debug)]
+pub enum Range {
+    Any,
+    Positive,
+    /// Above 0 and below 1.
+    Fraction,
+}
+
+/// Which characters a text may have.
+#[derive(Clone, Copy, Debug)]
+pub enum Charset {
+    /// Letters, digits, `.`, `_` and `-`.
+    Id,
+    /// The same in lower case.
+    Name,
+    /// Printable ASCII without spaces, quotes, `:` and `*`.
+    Symbol,
+    /// Patterns `<exchange>:<instrument>`.
+    Pattern,
+}
+
+/// A value that was checked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Setting {
+    Absent,
+    Duration(Nanos),
+    Durations(Vec<Nanos>),
+    Integer(i64),
+    Number(f64),
+    Bool(bool),
+    Word(&'static str),
+    Text(String),
+}
+
+/// The longest text that is taken for a name.
+const MAX_NAME: usize = 64;
+
+impl Kind {
+    /// Checks a value; the error says what was found and what is allowed.
+    pub fn read(&self, value: &Value) -> Result<Setting, String> {
+        self.accept(value).ok_or_else(|| {
+            let words = match (self, value) {
+                (Kind::Choice(words) | Kind::Duration { words, .. }, Value::Text(text)) => {
+                    suggest::hint(text, words.iter().copied())
+                }
+                (Kind::Text(_) | Kind::Digest, Value::Integer(_) | Value::Number(_) | Value::Bool(_)) => {
+                    "; put it in quotes to make it text".to_owned()
+                }
+                _ => String::new(),
+            };
+            format!("found {value}, expected {self}{words}")
+        })
+    }
+
+    fn accept(&self, value: &Value) -> Option<Setting> {
+        match (self, value) {
+            (
+                Kind::Duration { words, .. } | Kind::NumberOr(_, words) | Kind::Choice(words),
+                Value::Text(text),
+            ) if words.contains(&text.as_str()) => {
+                words.iter().find(|word| *word == text).map(|word| Setting::Word(word))
+            }
+            (Kind::Duration { min, max, .. }, value) => length(value, *min, *max).map(Setting::Duration),
+            (Kind::Durations { min, max, most }, Value::List(items)) => {
+                let lengths: Option<Vec<Nanos>> =
+                    items.iter().map(|item| length(&item.value, *min, *max)).collect();
+                lengths
+                    .filter(|l| (1..=*most).contains(&l.len()) && l.windows(2).all(|pair| pair[0] < pair[1]))
+                    .map(Setting::Durations)
+            }
+            (Kind::Integer { min, max }, Value::Integer(v)) if (*min..=*max).contains(v) => {
+                Some(Setting::Integer(*v))
+            }
+            (Kind::Bytes { min, max }, value) => bytes(value)
+                .filter(|v| (*min..=*max).contains(v))
+                .and_then(|v| i64::try_from(v).ok())
+                .map(Setting::Integer),
+            (Kind::Number(range) | Kind::NumberOr(range, _), Value::Integer(v)) => range.accept(*v as f64),
+            (Kind::Number(range) | Kind::NumberOr(range, _), Value::Number(v)) => range.accept(*v),
+            (Kind::Bool, Value::Bool(v)) => Some(Setting::Bool(*v)),
+            (Kind::Text(charset), Value::Text(text)) if charset.allows(text) => {
+                Some(Setting::Text(text.clone()))
+            }
+            (Kind::File, Value::Text(text)) if !text.is_empty() && !text.contains('\0') => {
+                Some(Setting::Text(text.clone()))
+            }
+            (Kind::Digest, Value::Null) => Some(Setting::Absent),
+            (Kind::Digest, Value::Text(text))
+                if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) =>
+            {
+                Some(Setting::Text(text.to_ascii_lowercase()))
+            }
+            (Kind::Note, Value::Text(text)) => Some(Setting::Text(text.clone())),
+            (Kind::Note, Value::Integer(v)) => Some(Setting::Integer(*v)),
+            (Kind::Note, Value::Number(v)) => Range::Any.accept(*v),
+            (Kind::Note, Value::Bool(v)) => Some(Setting::Bool(*v)),
+            (Kind::LogLevel, Value::Text(text)) if levels(text) => {
+                Some(Setting::Text(text.to_ascii_lowercase()))
+            }
+            _ => None,
+        }
+    }
+
+    /// An environment variable's text as the value that a file would hold.
+    pub fn from_variable(&self, text: &str) -> Value {
+        let item = |text: &str| Node { line: 0, value: Value::Text(text.trim().to_owned()) };
+        match self {
+            Kind::Durations { .. } => {
+                let list = text.trim().trim_start_matches('[').trim_end_matches(']');
+                Value::List(list.split(',').map(item).collect())
+            }
+            Kind::Integer { .. } | Kind::Bytes { .. } => {
+                text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Integer)
+            }
+            Kind::Digest if text == "null" => Value::Null,
+            _ => Value::Text(text.to_owned()),
+        }
+    }
+}
+
+fn length(value: &Value, min: Nanos, max: Nanos) -> Option<Nanos> {
+    let Value::Text(text) = value else { return None };
+    duration::parse(text).filter(|length| (min..=max).contains(length))
+}
+
+/// Units of bytes by their text.
+const BYTE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+fn bytes(value: &Value) -> Option<u64> {
+    match value {
+        Value::Integer(v) => u64::try_from(*v).ok(),
+        Value::Text(text) => {
+            let (name, unit) = BYTE_UNITS.iter().find(|(name, _)| text.ends_with(name))?;
+            let number = text.strip_suffix(name)?;
+            let plain = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+            number.parse::<u64>().ok().filter(|_| plain)?.checked_mul(*unit)
+        }
+        _ => None,
+    }
+}
+
+fn show_bytes(v: u64) -> String {
+    let (name, unit) = BYTE_UNITS.iter().find(|(_, unit)| v.is_multiple_of(*unit)).unwrap_or(&("B", 1));
+    format!("{}{name}", v / unit)
+}
+
+/// `info`, or `warn,foreshock=debug`: a level for all and levels by module.
+fn levels(text: &str) -> bool {
+    let level = |text: &str| LEVELS.iter().any(|name| text.eq_ignore_ascii_case(name));
+    let module = |text: &str| {
+        !text.is_empty()
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b':')
+    };
+    text.split(',').all(|part| match part.split_once('=') {
+        Some((name, at)) => module(name) && level(at),
+        None => level(part),
+    })
+}
+
+impl Range {
+    fn accept(self, v: f64) -> Option<Setting> {
+        let inside = match self {
+            Range::Any => true,
+            Range::Positive => v > 0.0,
+            Range::Fraction => v > 0.0 && v < 1.0,
+        };
+        (v.is_finite() && inside).then_some(Setting::Number(v))
+    }
+}
+
+impl Charset {
+    fn allows(self, text: &str) -> bool {
+        let id = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        let allowed = match self {
+            Charset::Id => text.bytes().all(id),
+            Charset::Name => text.bytes().all(|b| id(b) && !b.is_ascii_uppercase()),
+            Charset::Symbol => text.bytes().all(|b| b.is_ascii_graphic() && !b"\"':*\\".contains(&b)),
+            Charset::Pattern => text.split_once(':').is_some_and(|(exchange, instrument)| {
+                let part = |part: &str| !part.is_empty() && part.bytes().all(|b| id(b) || b"*/".contains(&b));
+                part(exchange) && part(instrument)
+            }),
+        };
+        allowed && !text.is_empty() && text.len() <= MAX_NAME
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Range::Any => "a finite number",
+            Range::Positive => "a finite number above 0",
+            Range::Fraction => "a number above 0 and below 1",
+        })
+    }
+}
+
+/// As an error tells what is allowed.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Kind::Duration { min, max, words } => {
+                for word in *words {
+                    write!(f, "{word} or ")?;
+                }
+                let (min, max) = (duration::show(*min), duration::show(*max));
+                write!(f, "a duration with a unit such as \"60s\" ({min} to {max})")
+            }
+            Kind::Durations { min, max, most } => {
+                let (min, max) = (duration::show(*min), duration::show(*max));
+                write!(
+                    f,
+                    "a list of 1 to {most} durations such as [1s, 5s], ascending and distinct ({min} to {max} each)"
+                )
+            }
+            Kind::Integer { min, max } => write!(f, "an integer from {min} to {max}"),
+            Kind::Bytes { min, max } => {
+                write!(f, "a size such as \"256KiB\" ({} to {})", show_bytes(*min), show_bytes(*max))
+            }
+            Kind::Number(range) => write!(f, "{range}"),
+            Kind::NumberOr(range, words) => write!(f, "{range} or {}", words.join(" or ")),
+            Kind::Bool => f.write_str("true or false"),
+            Kind::Choice(words) => write!(f, "one of {}", words.join(", ")),
+            Kind::Text(Charset::Id) => {
+                write!(f, "text of 1 to {MAX_NAME} letters, digits, \".\", \"_\" and \"-\"")
+            }
+            Kind::Text(Charset::Name) => {
+                write!(f, "text of 1 to {MAX_NAME} lower-case letters, digits, \".\", \"_\" and \"-\"")
+            }
+            Kind::Text(Charset::Symbol) => {
+                write!(
+                    f,
+                    "text of 1 to {MAX_NAME} printable characters without spaces, quotes, \":\" and \"*\""
+                )
+            }
+            Kind::Text(Charset::Pattern) => f.write_str("a pattern such as \"binance:*\" or \"*:BTC-USD\""),
+            Kind::File => f.write_str("a file name, or builtin:NAME"),
+            Kind::Digest => f.write_str("a SHA-256 of 64 hex digits as text, or null"),
+            Kind::Note => f.write_str("text, a finite number, true or false"),
+            Kind::LogLevel => {
+                write!(f, "one of {}, or a list such as \"info,foreshock=debug\"", LEVELS.join(", "))
+            }
+        }
+    }
+}

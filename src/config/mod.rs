@@ -1,0 +1,279 @@
+//! Configuration: read once at the start, checked whole, passed down.
+//!
+//! ```text
+//! config/foreshock.yaml (built in) ─► --config FILE ... ─► environment ─► values by key ─► Config
+//!                                                                          │
+//!                                  instruments.yaml, alerts.yaml, a model ─┘ (the files that keys name)
+//! ```
+//! [`keys`] says which keys there are and [`kind`] what their values may be; nothing else decides that.
+
+mod alerts;
+mod check;
+pub mod duration;
+mod error;
+mod file;
+mod instruments;
+pub mod keys;
+pub mod kind;
+mod layers;
+pub mod section;
+pub mod suggest;
+pub mod yaml;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use foreshock_dataflows::settings::{
+    ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Settings, Unknown,
+};
+use foreshock_operators::decode::Format;
+use foreshock_operators::features::FeatureSettings;
+use foreshock_operators::model::Model;
+use foreshock_operators::order::OrderSettings;
+use foreshock_operators::row::Channel;
+use foreshock_operators::seconds::SecondSettings;
+
+use crate::models;
+
+pub use check::check_config;
+pub use error::{ConfigError, ConfigErrors, Origin};
+pub use file::{Document, FileRef};
+pub use layers::Effective;
+
+use layers::Layers;
+
+/// What the program is about to do: some defaults depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A live job.
+    Run,
+    Backtest,
+    Demo,
+}
+
+impl Mode {
+    /// The name of its command.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Run => "run",
+            Mode::Backtest => "backtest",
+            Mode::Demo => "demo",
+        }
+    }
+}
+
+/// Everything that was configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub mode: Mode,
+    /// What changes results.
+    pub settings: Settings,
+    pub input: Input,
+    pub backtest: Backtest,
+    pub log: Log,
+    /// Every key with the value in force and where it comes from, in the order of the table of keys.
+    pub values: Vec<(&'static str, Effective)>,
+}
+
+/// How messages are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// `None`: told from the messages.
+    pub format: Option<Format>,
+    pub max_message_bytes: usize,
+}
+
+/// How recorded files are worked through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backtest {
+    pub chunk_bytes: usize,
+}
+
+/// How the program logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub json: bool,
+    /// A level, or levels by module: `warn,foreshock=debug`.
+    pub level: String,
+}
+
+/// The environment of this process; what is not UTF-8 in it is replaced.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .map(|(name, text)| (name.to_string_lossy().into_owned(), text.to_string_lossy().into_owned()))
+}
+
+impl Config {
+    /// Reads the defaults, then these files, then the environment, and checks all of it.
+    pub fn load(
+        files: &[PathBuf],
+        environment: impl IntoIterator<Item = (String, String)>,
+        mode: Mode,
+    ) -> Result<Config, ConfigErrors> {
+        let mut layers = Layers::default();
+        let defaults = std::iter::once(FileRef::defaults());
+        for file in defaults.chain(files.iter().map(|path| FileRef::OnDisk(path.clone()))) {
+            match file.read() {
+                Ok(document) => layers.apply_file(&file, &document),
+                Err(problem) => {
+                    let origin = Origin::File { name: file.to_string().into(), line: 0 };
+                    layers.errors.add(origin, "", problem);
+                }
+            }
+        }
+        layers.apply_environment(environment.into_iter());
+        check_windows(&mut layers);
+
+        let listed = layers.read_file("instruments.file").map(|document| instruments::read(&document));
+        let rules = layers.read_file("alerts.file").map(|document| alerts::read(&document));
+        let listed = settle(&mut layers, listed).unwrap_or_default();
+        let rules = settle(&mut layers, rules).unwrap_or_default();
+        let max = layers.integer("instruments.max");
+        if listed.len() as i64 > max {
+            let problem = format!("found {max}, but the instruments file lists {}", listed.len());
+            layers.refuse("instruments.max", problem);
+        }
+        let model = load_model(&mut layers);
+        let Some(model) = model.filter(|_| layers.errors.is_empty()) else {
+            return Err(layers.errors);
+        };
+
+        let exchanges: BTreeMap<String, ExchangeSettings> =
+            keys::EXCHANGES.iter().map(|name| ((*name).to_owned(), exchange(&layers, name))).collect();
+        let settings = Settings {
+            order: OrderSettings { reorder: layers.duration("order.reorder").unwrap_or_default() },
+            features: FeatureSettings {
+                window: layers.duration("features.window").unwrap_or_default(),
+                horizons: layers.durations("features.return_horizons"),
+                spread_window: layers.integer("features.spread_window") as u32,
+                spread_min: layers.integer("features.spread_min_samples") as u32,
+            },
+            seconds: SecondSettings {
+                zscore_window: layers.integer("zscore.window") as u32,
+                zscore_min_samples: layers.integer("zscore.min_samples") as u32,
+            },
+            model: Arc::new(model),
+            rules: rules.into(),
+            max_ahead: layers.duration("input.max_ahead").unwrap_or_default(),
+            instruments: InstrumentSettings {
+                unknown: unknown(layers.word("instruments.unknown"), mode),
+                max: max as usize,
+                gap_after: layers.duration("gaps.after"),
+                exchanges,
+                listed,
+            },
+        };
+        Ok(Config {
+            mode,
+            settings,
+            input: Input {
+                format: format(layers.word("input.format")),
+                max_message_bytes: layers.integer("input.max_message_bytes") as usize,
+            },
+            backtest: Backtest { chunk_bytes: layers.integer("backtest.chunk_bytes") as usize },
+            log: Log {
+                json: layers.word("log.format") == "json",
+                level: layers.text("log.level").unwrap_or_default().to_owned(),
+            },
+            values: layers.into_values(),
+        })
+    }
+}
+
+/// Takes the errors out of a result.
+fn settle<T>(layers: &mut Layers, result: Option<Result<T, ConfigErrors>>) -> Option<T> {
+    result?.map_err(|errors| layers.errors.absorb(errors)).ok()
+}
+
+/// A window that never holds the samples it needs says nothing for ever.
+fn check_windows(layers: &mut Layers) {
+    let pairs =
+        [("features.spread_window", "features.spread_min_samples"), ("zscore.window", "zscore.min_samples")];
+    for (window, needed) in pairs {
+        let (size, least) = (layers.integer(window), layers.integer(needed));
+        if layers.is_good(window) && layers.is_good(needed) && least > size {
+            let other = layers.get(window).origin.to_string();
+            layers.refuse(
+                needed,
+                format!("found {least}, expected at most {window}, which is {size} ({other})"),
+            );
+        }
+    }
+}
+
+/// Loads the model of the variant in force: the other one may be broken, or away.
+fn load_model(layers: &mut Layers) -> Option<Model> {
+    let variant = layers.word("model.variant");
+    let (path, pin) = match variant {
+        "baseline" => ("model.baseline", "model.baseline_sha256"),
+        _ => ("model.ml", "model.sha256"),
+    };
+    let document = layers.read_file(path)?;
+    let horizons = layers.durations("features.return_horizons");
+    let model = models::read(&document, &horizons);
+    let model = settle(layers, Some(model))?;
+    if model.variant() != variant {
+        let problem = format!(
+            "found a model of kind {}, expected {}",
+            models::kind_name(&model),
+            if variant == "ml" { "logistic" } else { "baseline" }
+        );
+        layers.refuse(path, format!("{problem}, since model.variant is {variant}"));
+    }
+    if let Some(pinned) = layers.text(pin).filter(|pinned| **pinned != *model.sha256) {
+        let problem = format!("found {pinned}, but {} has {}", document.name, model.sha256);
+        layers.refuse(pin, problem);
+    }
+    Some(model)
+}
+
+fn exchange(layers: &Layers, name: &str) -> ExchangeSettings {
+    let path = |key: &str| format!("exchanges.{name}.{key}");
+    let gap_after = path("gap_after");
+    ExchangeSettings {
+        gap_after: gap_after_of(layers.duration(&gap_after), layers.word(&gap_after)),
+        clock: clock(layers.word(&path("clock"))),
+        quote_channel: channel(layers.word(&path("quote_channel"))),
+        trade_channel: channel(layers.word(&path("trade_channel"))),
+    }
+}
+
+fn gap_after_of(length: Option<i64>, word: &str) -> GapAfter {
+    match (length, word) {
+        (Some(length), _) => GapAfter::After(length),
+        (None, "off") => GapAfter::Off,
+        (None, _) => GapAfter::Inherit,
+    }
+}
+
+fn clock(word: &str) -> ClockChoice {
+    match word {
+        "exchange" => ClockChoice::Exchange,
+        "received" => ClockChoice::Received,
+        _ => ClockChoice::Auto,
+    }
+}
+
+/// The channel of this name; `None` for `auto`.
+fn channel(word: &str) -> Option<Channel> {
+    use Channel::{AggTrade, Book, BookTicker, Ticker, Trade};
+    [BookTicker, Ticker, Book, Trade, AggTrade].into_iter().find(|channel| channel.name() == word)
+}
+
+fn unknown(word: &str, mode: Mode) -> Unknown {
+    match (word, mode) {
+        ("accept", _) | ("auto", Mode::Backtest | Mode::Demo) => Unknown::Accept,
+        _ => Unknown::DeadLetter,
+    }
+}
+
+fn format(word: &str) -> Option<Format> {
+    Some(match word {
+        "coinbase-exchange" => Format::CoinbaseExchange,
+        "coinbase-advanced-trade" => Format::CoinbaseAdvancedTrade,
+        "binance" => Format::Binance,
+        "canonical" => Format::Canonical,
+        _ => return None,
+    })
+}
