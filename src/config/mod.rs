@@ -204,6 +204,9 @@ fn check_windows(layers: &mut Layers) {
 
 /// Loads the model of the variant in force: the other one may be broken, or away.
 fn load_model(layers: &mut Layers) -> Option<Model> {
+    if !layers.is_good("model.variant") || !layers.is_good("features.return_horizons") {
+        return None;
+    }
     let variant = layers.word("model.variant");
     let (path, pin) = match variant {
         "baseline" => ("model.baseline", "model.baseline_sha256"),
