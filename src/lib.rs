@@ -1,7 +1,4 @@
-//! With what foreshock talks: the command line, configuration, files and brokers.
+//! With what foreshock talks: configuration, files, brokers and the command line.
 
-pub mod backtest;
-pub mod cli;
 pub mod config;
-pub mod logs;
 pub mod models;

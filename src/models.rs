@@ -116,17 +116,19 @@ fn model(mut section: Section, sha256: String, horizons: &[Nanos]) -> Option<Mod
 
 fn baseline(section: &mut Section, horizons: &[Nanos]) -> ModelKind {
     let threshold = section.number("threshold", Range::Any);
-    let mut features = section.sections("features");
-    let mut null = NullPolicy::Refuse;
-    if let [feature] = features.as_mut_slice() {
-        if reference(feature, horizons).is_some_and(|feature| feature != FeatureRef::VolatilityZ) {
-            feature.refuse("name", "expected volatility_z, the only feature of a baseline");
+    let features = section.sections("features");
+    let count = features.len();
+    let Ok([mut feature]) = <[Section; 1]>::try_from(features) else {
+        if section.node("features").is_some_and(|node| matches!(node.value, Value::List(_))) {
+            section.refuse("features", format!("found {count} features, expected volatility_z alone"));
         }
-        null = null_policy(feature);
-    } else if section.node("features").is_some_and(|node| matches!(node.value, Value::List(_))) {
-        section.refuse("features", format!("found {} features, expected volatility_z alone", features.len()));
+        return ModelKind::Baseline { threshold, null: NullPolicy::Refuse };
+    };
+    if reference(&mut feature, horizons).is_some_and(|feature| feature != FeatureRef::VolatilityZ) {
+        feature.refuse("name", "expected volatility_z, the only feature of a baseline");
     }
-    features.into_iter().for_each(Section::finish);
+    let null = null_policy(&mut feature);
+    feature.finish();
     ModelKind::Baseline { threshold, null }
 }
 
@@ -197,10 +199,12 @@ fn reference(section: &mut Section, horizons: &[Nanos]) -> Option<FeatureRef> {
 
 fn unknown_feature(name: &str, horizons: &[Nanos]) -> String {
     let names = feature_names(horizons);
-    let hint = suggest::hint(name, names.iter().map(String::as_str));
-    let lists =
-        if name.starts_with("return_") { " (returns are those of features.return_horizons)" } else { "" };
-    format!("found {name:?}, expected one of {}{lists}{hint}", names.join(", "))
+    // A return over another horizon is no slip of the pen.
+    let hint = match name.starts_with("return_") {
+        true => " (returns are those of features.return_horizons)".to_owned(),
+        false => suggest::hint(name, names.iter().map(String::as_str)),
+    };
+    format!("found {name:?}, expected one of {}{hint}", names.join(", "))
 }
 
 fn null_policy(section: &mut Section) -> NullPolicy {

@@ -143,12 +143,12 @@ impl Config {
             keys::EXCHANGES.iter().map(|name| ((*name).to_owned(), exchange(&layers, name))).collect();
         let settings = Settings {
             order: OrderSettings { reorder: layers.duration("order.reorder").unwrap_or_default() },
-            features: Arc::new(FeatureSettings {
+            features: FeatureSettings {
                 window: layers.duration("features.window").unwrap_or_default(),
                 horizons: layers.durations("features.return_horizons"),
                 spread_window: layers.integer("features.spread_window") as u32,
                 spread_min: layers.integer("features.spread_min_samples") as u32,
-            }),
+            },
             seconds: SecondSettings {
                 zscore_window: layers.integer("zscore.window") as u32,
                 zscore_min_samples: layers.integer("zscore.min_samples") as u32,
@@ -204,6 +204,9 @@ fn check_windows(layers: &mut Layers) {
 
 /// Loads the model of the variant in force: the other one may be broken, or away.
 fn load_model(layers: &mut Layers) -> Option<Model> {
+    if !layers.is_good("model.variant") || !layers.is_good("features.return_horizons") {
+        return None;
+    }
     let variant = layers.word("model.variant");
     let (path, pin) = match variant {
         "baseline" => ("model.baseline", "model.baseline_sha256"),
