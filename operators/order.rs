@@ -28,6 +28,8 @@ pub struct OrderSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     settings: OrderSettings,
+    /// The quote and the trade channel that configuration fixed.
+    configured: [Option<Channel>; 2],
     /// The channel whose rows are ticks; fixed by configuration or by the first quote.
     quote_channel: Option<Channel>,
     /// The channel that trades are counted from; fixed by configuration or by the first trade.
@@ -60,6 +62,7 @@ impl Operator for Order {
     fn new(settings: &OrderSettings, instrument: &Instrument) -> Self {
         Order {
             settings: *settings,
+            configured: [instrument.quote_channel, instrument.trade_channel],
             quote_channel: instrument.quote_channel,
             trade_channel: instrument.trade_channel,
             channels: Default::default(),
@@ -122,9 +125,14 @@ impl Operator for Order {
         save(self, bytes);
     }
 
-    fn restore(settings: &OrderSettings, _: &Instrument, bytes: &[u8]) -> Result<Self, RestoreError> {
+    fn restore(
+        settings: &OrderSettings,
+        instrument: &Instrument,
+        bytes: &[u8],
+    ) -> Result<Self, RestoreError> {
         let state: Order = load(Self::NAME, bytes)?;
-        if state.settings != *settings {
+        let configured = [instrument.quote_channel, instrument.trade_channel];
+        if state.settings != *settings || state.configured != configured {
             return Err(RestoreError::OtherSettings { operator: Self::NAME });
         }
         Ok(state)

@@ -1,4 +1,7 @@
-//! With what foreshock talks: configuration, files, brokers and the command line.
+//! With what foreshock talks: the command line, configuration, files and brokers.
 
+pub mod backtest;
+pub mod cli;
 pub mod config;
+pub mod logs;
 pub mod models;

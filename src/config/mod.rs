@@ -143,12 +143,12 @@ impl Config {
             keys::EXCHANGES.iter().map(|name| ((*name).to_owned(), exchange(&layers, name))).collect();
         let settings = Settings {
             order: OrderSettings { reorder: layers.duration("order.reorder").unwrap_or_default() },
-            features: FeatureSettings {
+            features: Arc::new(FeatureSettings {
                 window: layers.duration("features.window").unwrap_or_default(),
                 horizons: layers.durations("features.return_horizons"),
                 spread_window: layers.integer("features.spread_window") as u32,
                 spread_min: layers.integer("features.spread_min_samples") as u32,
-            },
+            }),
             seconds: SecondSettings {
                 zscore_window: layers.integer("zscore.window") as u32,
                 zscore_min_samples: layers.integer("zscore.min_samples") as u32,

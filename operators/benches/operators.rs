@@ -1,0 +1,241 @@
+//! Time per tick of each operator and of all of them in a row, over batches as a dataflow feeds them.
+//!
+//! `cargo bench -p foreshock-operators`: the items are ticks, so 1 / throughput is the time per tick. Windows
+//! are warm before the clock starts: 60 s at 50 ticks a second hold 3,000 ticks.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use foreshock_operators::features::{FeatureSettings, FeatureWindows};
+use foreshock_operators::gaps::Gaps;
+use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
+use foreshock_operators::operator::{Instrument, Operator, Out};
+use foreshock_operators::order::{Order, OrderSettings};
+use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Source};
+use foreshock_operators::score::Score;
+use foreshock_operators::seconds::{SecondSettings, Seconds};
+use foreshock_operators::time::{MILLISECOND, Nanos, SECOND, Time};
+
+fn main() {
+    divan::main();
+}
+
+/// Rows in a batch.
+const BATCH: usize = 256;
+
+/// Ticks processed before the clock starts: twice a window.
+const WARM: usize = 6_000;
+
+/// How ticks follow each other.
+#[derive(Clone, Copy, Debug)]
+enum Pace {
+    /// One every 20 ms.
+    Steady,
+    /// 1,000 within a millisecond, then 20 s of nothing: whole bursts leave the window at once.
+    Bursts,
+}
+
+const PACES: [Pace; 2] = [Pace::Steady, Pace::Bursts];
+
+impl Pace {
+    fn time(self, k: u64) -> Nanos {
+        match self {
+            Pace::Steady => k as i64 * 20 * MILLISECOND,
+            Pace::Bursts => (k / 1_000) as i64 * 20 * SECOND + (k % 1_000) as i64 * 1_000,
+        }
+    }
+}
+
+/// Makes tickers without end.
+struct Ticks {
+    pace: Pace,
+    next: u64,
+    random: u64,
+    price: f64,
+}
+
+impl Ticks {
+    fn new(pace: Pace) -> Ticks {
+        Ticks { pace, next: 0, random: 1, price: 1e5 }
+    }
+}
+
+impl Iterator for Ticks {
+    type Item = Row;
+
+    fn next(&mut self) -> Option<Row> {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let step = (self.random >> 33) as f64 / (1u64 << 31) as f64 - 0.5;
+        self.price = (self.price * (1.0 + 1e-6 * step)).clamp(5e4, 2e5);
+        let time = Time(1_700_000_000 * SECOND + self.pace.time(self.next));
+        let half = 0.005 * (1 + self.random % 3) as f64;
+        let (bid, ask, price) = (self.price - half, self.price + half, self.price);
+        self.next += 1;
+        Some(Row {
+            instrument: InstrumentId(0),
+            channel: Channel::Ticker,
+            digits: 6,
+            index: 0,
+            event_time: time,
+            clock: time,
+            id: Some(self.next),
+            source: Source { file: 0, line: self.next },
+            extent: Extent { start: 0, length: 400 },
+            body: Body::Quote(Quote { bid, bid_size: 1.5, ask, ask_size: 0.5, price, trade: true }),
+        })
+    }
+}
+
+fn instrument() -> Instrument {
+    Instrument {
+        id: InstrumentId(0),
+        exchange: "venue".into(),
+        symbol: "BTCUSD".into(),
+        name: "BTC-USD".into(),
+        quote_channel: None,
+        trade_channel: None,
+        gap_after: Some(60 * SECOND),
+    }
+}
+
+/// The logistic model with five terms.
+fn model() -> Arc<Model> {
+    let term = |feature, transform, weight| Term {
+        feature,
+        null: NullPolicy::Value(0.0),
+        transform,
+        standardise: None,
+        weight,
+    };
+    let terms = vec![
+        term(FeatureRef::RetStd, Transform::None, 800.0),
+        term(FeatureRef::Return(1), Transform::Abs, 50.0),
+        term(FeatureRef::OrderBookImbalance, Transform::None, 0.3),
+        term(FeatureRef::SpreadZ, Transform::None, 0.2),
+        term(FeatureRef::TradeIntensity, Transform::None, 0.01),
+    ];
+    Arc::new(Model {
+        name: "spike".into(),
+        version: "1".into(),
+        kind: Kind::Logistic { intercept: -2.0, terms },
+        decision_threshold: 0.5,
+        horizon: 60 * SECOND,
+        sha256: "abc".into(),
+    })
+}
+
+/// Feeds one batch.
+fn process<O: Operator>(
+    operator: &mut O,
+    batch: impl IntoIterator<Item = O::Input>,
+    out: &mut Out<O::Output>,
+) {
+    for (order, input) in (0..).zip(batch) {
+        out.tag(InstrumentId(0), order);
+        operator.on_input(input, out);
+    }
+}
+
+/// Measures one operator over batches that `prepare` makes of rows.
+fn bench<O: Operator>(
+    bencher: Bencher,
+    pace: Pace,
+    operator: O,
+    mut prepare: impl FnMut(Vec<Row>) -> Vec<O::Input>,
+) where
+    O::Input: Copy,
+{
+    let mut ticks = Ticks::new(pace);
+    let mut operator = operator;
+    let mut out = Out::with_ledger(Default::default(), 2 * BATCH);
+    process(&mut operator, prepare(ticks.by_ref().take(WARM).collect()), &mut out);
+    let state = RefCell::new((operator, out));
+    bencher
+        .counter(ItemsCount::new(BATCH))
+        .with_inputs(|| prepare(ticks.by_ref().take(BATCH).collect()))
+        .bench_local_refs(|batch| {
+            let (operator, out) = &mut *state.borrow_mut();
+            out.values.clear();
+            process(operator, batch.iter().copied(), out);
+            black_box(&out.values);
+        });
+}
+
+/// Runs a batch through an operator that is only needed to feed the next.
+fn through<O: Operator>(operator: &mut O, batch: Vec<O::Input>) -> Vec<O::Output> {
+    let mut out = Out::default();
+    process(operator, batch, &mut out);
+    out.values.into_iter().map(|tagged| tagged.value).collect()
+}
+
+#[divan::bench(args = PACES, sample_count = 1_000)]
+fn order(bencher: Bencher, pace: Pace) {
+    bench(bencher, pace, Order::new(&OrderSettings::default(), &instrument()), |rows| rows);
+}
+
+#[divan::bench(args = PACES, sample_count = 1_000)]
+fn order_waiting_100_ms(bencher: Bencher, pace: Pace) {
+    let settings = OrderSettings { reorder: 100 * MILLISECOND };
+    bench(bencher, pace, Order::new(&settings, &instrument()), |rows| rows);
+}
+
+#[divan::bench(args = PACES, sample_count = 1_000)]
+fn gaps(bencher: Bencher, pace: Pace) {
+    bench(bencher, pace, Gaps::new(&(), &instrument()), |rows| rows);
+}
+
+#[divan::bench(args = PACES, sample_count = 1_000)]
+fn features(bencher: Bencher, pace: Pace) {
+    let settings = Arc::new(FeatureSettings::default());
+    let mut gaps = Gaps::new(&(), &instrument());
+    bench(bencher, pace, FeatureWindows::new(&settings, &instrument()), |rows| through(&mut gaps, rows));
+}
+
+#[divan::bench(args = PACES, sample_count = 1_000)]
+fn seconds(bencher: Bencher, pace: Pace) {
+    let mut gaps = Gaps::new(&(), &instrument());
+    let mut features = FeatureWindows::new(&Arc::new(FeatureSettings::default()), &instrument());
+    bench(bencher, pace, Seconds::new(&SecondSettings::default(), &instrument()), |rows| {
+        through(&mut features, through(&mut gaps, rows))
+    });
+}
+
+#[divan::bench(args = PACES, sample_count = 1_000)]
+fn score(bencher: Bencher, pace: Pace) {
+    let mut gaps = Gaps::new(&(), &instrument());
+    let mut features = FeatureWindows::new(&Arc::new(FeatureSettings::default()), &instrument());
+    let mut seconds = Seconds::new(&SecondSettings::default(), &instrument());
+    bench(bencher, pace, Score::new(&model(), &instrument()), |rows| {
+        through(&mut seconds, through(&mut features, through(&mut gaps, rows)))
+    });
+}
+
+/// All operators, batch by batch, each with its own output.
+#[divan::bench(args = PACES, sample_count = 1_000)]
+fn chain(bencher: Bencher, pace: Pace) {
+    let mut order = Order::new(&OrderSettings::default(), &instrument());
+    let mut gaps = Gaps::new(&(), &instrument());
+    let mut features = FeatureWindows::new(&Arc::new(FeatureSettings::default()), &instrument());
+    let mut seconds = Seconds::new(&SecondSettings::default(), &instrument());
+    let mut score = Score::new(&model(), &instrument());
+    let (mut rows, mut live, mut measured, mut sampled, mut scored) = Default::default();
+    let mut step = |batch: &[Row]| {
+        process(&mut order, batch.iter().copied(), &mut rows);
+        process(&mut gaps, rows.values.drain(..).map(|row| row.value), &mut live);
+        process(&mut features, live.values.drain(..).map(|live| live.value), &mut measured);
+        process(&mut seconds, measured.values.drain(..).map(|measured| measured.value), &mut sampled);
+        process(&mut score, sampled.values.drain(..).map(|sampled| sampled.value), &mut scored);
+        black_box(&scored.values);
+        scored.values.clear();
+    };
+    let mut ticks = Ticks::new(pace);
+    for _ in 0..WARM / BATCH {
+        step(&ticks.by_ref().take(BATCH).collect::<Vec<_>>());
+    }
+    bencher
+        .counter(ItemsCount::new(BATCH))
+        .with_inputs(|| ticks.by_ref().take(BATCH).collect::<Vec<_>>())
+        .bench_local_refs(|batch| step(batch));
+}
