@@ -9,9 +9,10 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::Verdict;
 use super::field::{Field, Problem, quote};
+use super::message::fill;
 use super::rows::{Draft, Rows, Stamp};
-use super::{Verdict, unreadable};
 use crate::row::{Body, Channel, Side, Trade};
 use crate::time::{MILLISECOND, Time};
 
@@ -145,11 +146,7 @@ enum Key {
 impl<'a> Event<'a> {
     pub(super) fn parse(text: &'a str) -> Result<Self, Problem> {
         let mut event = Event::default();
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        Fill { event: &mut event, top: true }
-            .deserialize(&mut deserializer)
-            .and_then(|_| deserializer.end())
-            .map_err(|error| unreadable(text, &error))?;
+        fill(text, Fill { event: &mut event, top: true })?;
         Ok(event)
     }
 
