@@ -1,7 +1,7 @@
 //! The format of a message, told by its shape.
 
 use super::Format;
-use super::binance::Event;
+use super::binance_event::Event;
 use super::field::Field;
 use super::message::{fill, message};
 

@@ -7,6 +7,7 @@
 //! name the field, what was found and what is allowed.
 
 mod binance;
+mod binance_event;
 mod canonical;
 mod coinbase_advanced_trade;
 mod coinbase_exchange;
