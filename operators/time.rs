@@ -160,10 +160,8 @@ fn parse_fraction(text: &[u8]) -> Option<(Nanos, u8, &[u8])> {
         return None;
     }
     let kept = length.min(9);
-    let mut nanos = 0;
-    for place in 0..9 {
-        nanos = 10 * nanos + if place < kept { i64::from(fraction[place] - b'0') } else { 0 };
-    }
+    let digits = fraction[..kept].iter().fold(0, |number, byte| 10 * number + i64::from(byte - b'0'));
+    let nanos = digits * 10i64.pow(9 - kept as u32);
     Some((nanos, kept as u8, &fraction[length..]))
 }
 

@@ -4,14 +4,10 @@
 //! `aggTrade`, an order in a spot `trade`, a list in a depth update), so one [`Event`] takes any of them as they
 //! come, and the event's name says what they are.
 
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-
+use super::Verdict;
+use super::binance_event::Event;
 use super::field::{Field, Problem, quote};
 use super::rows::{Draft, Rows, Stamp};
-use super::{Verdict, unreadable};
 use crate::row::{Body, Channel, Side, Trade};
 use crate::time::{MILLISECOND, Time};
 
@@ -69,90 +65,7 @@ pub fn market_of_url(line: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The fields of any event, under their names on the wire where these say nothing or several things.
-#[derive(Default)]
-pub(super) struct Event<'a> {
-    pub(super) stream: Field<'a>,
-    /// What stands under `data`: its fields are the event's.
-    pub(super) data: Field<'a>,
-    pub(super) kind: Field<'a>,
-    pub(super) event_time: Field<'a>,
-    trade_time: Field<'a>,
-    symbol: Field<'a>,
-    update_id: Field<'a>,
-    a: Field<'a>,
-    ask_size: Field<'a>,
-    b: Field<'a>,
-    bid_size: Field<'a>,
-    price: Field<'a>,
-    size: Field<'a>,
-    t: Field<'a>,
-    buyer_is_maker: Field<'a>,
-    /// `M`, of which the documentation says to ignore it; only spot has it.
-    spot_mark: Field<'a>,
-    order_type: Field<'a>,
-    /// `pu`, the last update's id: only derivatives have it.
-    previous_update_id: Field<'a>,
-    /// `result`, `error`, `msg` or `method`: answers to requests, and the requests.
-    answer: Field<'a>,
-}
-
-#[derive(Deserialize)]
-#[serde(field_identifier)]
-enum Key {
-    #[serde(rename = "stream")]
-    Stream,
-    #[serde(rename = "data")]
-    Data,
-    #[serde(rename = "e")]
-    Kind,
-    #[serde(rename = "E")]
-    EventTime,
-    #[serde(rename = "T")]
-    TradeTime,
-    #[serde(rename = "s")]
-    Symbol,
-    #[serde(rename = "u")]
-    UpdateId,
-    #[serde(rename = "a")]
-    SmallA,
-    #[serde(rename = "A")]
-    AskSize,
-    #[serde(rename = "b")]
-    SmallB,
-    #[serde(rename = "B")]
-    BidSize,
-    #[serde(rename = "p")]
-    Price,
-    #[serde(rename = "q")]
-    Size,
-    #[serde(rename = "t")]
-    SmallT,
-    #[serde(rename = "m")]
-    BuyerIsMaker,
-    #[serde(rename = "M")]
-    SpotMark,
-    #[serde(rename = "X")]
-    OrderType,
-    #[serde(rename = "pu")]
-    PreviousUpdateId,
-    #[serde(rename = "result", alias = "error", alias = "msg", alias = "method")]
-    Answer,
-    #[serde(other)]
-    Other,
-}
-
-impl<'a> Event<'a> {
-    pub(super) fn parse(text: &'a str) -> Result<Self, Problem> {
-        let mut event = Event::default();
-        let mut deserializer = serde_json::Deserializer::from_str(text);
-        Fill { event: &mut event, top: true }
-            .deserialize(&mut deserializer)
-            .and_then(|_| deserializer.end())
-            .map_err(|error| unreadable(text, &error))?;
-        Ok(event)
-    }
-
+impl Event<'_> {
     /// A spot `bookTicker` has no name: its stream has, or it is known by its fields.
     pub(super) fn is_bare_quote(&self) -> bool {
         match self.stream.text() {
@@ -250,79 +163,5 @@ impl<'a> Event<'a> {
             }
             _ => Stamp::None(format!("{name} is {field}: whole milliseconds are allowed")),
         }
-    }
-}
-
-/// Fills an event from a message, or from what stands under its `data`.
-struct Fill<'e, 'a> {
-    event: &'e mut Event<'a>,
-    top: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for Fill<'_, 'de> {
-    type Value = Field<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Fill<'_, 'de> {
-    /// What it was that has been taken in.
-    type Value = Field<'de>;
-
-    fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        out.write_str("an object or a list")
-    }
-
-    /// Lists, like `!ticker@arr`, hold nothing that is used; they only have to be JSON.
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        while list.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Field::List)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
-        let event = self.event;
-        while let Some(key) = object.next_key()? {
-            let (name, field) = match key {
-                Key::Data if self.top => {
-                    if !event.data.is_missing() {
-                        return Err(A::Error::duplicate_field("data"));
-                    }
-                    event.data = object.next_value_seed(Fill { event: &mut *event, top: false })?;
-                    continue;
-                }
-                Key::Data | Key::Other => {
-                    object.next_value::<IgnoredAny>()?;
-                    continue;
-                }
-                Key::Stream => ("stream", &mut event.stream),
-                Key::Kind => ("e", &mut event.kind),
-                Key::EventTime => ("E", &mut event.event_time),
-                Key::TradeTime => ("T", &mut event.trade_time),
-                Key::Symbol => ("s", &mut event.symbol),
-                Key::UpdateId => ("u", &mut event.update_id),
-                Key::SmallA => ("a", &mut event.a),
-                Key::AskSize => ("A", &mut event.ask_size),
-                Key::SmallB => ("b", &mut event.b),
-                Key::BidSize => ("B", &mut event.bid_size),
-                Key::Price => ("p", &mut event.price),
-                Key::Size => ("q", &mut event.size),
-                Key::SmallT => ("t", &mut event.t),
-                Key::BuyerIsMaker => ("m", &mut event.buyer_is_maker),
-                Key::SpotMark => ("M", &mut event.spot_mark),
-                Key::OrderType => ("X", &mut event.order_type),
-                Key::PreviousUpdateId => ("pu", &mut event.previous_update_id),
-                Key::Answer => {
-                    event.answer = object.next_value()?;
-                    continue;
-                }
-            };
-            if !field.is_missing() {
-                return Err(A::Error::duplicate_field(name));
-            }
-            *field = object.next_value()?;
-        }
-        Ok(Field::Object)
     }
 }

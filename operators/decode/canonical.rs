@@ -1,44 +1,32 @@
 //! Our own format, for feeds that no decoder knows: one object, one row (SPEC 1).
 
-use serde::Deserialize;
-
-use super::field::{Field, Object, Problem, quote};
+use super::Verdict;
+use super::field::{Problem, quote};
+use super::message::{fill, message};
 use super::rows::{Draft, Rows, Stamp, is_name};
-use super::{Verdict, parse};
 use crate::row::{Body, Channel, Quote, Trade};
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Message<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Field<'a>,
-    #[serde(borrow)]
-    exchange: Field<'a>,
-    #[serde(borrow)]
-    instrument: Field<'a>,
-    #[serde(borrow)]
-    event_time: Field<'a>,
-    #[serde(borrow)]
-    sequence: Field<'a>,
-    #[serde(borrow)]
-    bid: Field<'a>,
-    #[serde(borrow)]
-    bid_size: Field<'a>,
-    #[serde(borrow)]
-    ask: Field<'a>,
-    #[serde(borrow)]
-    ask_size: Field<'a>,
-    #[serde(borrow)]
-    price: Field<'a>,
-    #[serde(borrow)]
-    size: Field<'a>,
-    #[serde(borrow)]
-    side: Field<'a>,
+message! {
+    Message {
+        kind: "type",
+        exchange: "exchange",
+        instrument: "instrument",
+        event_time: "event_time",
+        sequence: "sequence",
+        bid: "bid",
+        bid_size: "bid_size",
+        ask: "ask",
+        ask_size: "ask_size",
+        price: "price",
+        size: "size",
+        side: "side",
+    }
 }
 
 /// Reads one message.
 pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
-    let Object(message) = parse::<Object<Message>>(text)?;
+    let mut message = Message::default();
+    fill(text, &mut message)?;
     let channel = match message.kind.need_text("type")? {
         // With the last trade's price it is what venues call a ticker.
         "quote" if !message.price.is_blank() => Channel::Ticker,

@@ -1,48 +1,36 @@
 //! Coinbase Exchange's websocket feed: flat objects told apart by `type`.
 
-use serde::Deserialize;
-
-use super::field::{Field, Object, Problem, quote};
+use super::Verdict;
+use super::field::{Problem, quote};
+use super::message::{fill, message};
 use super::rows::{Draft, Rows, Stamp};
-use super::{Verdict, parse};
 use crate::row::{Body, Channel, Quote, Side, Trade};
 
 /// The exchange that speaks this format, where a message's source does not name another.
 pub(super) const EXCHANGE: &str = "coinbase";
 
-/// All fields that any of the used types needs.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Message<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Field<'a>,
-    #[serde(borrow)]
-    product_id: Field<'a>,
-    #[serde(borrow)]
-    sequence: Field<'a>,
-    #[serde(borrow)]
-    trade_id: Field<'a>,
-    #[serde(borrow)]
-    time: Field<'a>,
-    #[serde(borrow)]
-    price: Field<'a>,
-    #[serde(borrow)]
-    size: Field<'a>,
-    #[serde(borrow)]
-    side: Field<'a>,
-    #[serde(borrow)]
-    best_bid: Field<'a>,
-    #[serde(borrow)]
-    best_bid_size: Field<'a>,
-    #[serde(borrow)]
-    best_ask: Field<'a>,
-    #[serde(borrow)]
-    best_ask_size: Field<'a>,
+message! {
+    /// All fields that any of the used types needs.
+    Message {
+        kind: "type",
+        product_id: "product_id",
+        sequence: "sequence",
+        trade_id: "trade_id",
+        time: "time",
+        price: "price",
+        size: "size",
+        side: "side",
+        best_bid: "best_bid",
+        best_bid_size: "best_bid_size",
+        best_ask: "best_ask",
+        best_ask_size: "best_ask_size",
+    }
 }
 
 /// Reads one message.
 pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
-    let Object(message) = parse::<Object<Message>>(text)?;
+    let mut message = Message::default();
+    fill(text, &mut message)?;
     match message.kind.need_text("type")? {
         "ticker" => ticker(&message, rows)?,
         "match" => trade(&message, rows)?,

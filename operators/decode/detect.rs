@@ -1,38 +1,30 @@
 //! The format of a message, told by its shape.
 
-use serde::Deserialize;
+use super::Format;
+use super::binance_event::Event;
+use super::field::Field;
+use super::message::{fill, message};
 
-use super::binance::Event;
-use super::field::{Field, Object};
-use super::{Format, parse};
-
-/// The fields that tell the formats with readable names apart.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Shape<'a> {
-    #[serde(borrow, rename = "type")]
-    kind: Field<'a>,
-    #[serde(borrow)]
-    channel: Field<'a>,
-    #[serde(borrow)]
-    timestamp: Field<'a>,
-    #[serde(borrow)]
-    events: Field<'a>,
-    #[serde(borrow)]
-    product_id: Field<'a>,
-    #[serde(borrow)]
-    channels: Field<'a>,
-    #[serde(borrow)]
-    exchange: Field<'a>,
-    #[serde(borrow)]
-    instrument: Field<'a>,
+message! {
+    /// The fields that tell the formats with readable names apart.
+    Shape {
+        kind: "type",
+        channel: "channel",
+        timestamp: "timestamp",
+        events: "events",
+        product_id: "product_id",
+        channels: "channels",
+        exchange: "exchange",
+        instrument: "instrument",
+    }
 }
 
 /// The format that a message can only be of; `None` where its shape does not tell, as with most errors, requests
 /// and control records.
 pub fn detect(message: &[u8]) -> Option<Format> {
     let text = std::str::from_utf8(message).ok()?;
-    let Object(shape) = parse::<Object<Shape>>(text).ok()?;
+    let mut shape = Shape::default();
+    fill(text, &mut shape).ok()?;
     let is_list = |field: &Field| matches!(field, Field::List);
     match shape.kind.text() {
         Some("quote" | "trade" | "book" | "heartbeat")

@@ -4,11 +4,8 @@
 //! would end the parse without telling what stood there; so a [`Field`] accepts any JSON value, and the
 //! functions here say what is wrong with it, in the words of the dead letter.
 
-use std::borrow::Cow;
 use std::fmt;
-use std::marker::PhantomData;
 
-use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::account::Reason;
@@ -24,13 +21,15 @@ pub(super) enum Problem {
 }
 
 /// The value of one field.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Field<'a> {
     #[default]
     Missing,
     Null,
-    /// Borrowed from the message, unless it has escapes.
-    Text(Cow<'a, str>),
+    Text(&'a str),
+    /// Text with a quote, backslash or control character, which none of the fields that are read can have.
+    /// (Other escapes are gone before a message is parsed, see [`unescape`].)
+    Escaped,
     Whole(u64),
     /// Any other number.
     Number(f64),
@@ -151,6 +150,7 @@ impl fmt::Display for Field<'_> {
                 None => write!(out, "{text:?}"),
                 Some((end, _)) => write!(out, "{:?}…", &text[..end]),
             },
+            Field::Escaped => out.write_str("text with a quote, backslash or control character"),
             Field::Whole(number) => number.fmt(out),
             Field::Number(number) => out.write_str(zmij::Buffer::new().format(*number)),
             Field::Bool(value) => value.fmt(out),
@@ -228,6 +228,7 @@ fn is_json_number(text: &[u8]) -> bool {
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Field<'a> {
+    #[inline]
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AnyField)
     }
@@ -263,12 +264,12 @@ impl<'de> Visitor<'de> for AnyField {
     }
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Field::Text(Cow::Borrowed(text)))
+        Ok(Field::Text(text))
     }
 
     /// Only text with escapes comes here: it can't be borrowed.
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Field::Text(Cow::Owned(text.to_owned())))
+    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
+        Ok(Field::Escaped)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
@@ -279,29 +280,6 @@ impl<'de> Visitor<'de> for AnyField {
     fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Self::Value, A::Error> {
         while object.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Field::Object)
-    }
-}
-
-/// A struct that is read from an object only: serde's own derive would take a list of values too.
-pub(super) struct Object<T>(pub(super) T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ObjectVisitor(PhantomData))
-    }
-}
-
-struct ObjectVisitor<T>(PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-    type Value = Object<T>;
-
-    fn expecting(&self, out: &mut fmt::Formatter) -> fmt::Result {
-        out.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, object: A) -> Result<Self::Value, A::Error> {
-        T::deserialize(MapAccessDeserializer::new(object)).map(Object)
     }
 }
 
@@ -329,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_long_text_is_shown_in_part() {
-        assert_eq!(Field::Text("é".repeat(50).into()).to_string(), format!("\"{}\"…", "é".repeat(40)));
+        assert_eq!(Field::Text(&"é".repeat(50)).to_string(), format!("\"{}\"…", "é".repeat(40)));
     }
 
     proptest! {

@@ -7,26 +7,25 @@
 //! name the field, what was found and what is allowed.
 
 mod binance;
+mod binance_event;
 mod canonical;
 mod coinbase_advanced_trade;
 mod coinbase_exchange;
 mod detect;
 mod field;
 mod line;
+mod message;
 mod rows;
 
 pub use binance::{market, market_of_url};
 pub use detect::detect;
 pub use line::{Line, split_line};
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::error::Category;
-
 use crate::account::Reason;
 use crate::row::{Extent, InstrumentId, Row, Source};
 use crate::time::{Nanos, Time};
 use field::Problem;
+use message::unescape;
 use rows::Rows;
 
 /// A wire format.
@@ -139,12 +138,8 @@ pub fn decode(
     let mut taken = Rows { envelope, resolve, rows, refused, index: 0 };
     let verdict = match std::str::from_utf8(message) {
         Err(error) => Err(Problem::Message(Reason::BrokenJson, error.to_string())),
-        Ok(text) => match format {
-            Format::CoinbaseExchange => coinbase_exchange::decode(text, &mut taken),
-            Format::CoinbaseAdvancedTrade => coinbase_advanced_trade::decode(text, &mut taken),
-            Format::Binance => binance::decode(text, &mut taken),
-            Format::Canonical => canonical::decode(text, &mut taken),
-        },
+        Ok(text) if text.contains('\\') => decode_text(format, &unescape(text), &mut taken),
+        Ok(text) => decode_text(format, text, &mut taken),
     };
     match verdict {
         // An envelope without entries.
@@ -158,27 +153,11 @@ pub fn decode(
     }
 }
 
-/// Parses all of a message.
-fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, Problem> {
-    serde_json::from_str(text).map_err(|error| unreadable(text, &error))
-}
-
-/// Why a message could not be parsed. Where serde stopped at a value that it could not use, what follows may
-/// still be broken, and a broken message is called broken.
-#[cold]
-fn unreadable(text: &str, error: &serde_json::Error) -> Problem {
-    let content = text.trim_ascii();
-    if content.is_empty() || content == "null" {
-        return Problem::Message(Reason::Empty, "there is no message: a JSON object is allowed".to_owned());
-    }
-    let broken = match error.classify() {
-        Category::Data => serde_json::from_str::<IgnoredAny>(text).err(),
-        Category::Syntax | Category::Eof | Category::Io => {
-            return Problem::Message(Reason::BrokenJson, error.to_string());
-        }
-    };
-    match broken {
-        Some(broken) => Problem::Message(Reason::BrokenJson, broken.to_string()),
-        None => Problem::Message(Reason::WrongType, error.to_string()),
+fn decode_text(format: Format, text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
+    match format {
+        Format::CoinbaseExchange => coinbase_exchange::decode(text, rows),
+        Format::CoinbaseAdvancedTrade => coinbase_advanced_trade::decode(text, rows),
+        Format::Binance => binance::decode(text, rows),
+        Format::Canonical => canonical::decode(text, rows),
     }
 }

@@ -91,7 +91,11 @@ impl Rows<'_, '_> {
         index: u32,
         body: impl FnOnce() -> Result<Body, Problem>,
     ) -> Result<Row, Problem> {
-        let symbol = draft.symbol.need_text(draft.symbol_name)?;
+        let symbol = match draft.symbol {
+            // Text all the same, but of no instrument.
+            Field::Escaped => "",
+            symbol => symbol.need_text(draft.symbol_name)?,
+        };
         let known = is_name(symbol).then(|| self.resolve.resolve(draft.exchange, symbol)).flatten();
         let Some(resolved) = known else {
             let allowed = "a listed instrument";
