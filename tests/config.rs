@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use foreshock::config::duration;
 use foreshock::config::keys::{KEYS, Key};
+use foreshock::config::kind::Kind;
+use foreshock::config::yaml::Value;
 use foreshock::config::{Config, Mode, Origin, check_config};
 use foreshock_dataflows::settings::{ClockChoice, GapAfter, InstrumentType, Unknown};
 use foreshock_operators::row::Channel;
 use foreshock_operators::rules::Direction;
 use foreshock_operators::stages::{Priority, Signal};
-use foreshock_operators::time::SECOND;
+use foreshock_operators::time::{MILLISECOND, SECOND};
 use proptest::prelude::*;
 
 /// A folder of files; errors about them are told without the folder's name.
@@ -277,6 +280,27 @@ fn every_bad_value_is_refused_with_what_is_allowed() {
         let origin =
             if yaml.contains("window: 20}") { "default".to_owned() } else { format!("my.yaml:{line}") };
         check_refused(yaml, &[&format!("{origin}: {problem}")]);
+    }
+}
+
+#[test]
+fn limits_are_allowed_and_their_neighbours_are_not() {
+    for key in KEYS.iter() {
+        let (least, most, step) = match key.kind {
+            Kind::Duration { min, max, .. } => (min, max, MILLISECOND),
+            Kind::Integer { min, max } => (min, max, 1),
+            Kind::Bytes { min, max } => (min as i64, max as i64, 1),
+            _ => continue,
+        };
+        let is_good = |v: i64| {
+            let value = match key.kind {
+                Kind::Duration { .. } => Value::Text(duration::show(v)),
+                _ => Value::Integer(v),
+            };
+            key.kind.read(&value).is_ok()
+        };
+        let good = [least - step, least, most, most + step].map(is_good);
+        assert_eq!(good, [false, true, true, false], "{}", key.path);
     }
 }
 

@@ -17,7 +17,7 @@ pub mod keys;
 pub mod kind;
 mod layers;
 pub mod section;
-pub mod suggest;
+pub(crate) mod suggest;
 pub mod yaml;
 
 use std::collections::BTreeMap;

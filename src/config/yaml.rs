@@ -273,6 +273,9 @@ mod tests {
     #[test]
     fn what_a_text_costs_is_bounded() {
         check_refused(&"- ".repeat(100_000), 1, "nested too deeply, expected at most 16 levels");
+        let nested = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(parse(&nested(MAX_DEPTH)).is_ok());
+        check_refused(&nested(MAX_DEPTH + 1), 1, "nested too deeply, expected at most 16 levels");
         check_refused(&"#".repeat(MAX_BYTES + 1), 0, "too large, expected at most 4194304 bytes");
         check_refused(&"[".repeat(MAX_BYTES), 1, "not readable as YAML: recursion limit exceeded");
         let bomb = "a: &a [x, x, x]\nb: &b [*a, *a, *a]\nc: &c [*b, *b, *b]\n";
