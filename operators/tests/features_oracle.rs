@@ -760,12 +760,14 @@ fn varied(seed: u64, count: usize) -> Vec<Row> {
 
 #[test]
 fn a_million_ticks_do_not_drift() {
-    let compared = Compared::run(&ChainSettings::default(), &instrument(), varied(1, 1_150_000));
+    // Without optimisation the oracle takes a minute for them: a tenth must do.
+    let million = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
+    let compared = Compared::run(&ChainSettings::default(), &instrument(), varied(1, million * 23 / 20));
     let count = compared.oracle.ticks.len();
-    assert!(count > 1_000_000, "{count} ticks");
+    assert!(count > million, "{count} ticks");
     let look = |i: usize| i.is_multiple_of(499) || i + 4_000 > count;
     assert_eq!(compared.difference(1e-9, look), None);
-    assert!(compared.oracle.samples.len() > 15_000, "{} samples", compared.oracle.samples.len());
+    assert!(compared.oracle.samples.len() > million / 60, "{} samples", compared.oracle.samples.len());
 }
 
 /// A log of 25 ticks a second, with one wrong price at tick `bad`.

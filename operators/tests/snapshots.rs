@@ -152,7 +152,7 @@ where
         let mut operator = self.start();
         self.feed(&mut operator, 0, stop, &mut Out::default());
         let bytes = bytes_of(&operator);
-        let step = bytes.len().div_ceil(2_000);
+        let step = bytes.len().div_ceil(if cfg!(debug_assertions) { 300 } else { 2_000 });
         let mut random = Random(stop as u64);
         for at in (0..bytes.len()).step_by(step) {
             let at = (at + random.below(step as u64) as usize).min(bytes.len() - 1);
