@@ -74,6 +74,8 @@ impl Operator for FeatureWindows {
 
     fn new(settings: &Arc<FeatureSettings>, _: &Instrument) -> Self {
         assert!(settings.horizons.len() <= MAX_HORIZONS, "a job has at most {MAX_HORIZONS} horizons");
+        assert!(settings.window > 0, "a window has a length");
+        assert!(settings.spread_window > 0, "a window holds at least one tick");
         FeatureWindows {
             settings: settings.clone(),
             ticks: VecDeque::new(),

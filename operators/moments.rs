@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 /// Values in a block. Small enough that the front's suffix sums stay in cache.
 const BLOCK: usize = 64;
 
+/// A spread below this share of the mean is rounding: a few units in the last place of the values.
+const ROUNDING: f64 = 16.0 * f64::EPSILON;
+
 /// Count, mean and sum of squared deviations of some values.
 ///
 /// Merged pairwise: Chan, Golub, LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample
@@ -74,12 +77,15 @@ impl Moments {
     }
 
     /// z-score of `value` against these values: NaN below `min` of them, 0 when all of them are equal.
+    ///
+    /// Values that differ by less than the rounding of their computation count as equal: otherwise a constant,
+    /// computed in windows that are cut into blocks differently each second, would score its own last bits.
     pub fn zscore(&self, value: f64, min: u32) -> f64 {
         if self.count < min.max(2) {
             return f64::NAN;
         }
         let std = self.sample_std();
-        if std == 0.0 { 0.0 } else { (value - self.mean) / std }
+        if std <= ROUNDING * self.mean.abs() { 0.0 } else { (value - self.mean) / std }
     }
 }
 
@@ -269,6 +275,16 @@ mod tests {
             assert_eq!((moments.mean, moments.squares), (0.1, 0.0));
         }
         assert_eq!(window.moments().zscore(5.0, 30), 0.0);
+    }
+
+    #[test]
+    fn a_spread_of_a_few_last_bits_is_no_spread() {
+        let mut window = SlidingMoments::default();
+        (0..100u32).for_each(|i| window.push(1e-4 * (1.0 + f64::from(i % 3) * f64::EPSILON)));
+        assert_eq!(window.moments().zscore(1e-4 * (1.0 + 8.0 * f64::EPSILON), 30), 0.0);
+        let mut window = SlidingMoments::default();
+        (0..100u32).for_each(|i| window.push(1e-4 * (1.0 + f64::from(i % 3) * 1e-12)));
+        assert!(window.moments().zscore(1e-4 * (1.0 + 8e-12), 30) > 3.0);
     }
 
     #[test]

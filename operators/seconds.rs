@@ -51,6 +51,7 @@ impl Operator for Seconds {
     type Output = Sampled;
 
     fn new(settings: &SecondSettings, _: &Instrument) -> Self {
+        assert!(settings.zscore_window > 0, "a window holds at least one sample");
         Seconds { settings: *settings, open: None, windows: Default::default(), volatility_z: f64::NAN }
     }
 
