@@ -62,7 +62,7 @@ struct BacktestArgs {
     configs: Vec<PathBuf>,
 
     /// What the files hold; told from their first lines where left out: coinbase-exchange,
-    /// coinbase-advanced-trade, binance, canonical.
+    /// coinbase-advanced-trade, binance, okx, canonical.
     #[arg(long, value_parser = parse_format)]
     format: Option<Format>,
 

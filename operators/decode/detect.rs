@@ -4,6 +4,7 @@ use super::Format;
 use super::binance_event::Event;
 use super::field::Field;
 use super::message::{fill, message};
+use super::okx;
 
 message! {
     /// The fields that tell the formats with readable names apart.
@@ -38,6 +39,7 @@ pub fn detect(message: &[u8]) -> Option<Format> {
         None if shape.channel.text().is_some() && shape.timestamp.text().is_some() => {
             is_list(&shape.events).then_some(Format::CoinbaseAdvancedTrade)
         }
+        None if okx::is_okx(text) => Some(Format::Okx),
         None => {
             let event = Event::parse(text).ok()?;
             let combined = event.stream.text().is_some() && !event.data.is_missing();

@@ -15,6 +15,7 @@ mod detect;
 mod field;
 mod line;
 mod message;
+mod okx;
 mod rows;
 
 pub use binance::{market, market_of_url};
@@ -34,13 +35,19 @@ pub enum Format {
     CoinbaseExchange,
     CoinbaseAdvancedTrade,
     Binance,
+    Okx,
     Canonical,
 }
 
 impl Format {
     /// All formats.
-    pub const ALL: [Format; 4] =
-        [Format::CoinbaseExchange, Format::CoinbaseAdvancedTrade, Format::Binance, Format::Canonical];
+    pub const ALL: [Format; 5] = [
+        Format::CoinbaseExchange,
+        Format::CoinbaseAdvancedTrade,
+        Format::Binance,
+        Format::Okx,
+        Format::Canonical,
+    ];
 
     /// The name used on the command line and in configuration.
     pub fn name(self) -> &'static str {
@@ -48,6 +55,7 @@ impl Format {
             Format::CoinbaseExchange => "coinbase-exchange",
             Format::CoinbaseAdvancedTrade => "coinbase-advanced-trade",
             Format::Binance => "binance",
+            Format::Okx => "okx",
             Format::Canonical => "canonical",
         }
     }
@@ -158,6 +166,7 @@ fn decode_text(format: Format, text: &str, rows: &mut Rows) -> Result<Verdict, P
         Format::CoinbaseExchange => coinbase_exchange::decode(text, rows),
         Format::CoinbaseAdvancedTrade => coinbase_advanced_trade::decode(text, rows),
         Format::Binance => binance::decode(text, rows),
+        Format::Okx => okx::decode(text),
         Format::Canonical => canonical::decode(text, rows),
     }
 }

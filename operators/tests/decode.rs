@@ -524,6 +524,22 @@ fn no_message_at_all() {
     }
 }
 
+#[test]
+fn okx_data_is_ignored_and_its_acknowledgements_are_control_messages() {
+    let data = r#"{"arg":{"channel":"trades","instId":"BTC-USDT"},"data":[{"px":"42219.9","sz":"0.1"}]}"#;
+    let ack = r#"{"event":"subscribe","arg":{"channel":"trades","instId":"BTC-USDT"},"connId":"a4d3ae55"}"#;
+    let request = r#"{"op":"subscribe","args":[{"channel":"trades","instId":"BTC-USDT"}]}"#;
+    check(Format::Okx, data, "ignored");
+    for control in [ack, request, "ping", "pong", r#"{"event":"error","code":"60012"}"#] {
+        check(Format::Okx, control, "control");
+    }
+    check(Format::Okx, r#"{"arg":{"channel":"trades"}}"#, "refused wrong_type");
+    check(Format::Okx, r#"{"arg":{"channel":"trades"},"data":{}}"#, "refused wrong_type");
+    (1..data.len()).for_each(|cut| check(Format::Okx, &data[..cut], "refused broken_json"));
+    assert_eq!(detect(data.as_bytes()), Some(Format::Okx));
+    assert_eq!(detect(ack.as_bytes()), Some(Format::Okx));
+}
+
 // Single fields.
 
 /// Where the needed fields of each shape stand, and what happens to a message where they are missing.
@@ -865,8 +881,9 @@ fn formats_are_told_by_shape() {
         r#"{"type":"control"}"#,
         r#"{"type":"error","message":"x"}"#,
         r#"{"result":null,"id":1}"#,
-        r#"{"arg":{"channel":"books","instId":"BTC-USDT"},"data":[]}"#,
-        r#"{"event":"subscribe","arg":{"channel":"books","instId":"BTC-USDT"}}"#,
+        r#"{"arg":{"channel":"books","instId":"BTC-USDT"}}"#,
+        r#"{"arg":"books","data":[]}"#,
+        r#"{"event":"error","code":"60012","msg":"Invalid request"}"#,
     ];
     for message in telling_nothing {
         assert_eq!(detect(message.as_bytes()), None, "{message}");
@@ -878,7 +895,7 @@ fn names_of_formats() {
     for format in Format::ALL {
         assert_eq!(Format::parse(format.name()), Some(format));
     }
-    assert_eq!(Format::parse("okx"), None);
+    assert_eq!(Format::parse("kraken"), None);
     assert_eq!(Exchange.name(), "coinbase-exchange");
 }
 

@@ -34,6 +34,8 @@ pub fn sniff(input: &Input, block: Option<&Block>, expected: &Expected) -> Resul
         ))),
         (Some(named), _) => named,
         (None, Some((told, _))) => told,
+        // Nothing but addresses, as in recordings of REST answers.
+        (None, None) if found.exchange.is_some() => Format::Binance,
         (None, None) => bail!(
             "could not tell the format of {described} from its first lines; pass --format with one of {}",
             Format::ALL.map(Format::name).join(", "),
@@ -63,6 +65,7 @@ fn exchanges(format: Format) -> &'static [&'static str] {
     match format {
         Format::CoinbaseExchange | Format::CoinbaseAdvancedTrade => &["coinbase"],
         Format::Binance => &["binance", "binance-usdm", "binance-coinm"],
+        Format::Okx => &["okx"],
         Format::Canonical => &[],
     }
 }

@@ -49,7 +49,7 @@ const fn duration(min: Nanos, max: Nanos) -> Kind {
 /// All keys, in the order in which they are printed.
 pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
     let samples = Kind::Integer { min: 2, max: MOST_SAMPLES };
-    let formats = &["auto", "coinbase-exchange", "coinbase-advanced-trade", "binance", "canonical"];
+    let formats = &["auto", "coinbase-exchange", "coinbase-advanced-trade", "binance", "okx", "canonical"];
     let mut keys = vec![
         ("input.format", Kind::Choice(formats)),
         ("input.max_message_bytes", Kind::Bytes { min: 1 << 10, max: 256 << 20 }),

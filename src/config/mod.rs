@@ -168,7 +168,7 @@ impl Config {
             mode,
             settings,
             input: Input {
-                format: format(layers.word("input.format")),
+                format: Format::parse(layers.word("input.format")),
                 max_message_bytes: layers.integer("input.max_message_bytes") as usize,
             },
             backtest: Backtest { chunk_bytes: layers.integer("backtest.chunk_bytes") as usize },
@@ -269,14 +269,4 @@ fn unknown(word: &str, mode: Mode) -> Unknown {
         ("accept", _) | ("auto", Mode::Backtest | Mode::Demo) => Unknown::Accept,
         _ => Unknown::DeadLetter,
     }
-}
-
-fn format(word: &str) -> Option<Format> {
-    Some(match word {
-        "coinbase-exchange" => Format::CoinbaseExchange,
-        "coinbase-advanced-trade" => Format::CoinbaseAdvancedTrade,
-        "binance" => Format::Binance,
-        "canonical" => Format::Canonical,
-        _ => return None,
-    })
 }
