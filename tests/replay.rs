@@ -150,6 +150,31 @@ fn an_instrument_alone_has_the_same_lines() {
     assert!(expected.eq(&seen), "an instrument alone lacks a kind");
 }
 
+/// Two instruments of which one is called as the other's symbol stay two, whichever comes first.
+#[test]
+fn a_symbol_that_is_another_instruments_name_stands_for_itself() {
+    let files = Files::new();
+    let entry = |symbol, id| {
+        format!("  - {{exchange: coinbase, symbol: {symbol}, id: {id}, type: spot, base: A, quote: USD}}\n")
+    };
+    // P000-USD is printed as P001-USD, and P001-USD as OTHER.
+    let list = format!("instruments:\n{}{}", entry("P000-USD", "P001-USD"), entry("P001-USD", "OTHER"));
+    let list = files.add("instruments.yaml", list).display().to_string();
+    let messages = Recipe { dirt: false, ..Recipe::lively(5, 2) }.messages(400);
+    for first in [0, 1] {
+        let (mut log, rest): (Vec<Message>, Vec<Message>) =
+            messages.iter().cloned().partition(|message| message.product == first);
+        log.extend(rest);
+        let ran = stdin(&log).env("FORESHOCK_INSTRUMENTS__FILE", &list).run();
+        for (name, product) in [("P001-USD", 0), ("OTHER", 1)] {
+            let tickers = messages.iter().filter(|m| m.product == product && m.line.contains("ticker"));
+            let records = ran.records("features");
+            let found = records.iter().filter(|record| record["instrument"] == name);
+            assert_eq!(found.count(), tickers.count(), "{name}, when P00{first}-USD comes first");
+        }
+    }
+}
+
 #[test]
 fn two_workers_share_the_work() {
     let messages = twenty();
