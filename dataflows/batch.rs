@@ -29,8 +29,8 @@ pub struct Run {
     /// The lines in the chunk's bytes, each but perhaps the last ended by a newline.
     pub start: usize,
     pub end: usize,
-    /// Length of the line where it is longer than a message may be: then the run is the beginning of that
-    /// one line.
+    /// Length of the line, without white space at its end, where it is longer than a message may be: then the
+    /// run is the beginning of that one line.
     pub too_large: Option<u64>,
 }
 

@@ -107,11 +107,7 @@ impl Decode {
     ) {
         let mut source = Source { file: run.file, line: run.first_line };
         if let Some(length) = run.too_large {
-            let extent =
-                Extent { start: run.start as u32, length: u32::try_from(length).unwrap_or(u32::MAX) };
-            ledger.counts.messages_in += 1;
-            let detail = self.too_large(length);
-            refuse_message(source, extent, Reason::TooLarge, detail, order, ledger);
+            self.too_large_line(&bytes[run.start..run.end], length, run.start, source, order, ledger);
             return;
         }
         let mut at = run.start;
@@ -187,6 +183,30 @@ impl Decode {
                 self.contradiction.get_or_insert(contradiction);
             }
         }
+    }
+
+    /// Counts a line of which only the beginning is here, as if all of it were.
+    fn too_large_line(
+        &self,
+        beginning: &[u8],
+        length: u64,
+        at: usize,
+        source: Source,
+        order: &mut u32,
+        ledger: &mut Ledger,
+    ) {
+        ledger.counts.messages_in += 1;
+        let start = match split_line(beginning) {
+            Line::Control => {
+                ledger.counts.messages_control += 1;
+                return;
+            }
+            Line::Message { body, .. } => body.start,
+            Line::Blank => 0,
+        };
+        let length = length - start as u64;
+        let extent = Extent { start: (at + start) as u32, length: u32::try_from(length).unwrap_or(u32::MAX) };
+        refuse_message(source, extent, Reason::TooLarge, self.too_large(length), order, ledger);
     }
 
     fn too_large(&self, length: u64) -> String {

@@ -76,8 +76,9 @@ impl Instruments {
         }
         let settings = &self.0.settings;
         let of_exchange = |listed: &&_| exchange_of(listed) == exchange;
-        let listed = settings.listed.iter().filter(of_exchange);
-        let listed = listed.clone().find(|l| l.symbol == symbol).or(listed.clone().find(|l| l.id == symbol));
+        let all = settings.listed.iter().filter(of_exchange);
+        let by_symbol = |symbol: &str| all.clone().find(|listed| listed.symbol == symbol);
+        let listed = by_symbol(symbol).or(all.clone().find(|listed| listed.id == symbol));
         if listed.is_none() && settings.unknown == Unknown::DeadLetter {
             return None;
         }
@@ -106,7 +107,10 @@ impl Instruments {
         let resolved = Resolved { instrument: id, clock: clock(own, venue, &instrument) };
         let symbols = table.numbers.entry(instrument.exchange.clone()).or_default();
         symbols.insert(instrument.symbol.clone(), resolved);
-        symbols.entry(instrument.name.clone()).or_insert(resolved);
+        // A name that is another instrument's symbol stands for that one, whichever of the two comes first.
+        if by_symbol(&instrument.name).is_none() {
+            symbols.insert(instrument.name.clone(), resolved);
+        }
         table.instruments.push(Arc::new(instrument));
         Some(resolved)
     }

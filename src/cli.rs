@@ -141,6 +141,12 @@ fn backtest(args: BacktestArgs) -> Result<()> {
     let config = Config::load(&args.configs, environment(), Mode::Backtest)?;
     logs::start(&config.log);
     let (destination, kinds) = destination(&args)?;
+    let range = Range { from: args.from, to: args.to };
+    if let (Some(from), Some(to)) = (range.from, range.to)
+        && from >= to
+    {
+        bail!(Misuse("--from is not before --to: no row would be left".to_string()));
+    }
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, interrupted.clone()).context("could not listen for signals")?;
@@ -160,7 +166,7 @@ fn backtest(args: BacktestArgs) -> Result<()> {
         inputs,
         expected: Expected { format: args.format.or(config.input.format), exchange: args.exchange },
         workers: args.workers.unwrap_or_else(|| available_parallelism().map_or(1, |n| n.get())),
-        range: Range { from: args.from, to: args.to },
+        range,
         kinds,
         destination,
         chunk_bytes: config.backtest.chunk_bytes,

@@ -7,8 +7,14 @@ use anyhow::{Context, Result};
 
 use super::input::Input;
 
+/// Longest prefix that a recorder puts before a message.
+pub const PREFIX_MAX: usize = 64;
+
 /// How much of a line that is too long is kept, for its dead letter.
-const TOO_LARGE_KEPT: usize = foreshock_operators::encode::ORIGINAL_MAX;
+const TOO_LARGE_KEPT: usize = foreshock_operators::encode::ORIGINAL_MAX + PREFIX_MAX;
+
+/// Size of the first block, from which it is told what the file holds: the same for blocks of any size.
+const FIRST_BLOCK_BYTES: usize = 256 * 1024;
 
 /// Whole lines of one file.
 #[derive(Debug)]
@@ -16,7 +22,8 @@ pub struct Block {
     pub bytes: Vec<u8>,
     /// Number of the first line, from 1.
     pub first_line: u64,
-    /// The block is the beginning of one line, which is this long: more than a message may be.
+    /// The block is the beginning of one line, which is this long without white space at its end: more than a
+    /// message may be.
     pub too_large: Option<u64>,
 }
 
@@ -24,6 +31,8 @@ pub struct Block {
 pub struct Blocks {
     reader: Box<dyn Read + Send>,
     described: String,
+    /// Size of the block to come.
+    wanted: usize,
     block_bytes: usize,
     line_max: usize,
     /// The beginning of a line whose end was not in the last block.
@@ -35,7 +44,17 @@ pub struct Blocks {
 impl Blocks {
     pub fn new(input: &Input, reader: Box<dyn Read + Send>, block_bytes: usize, line_max: usize) -> Blocks {
         let described = input.described();
-        Blocks { reader, described, block_bytes, line_max, rest: Vec::new(), next_line: 1, ended: false }
+        let wanted = FIRST_BLOCK_BYTES;
+        Blocks {
+            reader,
+            described,
+            wanted,
+            block_bytes,
+            line_max,
+            rest: Vec::new(),
+            next_line: 1,
+            ended: false,
+        }
     }
 
     /// The next block; `None` at the end of the file.
@@ -43,8 +62,14 @@ impl Blocks {
     /// # Errors
     /// When the file can't be read to its end, or is compressed and damaged or cut off.
     pub fn next(&mut self) -> Result<Option<Block>> {
+        let block = self.next_block()?;
+        self.wanted = self.block_bytes;
+        Ok(block)
+    }
+
+    fn next_block(&mut self) -> Result<Option<Block>> {
         let mut bytes = std::mem::take(&mut self.rest);
-        bytes.reserve_exact(self.block_bytes.saturating_sub(bytes.len()));
+        bytes.reserve_exact(self.wanted.saturating_sub(bytes.len()));
         let mut searched = 0;
         loop {
             self.fill(&mut bytes)?;
@@ -70,7 +95,7 @@ impl Blocks {
 
     /// Reads a block's worth behind what is there.
     fn fill(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
-        let wanted = self.block_bytes.saturating_sub(bytes.len()).max(self.block_bytes / 4);
+        let wanted = self.wanted.saturating_sub(bytes.len()).max(self.wanted / 4);
         let read = (&mut self.reader)
             .take(wanted as u64)
             .read_to_end(bytes)
@@ -79,29 +104,40 @@ impl Blocks {
         Ok(())
     }
 
-    /// Keeps the beginning of a line that is too long and reads on to its end.
+    /// Keeps the beginning of a line that is too long and reads on to its end. Where only white space follows,
+    /// what is kept is the line.
     fn skip_line(&mut self, mut bytes: Vec<u8>) -> Result<Block> {
-        let mut length = bytes.len() as u64;
+        let mut read = bytes.len() as u64;
+        // Without white space at the end.
+        let mut length = bytes.trim_ascii_end().len() as u64;
+        let mut is_whole = true;
         let mut more = Vec::new();
         loop {
-            let end = memchr::memchr(b'\n', &more);
-            if let Some(at) = end {
-                self.rest = more.split_off(at + 1);
-                more.pop();
-            }
-            length += more.len() as u64;
-            let room = TOO_LARGE_KEPT.saturating_sub(bytes.len());
-            bytes.extend_from_slice(&more[..more.len().min(room)]);
-            if end.is_some() || self.ended {
-                break;
-            }
             more.clear();
             self.fill(&mut more)?;
+            let line_end = memchr::memchr(b'\n', &more);
+            let part = &more[..line_end.unwrap_or(more.len())];
+            let text = part.trim_ascii_end();
+            if !text.is_empty() {
+                is_whole = false;
+                length = read + text.len() as u64;
+            }
+            let kept = part.len().min(TOO_LARGE_KEPT.saturating_sub(bytes.len()));
+            bytes.extend_from_slice(&part[..kept]);
+            read += part.len() as u64;
+            if let Some(at) = line_end {
+                self.rest = more.split_off(at + 1);
+            }
+            if line_end.is_some() || self.ended {
+                break;
+            }
         }
-        bytes.truncate(TOO_LARGE_KEPT);
         let first_line = self.next_line;
         self.next_line += 1;
-        Ok(Block { bytes, first_line, too_large: Some(length) })
+        if !is_whole {
+            bytes.truncate(TOO_LARGE_KEPT);
+        }
+        Ok(Block { bytes, first_line, too_large: (!is_whole).then_some(length) })
     }
 }
 

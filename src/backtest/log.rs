@@ -15,12 +15,9 @@ use foreshock_operators::decode::{
 use foreshock_operators::row::{Extent, InstrumentId, Source};
 use foreshock_operators::time::{Nanos, Time};
 
-use super::blocks::{Block, Blocks};
+use super::blocks::{Block, Blocks, PREFIX_MAX};
 use super::input::Input;
 use super::sniff::{self, Expected};
-
-/// Longest prefix that a recorder puts before a message.
-const PREFIX_MAX: usize = 64;
 
 /// How a log is read.
 #[derive(Clone, Debug)]
@@ -52,6 +49,8 @@ struct Cursor {
     line: u64,
     format: Format,
     exchange: Option<String>,
+    /// A longer message is refused, so that its own time is of no use.
+    max_message_bytes: usize,
     /// Largest time so far, the line to come included.
     time: Time,
 }
@@ -77,6 +76,7 @@ impl Log {
                 at: 0,
                 format: found.format,
                 exchange: found.exchange.clone(),
+                max_message_bytes: settings.max_message_bytes,
                 time: Time(i64::MIN),
             });
             files.push(found);
@@ -164,12 +164,14 @@ impl Cursor {
 
     /// Looks at the time of the line to come.
     fn look(&mut self) {
-        let Some(block) = self.block.as_ref().filter(|block| block.too_large.is_none()) else { return };
+        let Some(block) = &self.block else { return };
         let Some(line) = block.line(self.at) else { return };
         let line = &block.bytes[line];
         if let Line::Message { received, body } = split_line(line) {
             let exchange = self.exchange.as_deref();
-            let time = received.or_else(|| event_time(self.format, exchange, &line[body]));
+            let is_read = block.too_large.is_none() && body.len() <= self.max_message_bytes;
+            let time = received
+                .or_else(|| is_read.then(|| event_time(self.format, exchange, &line[body])).flatten());
             self.time = self.time.max(time.unwrap_or(self.time));
         }
     }

@@ -21,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Error, Result, anyhow, bail};
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
 use foreshock_dataflows::batch::{Chunk, Range};
 use foreshock_dataflows::decode::{DecodeSettings, LogFile, decode, in_order};
 use foreshock_dataflows::emit::{Emit, Kind, Part, emit};
@@ -106,13 +106,16 @@ impl Backtest {
         let started = Instant::now();
         let progress = Arc::new(AtomicU64::new(0));
         let total = self.inputs.iter().map(Input::size).sum::<Option<u64>>();
-        let log = Log::open(&LogSettings {
+        let log_settings = LogSettings {
             inputs: self.inputs,
             expected: self.expected,
             chunk_bytes: self.chunk_bytes,
             max_message_bytes: self.max_message_bytes,
             progress: progress.clone(),
-        })?;
+        };
+        let interrupted = &self.interrupted;
+        // Standard input may be silent for long before its first lines tell what it holds.
+        let log = attended("open", interrupted, || {}, move || Log::open(&log_settings))?;
         let files = log.files();
         let shared = Arc::new(Shared {
             kinds: self.kinds.clone().into(),
@@ -131,28 +134,16 @@ impl Backtest {
         let outputs = Outputs::open(&self.destination, kinds)?;
         let partial_files = outputs.partial_files();
 
-        let (finished, on_finished) = bounded(1);
-        let runner = {
-            let shared = shared.clone();
-            thread::Builder::new().name("run".into()).spawn(move || {
-                let done = pass_through(log, outputs, &shared);
-                // The receiver is gone only when the run was interrupted.
-                let _ = finished.send(done);
-            })?
-        };
-        let written = loop {
-            match on_finished.recv_timeout(TICK) {
-                Ok(written) => break written,
-                Err(_) if self.interrupted.load(Ordering::Relaxed) => {
-                    // Nothing has its final name yet: the process may end here, whatever the threads wait for.
-                    output::remove(&partial_files);
-                    bail!("interrupted: no output was left");
-                }
-                Err(_) => (self.progress)(progress.load(Ordering::Relaxed), total),
-            }
-        };
-        runner.join().map_err(|_| anyhow!("the thread that runs the graph panicked"))?;
-        let (outputs, tally) = written?;
+        let on_tick = || (self.progress)(progress.load(Ordering::Relaxed), total);
+        let worker_shared = shared.clone();
+        let written =
+            attended("run", interrupted, on_tick, move || pass_through(log, outputs, &worker_shared));
+        // Nothing has its final name yet: an interrupted process may end here, whatever its threads wait for.
+        let (outputs, tally) = written.inspect_err(|_| output::remove(&partial_files))?;
+        if shared.instruments.too_many() {
+            let max = shared.settings.instruments.max;
+            bail!("more than {max} instruments; raise instruments.max if they are real");
+        }
         tally.check(&files)?;
         if let Some(wrong) = tally.counts.imbalance() {
             bail!("the account does not add up, which is a bug: {wrong}");
@@ -160,6 +151,35 @@ impl Backtest {
         outputs.finish()?;
         Ok(Summary::new(tally.counts, tally.rows_per_worker, started.elapsed()))
     }
+}
+
+/// Does `work` on a thread of its own, and meanwhile calls `on_tick` now and then and listens for the end.
+///
+/// # Errors
+/// Those of `work`, and that the run was interrupted: then the thread may still be waiting for something.
+fn attended<T: Send + 'static>(
+    name: &str,
+    interrupted: &AtomicBool,
+    on_tick: impl Fn(),
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (finished, on_finished) = bounded(1);
+    let thread = thread::Builder::new().name(name.into()).spawn(move || {
+        // The receiver is gone only when the run was interrupted.
+        let _ = finished.send(work());
+    })?;
+    loop {
+        match on_finished.recv_timeout(TICK) {
+            Ok(done) => return done,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) if interrupted.load(Ordering::Relaxed) => {
+                bail!("interrupted: no output was left")
+            }
+            Err(RecvTimeoutError::Timeout) => on_tick(),
+        }
+    }
+    thread.join().map_err(|_| anyhow!("the thread {name:?} panicked"))?;
+    bail!("the thread {name:?} ended without a result")
 }
 
 /// What the writer has added up.
@@ -269,12 +289,7 @@ fn read(
         sent
     };
     loop {
-        if shared.halt.is_set() {
-            break;
-        }
-        if shared.instruments.too_many() {
-            let max = shared.settings.instruments.max;
-            shared.halt.fail(anyhow!("more than {max} instruments; raise instruments.max if they are real"));
+        if shared.halt.is_set() || shared.instruments.too_many() {
             break;
         }
         match log.next_chunk() {

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use foreshock_dataflows::emit::{Kind, Lines, merge};
 
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -134,6 +134,8 @@ impl Output {
         let path = folder.join(format!("{}.ndjson", kind.name()));
         let aside = folder.join(format!(".{}.ndjson.{}.partial", kind.name(), std::process::id()));
         let described = format!("\"{}\"", path.display());
+        // Found out now: at the end, other files would have their names already.
+        ensure!(!path.is_dir(), "could not make {described}: there is a folder of that name");
         let file = File::create(&aside).with_context(|| format!("could not make {described}"))?;
         let writer: Box<dyn Write + Send> = Box::new(file);
         let writer = BufWriter::with_capacity(BUFFER_BYTES, writer);
