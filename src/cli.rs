@@ -155,11 +155,6 @@ fn backtest(args: BacktestArgs) -> Result<()> {
     if inputs.iter().filter(|input| **input == Input::Stdin).count() > 1 {
         bail!(Misuse("standard input can be read only once".to_string()));
     }
-    if let (Some(from), Some(to)) = (args.from, args.to)
-        && from >= to
-    {
-        bail!(Misuse("--from must lie before --to".to_string()));
-    }
     let to_stdout = destination == Destination::Stdout;
     let (progress, bar) = progress();
     let run = Backtest {

@@ -1,0 +1,143 @@
+//! What a tick costs from recorded bytes to written lines, and what the dataflow adds to it.
+//!
+//! `cargo bench --bench end_to_end` makes its own input: 300,000 Coinbase tickers of 20 instruments. The same
+//! work is done twice, so that figures of one run compare: `plain_loop` calls decoder, operators and encoder one
+//! after the other on one thread, `backtest` is the program's own run with its threads, queues and files. Items are
+//! ticks: 1 / throughput is the wall time per tick.
+
+#[path = "../tests/support/feed.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod feed;
+#[path = "../tests/support/random.rs"]
+#[allow(dead_code, reason = "tests use more of it")]
+mod random;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, LazyLock};
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use foreshock::backtest::Backtest;
+use foreshock::backtest::input::Input;
+use foreshock::backtest::output::Destination;
+use foreshock::backtest::sniff::Expected;
+use foreshock::config::{Config, Mode};
+use foreshock_dataflows::batch::{Chunk, Range, Run};
+use foreshock_dataflows::decode::{Decode, DecodeSettings, LogFile};
+use foreshock_dataflows::emit::{Emit, Kind};
+use foreshock_dataflows::instruments::Instruments;
+use foreshock_dataflows::keyed::Keyed;
+use foreshock_operators::decode::Format;
+use foreshock_operators::encode::Encoder;
+use foreshock_operators::features::FeatureWindows;
+use foreshock_operators::gaps::Gaps;
+use foreshock_operators::order::Order;
+use foreshock_operators::rules::Rules;
+use foreshock_operators::score::Score;
+use foreshock_operators::seconds::Seconds;
+use tempfile::TempDir;
+
+const TICKS: usize = 300_000;
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// A folder with the feed, and the feed.
+static FEED: LazyLock<(TempDir, PathBuf, Vec<u8>)> = LazyLock::new(|| {
+    let recipe =
+        feed::Recipe { seed: 7, products: 20, pace: 20_000, ties: true, dirt: false, silences: false };
+    let mut bytes = Vec::new();
+    let tickers = feed::Feed::new(recipe).filter(|message| message.line.starts_with(r#"{"type":"ticker""#));
+    for message in tickers.take(TICKS) {
+        bytes.extend_from_slice(message.line.as_bytes());
+        bytes.push(b'\n');
+    }
+    let folder = TempDir::new().expect("a temporary folder can be made");
+    let path = folder.path().join("feed.ndjson");
+    fs::write(&path, &bytes).expect("the feed can be written");
+    (folder, path, bytes)
+});
+
+fn main() {
+    LazyLock::force(&FEED);
+    divan::main();
+}
+
+fn config() -> Config {
+    Config::load(&[], [], Mode::Backtest).expect("the defaults are valid")
+}
+
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn plain_loop(bencher: Bencher) {
+    let (_, _, bytes) = &*FEED;
+    let settings = config().settings;
+    bencher.counter(ItemsCount::new(TICKS)).bench_local(|| {
+        let instruments = Instruments::new(settings.instruments.clone());
+        let name = "feed.ndjson".to_string();
+        let file = LogFile { name, format: Format::CoinbaseExchange, exchange: None, inferred: false };
+        let files: Arc<[LogFile]> = vec![file].into();
+        let decode_settings = DecodeSettings {
+            files: files.clone(),
+            range: Range::default(),
+            max_ahead: settings.max_ahead,
+            max_message_bytes: 8 << 20,
+        };
+        let mut decode = Decode::new(decode_settings, &instruments);
+        let mut order = Keyed::<Order>::new(settings.order, instruments.clone());
+        let mut gaps = Keyed::<Gaps>::new((), instruments.clone());
+        let mut features = Keyed::<FeatureWindows>::new(settings.features.clone(), instruments.clone());
+        let mut seconds = Keyed::<Seconds>::new(settings.seconds, instruments.clone());
+        let mut score = Keyed::<Score>::new(settings.model.clone(), instruments.clone());
+        let mut rules = Keyed::<Rules>::new(settings.rules.clone(), instruments.clone());
+        let encoder = Encoder::new(&settings.features.horizons, &settings.model);
+        let mut emit = Emit::new(vec![Kind::Scored].into(), files, instruments.clone(), encoder, 1);
+        let mut written = 0;
+        for (epoch, chunk) in chunks(bytes).enumerate() {
+            for rows in decode.chunk(Chunk { epoch: epoch as u64, ..chunk }, 1) {
+                let sampled = seconds.on_batch(features.on_batch(gaps.on_batch(order.on_batch(rows))));
+                let part = emit.batch(rules.on_batch(score.on_batch(sampled)));
+                written += black_box(&part.lines[0].bytes).len();
+            }
+        }
+        written
+    });
+}
+
+/// The feed cut into chunks of whole lines.
+fn chunks(bytes: &[u8]) -> impl Iterator<Item = Chunk> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let rest = &bytes[at..];
+        let end = match rest.get(..CHUNK_BYTES) {
+            Some(full) => full.iter().rposition(|byte| *byte == b'\n')? + 1,
+            None => rest.len(),
+        };
+        at += end;
+        let run = Run { file: 0, first_line: 1, start: 0, end, too_large: None };
+        let chunk = Chunk { epoch: 0, end: false, bytes: Arc::new(rest[..end].to_vec()), runs: vec![run] };
+        (end > 0).then_some(chunk)
+    })
+}
+
+#[divan::bench(args = [1, 2], sample_count = 5, sample_size = 1)]
+fn backtest(bencher: Bencher, workers: usize) {
+    let (folder, path, _) = &*FEED;
+    bencher.counter(ItemsCount::new(TICKS)).bench_local(|| {
+        let config = config();
+        let run = Backtest {
+            inputs: vec![Input::named(path)],
+            expected: Expected::default(),
+            workers,
+            range: Range::default(),
+            kinds: vec![Kind::Scored],
+            destination: Destination::Folder(folder.path().join("out")),
+            chunk_bytes: CHUNK_BYTES,
+            max_message_bytes: config.input.max_message_bytes,
+            settings: config.settings,
+            progress: Box::new(|_, _| {}),
+            interrupted: Arc::new(AtomicBool::new(false)),
+        };
+        let summary = run.run().expect("the feed is valid");
+        assert_eq!(summary.counts.ticks, TICKS as i64);
+    });
+}
