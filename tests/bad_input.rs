@@ -121,7 +121,7 @@ fn a_missing_file() {
 fn a_file_that_may_not_be_read() {
     let attempt = Attempt::on("secret.log", slice(SPOT).concat());
     let path = attempt.files.path().join("secret.log");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::File::open(&path).is_ok() {
         println!("skipped: this user may read every file");
         return;
@@ -332,6 +332,28 @@ fn an_output_whose_name_is_taken_by_a_folder() {
     let ended = finish(attempt.command, None);
     check_failure(&ended, FAILED, "metrics.ndjson");
     assert_eq!(names_in(&out), ["metrics.ndjson"]);
+}
+
+/// A recording cannot be had a second time.
+#[test]
+fn an_output_that_would_replace_an_input() {
+    let lines = slice(SPOT).concat();
+    for kinds in ["features", "gaps,features"] {
+        let attempt = Attempt::on("out/features.ndjson", &lines).arg("--emit").arg(kinds);
+        let (out, path) = (attempt.out(), attempt.files.path().join("out/features.ndjson"));
+        let mut command = attempt.command;
+        command.arg("--out").arg(out.join("../out"));
+        check_failure(&finish(command, None), MISUSED, "features.ndjson\"; choose another --out");
+        assert!(fs::read(path).unwrap() == lines, "the input was changed");
+        assert_eq!(names_in(&out), ["features.ndjson"]);
+    }
+    // Beside the outputs it is safe.
+    let attempt = Attempt::on("out/features.ndjson", &lines).arg("--emit=gaps");
+    let out = attempt.out();
+    let mut command = attempt.command;
+    command.arg("--out").arg(&out);
+    assert_eq!(finish(command, None).status, Some(0));
+    assert_eq!(names_in(&out), ["features.ndjson", "gaps.ndjson"]);
 }
 
 #[test]

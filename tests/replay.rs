@@ -226,14 +226,16 @@ fn a_line_that_is_too_long_is_told_the_same_whatever_the_chunks() {
     let long = |prefix: &str, fill: u8, suffix: &str| {
         [prefix.as_bytes(), &vec![fill; 100_000], suffix.as_bytes()].concat()
     };
-    let mut log = lines[..200].to_vec();
+    // The first block of a file has one size for all: the long lines lie behind it.
+    let mut log = lines[..1_200].to_vec();
+    assert!(log.concat().len() > 256 * 1024);
     log.push(long("1723161413500000000 {\"long\":\"", b'x', "\"}\r\n"));
-    log.extend_from_slice(&lines[200..300]);
+    log.extend_from_slice(&lines[1_200..1_300]);
     log.push(long("{\"long\":\"", b'y', "\"}\n"));
     log.push(long("", b' ', "\n"));
     log.push(long("wss://example.com/", b'z', "\n"));
     log.push(long("5 {}", b' ', "\n"));
-    log.extend_from_slice(&lines[300..400]);
+    log.extend_from_slice(&lines[1_300..1_400]);
     let log = log.concat();
     let files = Files::new();
     let path = files.add("spot.log", &log);
@@ -309,6 +311,27 @@ fn files_are_merged_by_the_time_of_receipt() {
     let records = ran.records("features");
     let found: Vec<&str> = records.iter().map(|record| record["instrument"].as_str().unwrap()).collect();
     assert_eq!(found, expected);
+}
+
+#[test]
+fn files_that_tie_take_turns_in_the_order_named() {
+    let files = Files::new();
+    let quote = |name: &str, second: usize| {
+        let time = stamp(second as i64 * 1_000_000);
+        format!(
+            "{{\"type\":\"quote\",\"exchange\":\"x\",\"instrument\":\"{name}\",\"event_time\":\"{time}\",\"bid\":1,\"ask\":2}}\n"
+        )
+    };
+    // A time that steps back counts as the largest before it.
+    let log = |name: &str| -> String { [1, 2, 2, 1, 3].map(|second| quote(name, second)).concat() };
+    let (a, b) = (files.add("a", log("A")), files.add("b", log("B")));
+    let order = |paths: [&PathBuf; 2]| -> String {
+        let records = Backtest::of(paths).workers(2).run().records("scored");
+        records.iter().map(|record| record["instrument"].as_str().unwrap()).collect()
+    };
+    // The two that step back are late.
+    assert_eq!(order([&a, &b]), "ABAABBAB");
+    assert_eq!(order([&b, &a]), "BABBAABA");
 }
 
 #[test]

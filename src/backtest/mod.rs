@@ -104,6 +104,16 @@ impl Backtest {
     /// interrupted. Then no file has been left under its own name.
     pub fn run(self) -> Result<Summary> {
         let started = Instant::now();
+        for input in &self.inputs {
+            if let Input::File(path) = input
+                && self.kinds.iter().any(|kind| self.destination.replaces(path, *kind))
+            {
+                bail!(Misuse(format!(
+                    "an output would replace the input {}; choose another --out",
+                    input.described()
+                )));
+            }
+        }
         let progress = Arc::new(AtomicU64::new(0));
         let total = self.inputs.iter().map(Input::size).sum::<Option<u64>>();
         let log_settings = LogSettings {

@@ -19,6 +19,20 @@ pub enum Destination {
     Folder(PathBuf),
 }
 
+impl Destination {
+    /// Whether an output of this kind would take the place of this file.
+    pub fn replaces(&self, file: &Path, kind: Kind) -> bool {
+        let Destination::Folder(folder) = self else { return false };
+        // What does not exist yet replaces nothing.
+        let (Ok(folder), Ok(file)) = (folder.canonicalize(), file.canonicalize()) else { return false };
+        file == folder.join(file_name(kind))
+    }
+}
+
+fn file_name(kind: Kind) -> String {
+    format!("{}.ndjson", kind.name())
+}
+
 /// The outputs of a run, one for each kind. Dropped without [`Outputs::finish`], it removes what it wrote.
 pub struct Outputs {
     outputs: Vec<Output>,
@@ -131,8 +145,8 @@ pub fn remove(partial_files: &[PathBuf]) {
 
 impl Output {
     fn aside(folder: &Path, kind: Kind) -> Result<Output> {
-        let path = folder.join(format!("{}.ndjson", kind.name()));
-        let aside = folder.join(format!(".{}.ndjson.{}.partial", kind.name(), std::process::id()));
+        let path = folder.join(file_name(kind));
+        let aside = folder.join(format!(".{}.{}.partial", file_name(kind), std::process::id()));
         let described = format!("\"{}\"", path.display());
         // Found out now: at the end, other files would have their names already.
         ensure!(!path.is_dir(), "could not make {described}: there is a folder of that name");
