@@ -217,3 +217,28 @@ pub fn merge<'a>(parts: impl Iterator<Item = &'a Lines>, mut write: impl FnMut(&
         cursors.retain(|cursor| cursor.mark < cursor.lines.marks.len());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn merged_parts_are_in_input_order(owners in prop::collection::vec((0usize..3, 0u8..4), 0..60)) {
+            let mut parts = vec![Lines::default(); 3];
+            let mut expected = Vec::new();
+            for (order, (owner, count)) in owners.into_iter().enumerate() {
+                for line in 0..count {
+                    let text = format!("{order}.{line};");
+                    parts[owner].bytes.extend_from_slice(text.as_bytes());
+                    parts[owner].mark(order as u32);
+                    expected.extend_from_slice(text.as_bytes());
+                }
+            }
+            let mut merged = Vec::new();
+            merge(parts.iter(), |bytes| merged.extend_from_slice(bytes));
+            prop_assert_eq!(merged, expected);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! A worker's states, saved between two batches and taken up by another worker.
+
+use std::sync::Arc;
+
+use foreshock_dataflows::batch::Batch;
+use foreshock_dataflows::instruments::Instruments;
+use foreshock_dataflows::keyed::Keyed;
+use foreshock_dataflows::settings::{InstrumentSettings, Unknown};
+use foreshock_operators::account::Ledger;
+use foreshock_operators::decode::Resolve;
+use foreshock_operators::features::{FeatureSettings, FeatureWindows};
+use foreshock_operators::gaps::Gaps;
+use foreshock_operators::operator::Tagged;
+use foreshock_operators::order::{Order, OrderSettings};
+use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Source};
+use foreshock_operators::seconds::{SecondSettings, Seconds};
+use foreshock_operators::stages::Sampled;
+use foreshock_operators::time::{MILLISECOND, SECOND, Time};
+
+const INSTRUMENTS: u32 = 3;
+const BATCHES: u64 = 40;
+
+fn instruments() -> Instruments {
+    let instruments = Instruments::new(InstrumentSettings {
+        unknown: Unknown::Accept,
+        max: 10,
+        gap_after: Some(5 * SECOND),
+        exchanges: Default::default(),
+        listed: Vec::new(),
+    });
+    let mut resolver = instruments.resolver();
+    for number in 0..INSTRUMENTS {
+        let resolved = resolver.resolve("x", &format!("I{number}")).expect("any instrument is taken");
+        assert_eq!(resolved.instrument, InstrumentId(number));
+    }
+    instruments
+}
+
+/// All the states that rows pass through on one worker.
+struct Worker {
+    order: Keyed<Order>,
+    gaps: Keyed<Gaps>,
+    features: Keyed<FeatureWindows>,
+    seconds: Keyed<Seconds>,
+}
+
+impl Worker {
+    fn new(instruments: &Instruments) -> Worker {
+        let settings = Arc::new(FeatureSettings { spread_window: 50, ..FeatureSettings::default() });
+        Worker {
+            order: Keyed::new(OrderSettings { reorder: 100 * MILLISECOND }, instruments.clone()),
+            gaps: Keyed::new((), instruments.clone()),
+            features: Keyed::new(settings, instruments.clone()),
+            seconds: Keyed::new(SecondSettings::default(), instruments.clone()),
+        }
+    }
+
+    fn on_batch(&mut self, batch: Batch<Row>) -> Vec<Tagged<Sampled>> {
+        let measured = self.features.on_batch(self.gaps.on_batch(self.order.on_batch(batch)));
+        self.seconds.on_batch(measured).values
+    }
+
+    /// Another worker that has taken up this one's states, instrument by instrument.
+    fn moved(&self, instruments: &Instruments) -> Worker {
+        let mut other = Worker::new(instruments);
+        for id in (0..INSTRUMENTS).map(InstrumentId) {
+            let mut bytes = [const { Vec::new() }; 4];
+            self.order.snapshot(id, &mut bytes[0]);
+            self.gaps.snapshot(id, &mut bytes[1]);
+            self.features.snapshot(id, &mut bytes[2]);
+            self.seconds.snapshot(id, &mut bytes[3]);
+            if bytes[0].is_empty() {
+                continue;
+            }
+            other.order.restore(id, &bytes[0]).expect("order was just saved");
+            other.gaps.restore(id, &bytes[1]).expect("gaps were just saved");
+            other.features.restore(id, &bytes[2]).expect("features were just saved");
+            other.seconds.restore(id, &bytes[3]).expect("seconds were just saved");
+        }
+        other
+    }
+}
+
+/// Ticks of three instruments, of which the last starts late; one falls silent for a while.
+fn batch(epoch: u64) -> Batch<Row> {
+    let last = if epoch < 10 { INSTRUMENTS - 1 } else { INSTRUMENTS };
+    let silent = (20..30).contains(&epoch);
+    let tick = |step: u64, number: u32| {
+        let at = epoch * 50 + step;
+        let wobble = (at * 7 % 11) as i64 * 10 * MILLISECOND;
+        let time = Time(1_700_000_000 * SECOND + at as i64 * 20 * MILLISECOND - wobble);
+        let bid = 100.0 + f64::from(number) + (at * 31 % 17) as f64 * 0.01;
+        let quote =
+            Quote { bid, bid_size: 1.0, ask: bid + 0.02, ask_size: 2.0, price: f64::NAN, trade: false };
+        let row = Row {
+            instrument: InstrumentId(number),
+            channel: Channel::BookTicker,
+            digits: 3,
+            index: 0,
+            event_time: time,
+            clock: time,
+            id: None,
+            source: Source { file: 0, line: at },
+            extent: Extent::default(),
+            body: Body::Quote(quote),
+        };
+        Tagged { instrument: row.instrument, order: (step as u32) * INSTRUMENTS + number, value: row }
+    };
+    let instruments = move || (0..last).filter(move |number| !(silent && *number == 1));
+    let values = (0..50).flat_map(|step| instruments().map(move |number| tick(step, number))).collect();
+    Batch {
+        epoch,
+        worker: 0,
+        end: epoch + 1 == BATCHES,
+        values,
+        ledger: Ledger::default(),
+        bytes: Arc::default(),
+    }
+}
+
+#[test]
+fn a_worker_that_takes_up_saved_states_goes_on_as_if_nothing_had_happened() {
+    let instruments = instruments();
+    let mut steady = Worker::new(&instruments);
+    let mut moving = Worker::new(&instruments);
+    let (mut ticks, mut gaps) = (0, 0);
+    for epoch in 0..BATCHES {
+        let expected = steady.on_batch(batch(epoch));
+        let got = moving.on_batch(batch(epoch));
+        // Formatted, so that NaN equals NaN and every bit of a number shows.
+        assert_eq!(format!("{got:?}"), format!("{expected:?}"), "epoch {epoch}");
+        ticks += expected.iter().filter(|tagged| matches!(tagged.value, Sampled::Tick(_))).count();
+        gaps += expected.iter().filter(|tagged| matches!(tagged.value, Sampled::Gap(_))).count();
+        moving = moving.moved(&instruments);
+    }
+    assert!(ticks > 4_000 && gaps == 1, "{ticks} ticks and {gaps} gaps");
+}
