@@ -40,37 +40,17 @@ pub struct DecodeSettings {
     pub max_message_bytes: usize,
 }
 
-/// A file that holds messages of two markets.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{file}, line {line}: a message of {found} in a file of {expected}; name the exchange with --exchange"
-)]
-pub struct Contradiction {
-    pub file: String,
-    pub line: u64,
-    pub found: String,
-    pub expected: String,
-}
-
 /// Turns chunks into rows, for one worker. Knows nothing of timely.
 pub struct Decode {
     settings: DecodeSettings,
     resolver: Resolver,
     rows: Vec<Row>,
     refused: Vec<Refused>,
-    /// The first contradiction met, until it is taken.
-    pub contradiction: Option<Contradiction>,
 }
 
 impl Decode {
     pub fn new(settings: DecodeSettings, instruments: &Instruments) -> Decode {
-        Decode {
-            settings,
-            resolver: instruments.resolver(),
-            rows: Vec::new(),
-            refused: Vec::new(),
-            contradiction: None,
-        }
+        Decode { settings, resolver: instruments.resolver(), rows: Vec::new(), refused: Vec::new() }
     }
 
     /// Decodes a chunk into one batch for each of `workers`. Instruments are dealt to workers by number. The
@@ -177,10 +157,14 @@ impl Decode {
             }
             Verdict::Contradiction { found } => {
                 counts.messages_ignored += 1;
-                let expected = file.exchange.clone().unwrap_or_default();
-                let (file, found) = (file.name.clone(), found.to_string());
-                let contradiction = Contradiction { file, line: source.line, found, expected };
-                self.contradiction.get_or_insert(contradiction);
+                let (name, line) = (&file.name, source.line);
+                let expected = file.exchange.as_deref().unwrap_or_default();
+                ledger.unusable.get_or_insert_with(|| {
+                    format!(
+                        "{name:?}, line {line}: a message of {found} in a file of {expected}; \
+                         name the exchange with --exchange"
+                    )
+                });
             }
         }
     }
@@ -264,7 +248,6 @@ pub fn decode<'scope>(
     settings: DecodeSettings,
     instruments: &Instruments,
     workers: usize,
-    mut on_contradiction: impl FnMut(Contradiction) + 'static,
 ) -> StreamVec<'scope, u64, Batch<Row>> {
     let mut decode = Decode::new(settings, instruments);
     chunks.unary(Pipeline, "decode", move |_capability, _info| {
@@ -273,9 +256,6 @@ pub fn decode<'scope>(
                 let mut session = output.session(&capability);
                 for chunk in chunks.drain(..) {
                     session.give_iterator(decode.chunk(chunk, workers).into_iter());
-                    if let Some(contradiction) = decode.contradiction.take() {
-                        on_contradiction(contradiction);
-                    }
                 }
             });
         }

@@ -92,6 +92,8 @@ pub struct Part {
     pub counts: Counts,
     /// The first message or row of the batch that was refused, and why.
     pub first_refused: Option<String>,
+    /// Why the log can't be used at all, where a message of the batch says so.
+    pub unusable: Option<String>,
 }
 
 /// Encodes one worker's batches. Knows nothing of timely.
@@ -140,7 +142,14 @@ impl Emit {
         }
         let first_refused = dead.first().map(|letter| self.describe(letter));
         self.sizes = lines.iter().map(|lines| lines.bytes.len()).collect();
-        Part { epoch: batch.epoch, worker: batch.worker, lines, counts: batch.ledger.counts, first_refused }
+        Part {
+            epoch: batch.epoch,
+            worker: batch.worker,
+            lines,
+            counts: batch.ledger.counts,
+            first_refused,
+            unusable: batch.ledger.unusable,
+        }
     }
 
     fn describe(&self, letter: &DeadLetter) -> String {

@@ -61,7 +61,7 @@ impl Instruments {
 
     /// A view of the table for one decoder, with a memory of its own.
     pub fn resolver(&self) -> Resolver {
-        Resolver { instruments: self.clone(), exchanges: Vec::new() }
+        Resolver { instruments: self.clone(), known: Vec::new() }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Table> {
@@ -75,8 +75,7 @@ impl Instruments {
             return Some(*known);
         }
         let settings = &self.0.settings;
-        let of_exchange = |listed: &&_| exchange_of(listed) == exchange;
-        let all = settings.listed.iter().filter(of_exchange);
+        let all = settings.listed.iter().filter(|listed| listed.exchange == exchange);
         let by_symbol = |symbol: &str| all.clone().find(|listed| listed.symbol == symbol);
         let listed = by_symbol(symbol).or(all.clone().find(|listed| listed.id == symbol));
         if listed.is_none() && settings.unknown == Unknown::DeadLetter {
@@ -116,10 +115,6 @@ impl Instruments {
     }
 }
 
-fn exchange_of(listed: &crate::settings::ListedInstrument) -> &str {
-    &listed.exchange
-}
-
 /// The clock that an instrument's rows run on: never mixed, so decided before its first row.
 fn clock(
     own: Option<&ExchangeSettings>,
@@ -150,24 +145,31 @@ const PACKED: usize = 24;
 #[derive(Debug)]
 pub struct Resolver {
     instruments: Instruments,
-    /// By exchange, few.
-    exchanges: Vec<(Box<str>, FxHashMap<[u64; PACKED / 8], Resolved>)>,
+    /// One for each exchange, few.
+    known: Vec<KnownSymbols>,
+}
+
+/// The symbols of one exchange that were met before.
+#[derive(Debug)]
+struct KnownSymbols {
+    exchange: Box<str>,
+    numbers: FxHashMap<[u64; PACKED / 8], Resolved>,
 }
 
 impl Resolve for Resolver {
     fn resolve(&mut self, exchange: &str, symbol: &str) -> Option<Resolved> {
         let Some(packed) = pack(symbol) else { return self.instruments.enter(exchange, symbol) };
-        let position = self.exchanges.iter().position(|(name, _)| **name == *exchange);
-        let known = position.and_then(|at| self.exchanges[at].1.get(&packed));
-        if let Some(known) = known {
-            return Some(*known);
+        let position = self.known.iter().position(|known| *known.exchange == *exchange);
+        let number = position.and_then(|at| self.known[at].numbers.get(&packed));
+        if let Some(number) = number {
+            return Some(*number);
         }
         let resolved = self.instruments.enter(exchange, symbol)?;
         let at = position.unwrap_or_else(|| {
-            self.exchanges.push((exchange.into(), FxHashMap::default()));
-            self.exchanges.len() - 1
+            self.known.push(KnownSymbols { exchange: exchange.into(), numbers: FxHashMap::default() });
+            self.known.len() - 1
         });
-        self.exchanges[at].1.insert(packed, resolved);
+        self.known[at].numbers.insert(packed, resolved);
         Some(resolved)
     }
 }

@@ -197,6 +197,8 @@ impl Counts {
 pub struct Ledger {
     pub counts: Counts,
     pub dead: Vec<DeadLetter>,
+    /// Why the log can't be used at all, where a message says so.
+    pub unusable: Option<String>,
 }
 
 impl Ledger {
@@ -204,11 +206,5 @@ impl Ledger {
     pub fn refuse(&mut self, letter: DeadLetter) {
         self.counts.deadletter[letter.reason as usize] += 1;
         self.dead.push(letter);
-    }
-
-    /// Adds another batch's account to this one.
-    pub fn merge(&mut self, other: Ledger) {
-        self.counts.add(&other.counts);
-        self.dead.extend(other.dead);
     }
 }

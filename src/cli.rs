@@ -19,7 +19,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::backtest::input::Input;
 use crate::backtest::output::Destination;
 use crate::backtest::sniff::Expected;
-use crate::backtest::{Backtest, Misuse};
+use crate::backtest::{Backtest, Misuse, Progress};
 use crate::config::{Config, ConfigErrors, Mode, check_config, environment};
 use crate::logs;
 
@@ -212,7 +212,7 @@ fn print(text: &[u8]) -> Result<()> {
 }
 
 /// A bar on standard error where that is a terminal.
-fn progress() -> (Box<dyn Fn(u64, Option<u64>)>, ProgressBar) {
+fn progress() -> (Progress, ProgressBar) {
     if !io::stderr().is_terminal() {
         return (Box::new(|_, _| {}), ProgressBar::hidden());
     }

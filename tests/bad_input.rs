@@ -139,6 +139,9 @@ fn a_file_that_cannot_be_read() {
 fn an_empty_file() {
     Attempt::on("empty.log", "").fails(FAILED, "empty.log\" is empty");
     Attempt::on("blank.log", "\n\n\n").fails(FAILED, "could not tell the format");
+    Attempt::on("blank.log", "\n\n\n")
+        .arg("--format=binance")
+        .fails(FAILED, "there is no message in \"blank.log\"");
     let mut attempt = Attempt::new().arg("-");
     attempt.input = Some(Vec::new());
     attempt.fails(FAILED, "standard input is empty");
@@ -180,7 +183,8 @@ fn a_compressed_file_that_is_damaged() {
 
 #[test]
 fn a_file_of_something_else() {
-    let formats = "pass --format with one of coinbase-exchange, coinbase-advanced-trade, binance, canonical";
+    let formats =
+        "pass --format with one of coinbase-exchange, coinbase-advanced-trade, binance, okx, canonical";
     Attempt::on("garbage.log", garbage(100_000)).fails(FAILED, formats);
     Attempt::on("garbage.log", garbage(100_000))
         .arg("--format=binance")
@@ -213,8 +217,8 @@ fn a_file_that_contradicts_itself() {
     }
     let reversed = [spot.concat(), usdm[..500].concat()].concat();
     let line = spot.len() + 1 + usdm.iter().position(|line| tells_a_market(line)).unwrap();
-    let message = format!("mixed.log, line {line}: a message of binance-usdm in a file of binance;");
-    Attempt::on("mixed.log", &reversed).arg("-w1").fails(FAILED, &message);
+    let message = format!("\"mixed.log\", line {line}: a message of binance-usdm in a file of binance;");
+    Attempt::on("mixed.log", &reversed).arg("-w2").fails(FAILED, &message);
     // Whoever says what it is gets what was asked for.
     let files = Files::new();
     let path = files.add("mixed.log", &mixed);

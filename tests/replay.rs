@@ -396,6 +396,8 @@ fn a_file_may_be_compressed_or_come_on_standard_input() {
         assert_same(&original, &Backtest::of_stdin(bytes).run());
     }
     assert_same(&original, &Backtest::of_stdin(std::fs::read(data(SPOT)).unwrap()).run());
+    // With what some editors put before the first line.
+    assert_same(&original, &Backtest::of_stdin([b"\xef\xbb\xbf", &lines[..]].concat()).run());
     // Without a line break at the end, and with those of another system.
     assert_same(&original, &Backtest::of_stdin(&lines[..lines.len() - 1]).run());
     let text = String::from_utf8(lines).unwrap();

@@ -10,6 +10,9 @@ use super::input::Input;
 /// Longest prefix that a recorder puts before a message.
 pub const PREFIX_MAX: usize = 64;
 
+/// What some editors put before the first line.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// How much of a line that is too long is kept, for its dead letter.
 const TOO_LARGE_KEPT: usize = foreshock_operators::encode::ORIGINAL_MAX + PREFIX_MAX;
 
@@ -61,9 +64,14 @@ impl Blocks {
     ///
     /// # Errors
     /// When the file can't be read to its end, or is compressed and damaged or cut off.
-    pub fn next(&mut self) -> Result<Option<Block>> {
-        let block = self.next_block()?;
+    pub fn read(&mut self) -> Result<Option<Block>> {
+        let mut block = self.next_block()?;
         self.wanted = self.block_bytes;
+        if let Some(first) = block.as_mut().filter(|block| block.first_line == 1)
+            && first.bytes.starts_with(BYTE_ORDER_MARK)
+        {
+            first.bytes.drain(..BYTE_ORDER_MARK.len());
+        }
         Ok(block)
     }
 

@@ -66,7 +66,7 @@ impl Log {
         for (at, input) in settings.inputs.iter().enumerate() {
             let reader = input.open(&settings.progress)?;
             let mut blocks = Blocks::new(input, reader, settings.chunk_bytes, line_max);
-            let block = blocks.next()?;
+            let block = blocks.read()?;
             let found = sniff::sniff(input, block.as_ref(), &settings.expected)?;
             cursors.push(Cursor {
                 file: at as u32,
@@ -101,7 +101,7 @@ impl Log {
         let (bytes, runs) = match &mut self.cursors[..] {
             [only] => {
                 let Some(block) = only.block.take() else { return Ok(None) };
-                only.block = only.blocks.next()?;
+                only.block = only.blocks.read()?;
                 let Block { bytes, first_line, too_large } = block;
                 let run = Run { file: 0, first_line, start: 0, end: bytes.len(), too_large };
                 (bytes, vec![run])
@@ -156,7 +156,7 @@ impl Cursor {
         bytes.extend_from_slice(&block.bytes[line]);
         bytes.push(b'\n');
         if self.at >= block.bytes.len() || too_large.is_some() {
-            self.block = self.blocks.next()?;
+            self.block = self.blocks.read()?;
             self.at = 0;
         }
         Ok(too_large)

@@ -50,6 +50,9 @@ const TICK: Duration = Duration::from_millis(100);
 #[error("{0}")]
 pub struct Misuse(pub String);
 
+/// Called now and then with the bytes read so far and the bytes there are, where that is known.
+pub type Progress = Box<dyn Fn(u64, Option<u64>)>;
+
 /// What to run.
 pub struct Backtest {
     pub inputs: Vec<Input>,
@@ -61,8 +64,7 @@ pub struct Backtest {
     pub chunk_bytes: usize,
     pub max_message_bytes: usize,
     pub settings: Settings,
-    /// Called now and then with the bytes read so far and the bytes there are, where that is known.
-    pub progress: Box<dyn Fn(u64, Option<u64>)>,
+    pub progress: Progress,
     /// Set from outside when the run shall end without a result.
     pub interrupted: Arc<AtomicBool>,
 }
@@ -203,6 +205,10 @@ impl Tally {
     /// A log of which nothing at all could be read is no log of that format.
     fn check(&self, files: &[LogFile]) -> Result<()> {
         let counts = &self.counts;
+        if counts.messages_in == 0 && counts.outside == 0 {
+            let names: Vec<_> = files.iter().map(|file| format!("{:?}", file.name)).collect();
+            bail!("there is no message in {}", names.join(", "));
+        }
         if counts.messages_in > 0 && counts.messages_deadlettered == counts.messages_in {
             let format = files.first().map_or("", |file| file.format.name());
             let first = self.first_refused.as_deref().unwrap_or("no reason");
@@ -253,8 +259,8 @@ fn build(
     parts: &Sender<Part>,
     shared: &Arc<Shared>,
 ) {
-    let Shared { kinds, decode: decode_settings, settings, instruments, workers, halt } = &**shared;
-    let (queue, parts, halt) = (queue.clone(), parts.clone(), halt.clone());
+    let Shared { kinds, decode: decode_settings, settings, instruments, workers, .. } = &**shared;
+    let (queue, parts) = (queue.clone(), parts.clone());
     worker.dataflow::<u64, _, _>(|scope| {
         let next = move || match queue.try_recv() {
             Ok(chunk) => Next::Chunk(chunk),
@@ -265,8 +271,7 @@ fn build(
             // The reader waits for one from each worker.
             let _ = wake.send(activator);
         });
-        let on_contradiction = move |contradiction| halt.fail(Error::new(contradiction));
-        let rows = decode(chunks, decode_settings.clone(), instruments, *workers, on_contradiction);
+        let rows = decode(chunks, decode_settings.clone(), instruments, *workers);
         let outcomes = market(in_order(rows), settings, instruments);
         let encoder = Encoder::new(&settings.features.horizons, &settings.model);
         let files = decode_settings.files.clone();
@@ -346,6 +351,9 @@ fn write(
                 tally.counts.add(&part.counts);
                 tally.rows_per_worker[part.worker] += part.counts.rows_processed();
                 tally.first_refused = tally.first_refused.take().or(part.first_refused.take());
+                if let Some(why) = part.unusable.take() {
+                    shared.halt.fail(Error::msg(why));
+                }
             }
             let lines: Vec<_> = parts.into_iter().map(|part| part.lines).collect();
             if !shared.halt.is_set()
