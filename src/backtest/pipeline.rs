@@ -1,0 +1,237 @@
+//! The threads of a run and what flows between them.
+//!
+//! ```text
+//! reader thread ─chunks─► workers (decode ─► in order ─► market ─► encode) ─parts─► writer thread ─► files
+//!       ▲                                                                              │
+//!       └──────────────────── one permit for each epoch written ◄──────────────────────┘
+//! ```
+//! Timely's queues have no bound, so permits bound the whole path: the reader never runs more than
+//! [`EPOCHS_PER_WORKER`] epochs a worker ahead of the writer.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use foreshock_dataflows::batch::Chunk;
+use foreshock_dataflows::decode::{DecodeSettings, LogFile, decode, in_order};
+use foreshock_dataflows::emit::{Emit, Kind, Part, emit};
+use foreshock_dataflows::instruments::Instruments;
+use foreshock_dataflows::market::market;
+use foreshock_dataflows::settings::Settings;
+use foreshock_dataflows::source::{Next, chunks};
+use foreshock_operators::account::Counts;
+use foreshock_operators::encode::Encoder;
+use timely::scheduling::SyncActivator;
+
+use super::log::Log;
+use super::output::Outputs;
+
+/// Epochs on their way between reader and writer, for each worker: enough that nobody waits for a neighbour,
+/// few enough that memory stays small.
+const EPOCHS_PER_WORKER: usize = 4;
+
+/// What the threads of one run share.
+pub struct Shared {
+    pub kinds: Arc<[Kind]>,
+    pub decode: DecodeSettings,
+    pub settings: Settings,
+    pub instruments: Instruments,
+    pub workers: usize,
+    pub halt: Halt,
+}
+
+/// Ends a run early, with the first reason given.
+#[derive(Clone, Default)]
+pub struct Halt(Arc<(AtomicBool, Mutex<Option<Error>>)>);
+
+impl Halt {
+    fn fail(&self, error: Error) {
+        self.0.1.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.0.0.store(true, Ordering::Release);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.0.load(Ordering::Acquire)
+    }
+
+    fn reason(&self) -> Option<Error> {
+        self.0.1.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// What the writer has added up.
+pub struct Tally {
+    pub counts: Counts,
+    pub rows_per_worker: Vec<i64>,
+    first_refused: Option<String>,
+}
+
+impl Tally {
+    /// A log of which nothing at all could be read is no log of that format.
+    pub fn check(&self, files: &[LogFile]) -> Result<()> {
+        let counts = &self.counts;
+        if counts.messages_in == 0 && counts.outside == 0 {
+            let names: Vec<_> = files.iter().map(|file| format!("{:?}", file.name)).collect();
+            bail!("there is no message in {}", names.join(", "));
+        }
+        if counts.messages_in > 0 && counts.messages_deadlettered == counts.messages_in {
+            let format = files.first().map_or("", |file| file.format.name());
+            let first = self.first_refused.as_deref().unwrap_or("no reason");
+            bail!("none of {} messages could be read as {format}; the first: {first}", counts.messages_in);
+        }
+        Ok(())
+    }
+}
+
+/// Reads, computes and writes, on threads of its own; returns the outputs, complete but not yet named.
+pub fn pass_through(log: Log, outputs: Outputs, shared: &Arc<Shared>) -> Result<(Outputs, Tally)> {
+    let window = EPOCHS_PER_WORKER * shared.workers;
+    let (permit, permits) = bounded(window);
+    (0..window).try_for_each(|_| permit.send(())).context("could not fill the queue of permits")?;
+    let (chunk_sender, chunk_receiver) = bounded(window);
+    let (wake_sender, wakes) = unbounded();
+    let (part_sender, parts) = unbounded();
+
+    thread::scope(|scope| {
+        let named = |name: &str| thread::Builder::new().name(name.to_string());
+        let reader =
+            named("reader").spawn_scoped(scope, || read(log, &permits, chunk_sender, &wakes, shared))?;
+        let writer = named("writer").spawn_scoped(scope, move || write(outputs, &parts, &permit, shared))?;
+        let worker_shared = shared.clone();
+        let config = timely::Config::process(shared.workers);
+        let guards = timely::execute(config, move |worker| {
+            build(worker, &chunk_receiver, &wake_sender, &part_sender, &worker_shared);
+            while worker.step_or_park(None) {}
+        });
+        let guards = guards.map_err(|error| anyhow!("could not start the workers: {error}"))?;
+        for worker in guards.join() {
+            worker.map_err(|error| anyhow!("a worker ended early: {error}"))?;
+        }
+        reader.join().map_err(|_| anyhow!("the reader panicked"))?;
+        writer.join().map_err(|_| anyhow!("the writer panicked"))?
+    })
+    .and_then(|written| match shared.halt.reason() {
+        Some(error) => Err(error),
+        None => Ok(written),
+    })
+}
+
+/// Builds the graph on one worker.
+fn build(
+    worker: &mut timely::worker::Worker,
+    queue: &Receiver<Chunk>,
+    wake: &Sender<SyncActivator>,
+    parts: &Sender<Part>,
+    shared: &Arc<Shared>,
+) {
+    let Shared { kinds, decode: decode_settings, settings, instruments, workers, .. } = &**shared;
+    let (queue, parts) = (queue.clone(), parts.clone());
+    worker.dataflow::<u64, _, _>(|scope| {
+        let next = move || match queue.try_recv() {
+            Ok(chunk) => Next::Chunk(chunk),
+            Err(TryRecvError::Empty) => Next::Nothing,
+            Err(TryRecvError::Disconnected) => Next::Ended,
+        };
+        let chunks = chunks(scope, next, |activator| {
+            // The reader waits for one from each worker.
+            let _ = wake.send(activator);
+        });
+        let rows = decode(chunks, decode_settings.clone(), instruments, *workers);
+        let outcomes = market(in_order(rows), settings, instruments);
+        let encoder = Encoder::new(&settings.features.horizons, &settings.model);
+        let files = decode_settings.files.clone();
+        let emitter = Emit::new(kinds.clone(), files, instruments.clone(), encoder, *workers);
+        emit(outcomes, emitter, move |part| {
+            // The writer takes parts until the last sender is gone.
+            let _ = parts.send(part);
+        });
+    });
+}
+
+/// Feeds the log to the workers, as fast as the writer frees permits.
+fn read(
+    mut log: Log,
+    permits: &Receiver<()>,
+    chunks: Sender<Chunk>,
+    wakes: &Receiver<SyncActivator>,
+    shared: &Shared,
+) {
+    let activators: Vec<SyncActivator> = wakes.iter().take(shared.workers).collect();
+    let wake = || {
+        for activator in &activators {
+            // A worker that is gone has nothing to be woken for.
+            let _ = activator.activate();
+        }
+    };
+    let send = |chunk| {
+        let sent = permits.recv().is_ok() && chunks.send(chunk).is_ok();
+        wake();
+        sent
+    };
+    loop {
+        if shared.halt.is_set() || shared.instruments.too_many() {
+            break;
+        }
+        match log.next_chunk() {
+            Ok(Some(chunk)) => {
+                if !send(chunk) {
+                    break;
+                }
+            }
+            Ok(None) => {
+                let end = log.end_chunk();
+                send(end);
+                break;
+            }
+            Err(error) => {
+                shared.halt.fail(error);
+                break;
+            }
+        }
+    }
+    drop(chunks);
+    for activator in &activators {
+        let _ = activator.activate();
+    }
+}
+
+/// Writes the epochs in their order, each when all workers' parts of it are here.
+fn write(
+    mut outputs: Outputs,
+    parts: &Receiver<Part>,
+    permit: &Sender<()>,
+    shared: &Shared,
+) -> Result<(Outputs, Tally)> {
+    let mut tally =
+        Tally { counts: Default::default(), rows_per_worker: vec![0; shared.workers], first_refused: None };
+    let mut waiting = BTreeMap::<u64, Vec<Part>>::new();
+    let mut next = 0;
+    for part in parts {
+        waiting.entry(part.epoch).or_default().push(part);
+        while waiting.get(&next).is_some_and(|parts| parts.len() == shared.workers) {
+            let mut parts = waiting.remove(&next).unwrap_or_default();
+            parts.sort_by_key(|part| part.worker);
+            next += 1;
+            for part in &mut parts {
+                tally.counts.add(&part.counts);
+                tally.rows_per_worker[part.worker] += part.counts.rows_processed();
+                tally.first_refused = tally.first_refused.take().or(part.first_refused.take());
+                if let Some(why) = part.unusable.take() {
+                    shared.halt.fail(Error::msg(why));
+                }
+            }
+            let lines: Vec<_> = parts.into_iter().map(|part| part.lines).collect();
+            if !shared.halt.is_set()
+                && let Err(error) = outputs.write(&lines)
+            {
+                shared.halt.fail(error);
+            }
+            // Nobody waits for permits once the reader has gone.
+            let _ = permit.try_send(());
+        }
+    }
+    Ok((outputs, tally))
+}
