@@ -17,6 +17,9 @@ use timely::dataflow::operators::Operator as _;
 use crate::batch::{Batch, Chunk, Range, Run};
 use crate::instruments::{Instruments, Resolver};
 
+/// How a control record begins (SPEC 7): it may stand in a log of any format.
+const CONTROL_RECORD: &[u8] = br#"{"type":"control""#;
+
 /// What is known of a file before its first line is decoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogFile {
@@ -25,8 +28,8 @@ pub struct LogFile {
     pub format: Format,
     /// The exchange, where the format has several.
     pub exchange: Option<String>,
-    /// Whether `exchange` was told from the shape of the file's messages: then a message of another market is an
-    /// error.
+    /// Whether `exchange` was told from the shape of the file's messages: then one of another market makes the
+    /// whole file unusable, as nobody knows what it holds.
     pub inferred: bool,
 }
 
@@ -131,7 +134,7 @@ impl Decode {
         let envelope = Envelope {
             received,
             exchange: file.exchange.as_deref(),
-            inferred: file.inferred,
+            checked: true,
             source,
             extent,
             max_ahead: self.settings.max_ahead,
@@ -148,6 +151,12 @@ impl Decode {
         );
         let counts = &mut ledger.counts;
         counts.messages_in += 1;
+        if !matches!(verdict, Verdict::Rows) && message.starts_with(CONTROL_RECORD) {
+            // Ours, whatever the venue: applied from the input itself once live jobs take them.
+            counts.messages_control += 1;
+            counts.control_records += 1;
+            return;
+        }
         match verdict {
             Verdict::Control => counts.messages_control += 1,
             Verdict::Ignored => counts.messages_ignored += 1,
@@ -156,15 +165,14 @@ impl Decode {
                 refuse_message(source, extent, reason, detail, order, ledger);
             }
             Verdict::Contradiction { found } => {
-                counts.messages_ignored += 1;
                 let (name, line) = (&file.name, source.line);
                 let expected = file.exchange.as_deref().unwrap_or_default();
-                ledger.unusable.get_or_insert_with(|| {
-                    format!(
-                        "{name:?}, line {line}: a message of {found} in a file of {expected}; \
-                         name the exchange with --exchange"
-                    )
-                });
+                let detail = format!("a message of {found} in a file of {expected}");
+                if file.inferred {
+                    let why = "split it by market, or name the one to keep with --exchange";
+                    ledger.unusable.get_or_insert_with(|| format!("{name:?}, line {line}: {detail}; {why}"));
+                }
+                refuse_message(source, extent, Reason::OtherMarket, detail, order, ledger);
             }
         }
     }
@@ -205,10 +213,11 @@ impl Decode {
         ledger: &mut Ledger,
         batches: &mut [Batch<Row>],
     ) {
-        let before = self.rows.len();
+        let before = self.rows.len() + self.refused.len();
         let range = self.settings.range;
         self.rows.retain(|row| range.contains(row.event_time));
-        let outside = before - self.rows.len();
+        self.refused.retain(|refused| refused.event_time.is_none_or(|time| range.contains(time)));
+        let outside = before - self.rows.len() - self.refused.len();
         ledger.counts.outside += outside as i64;
         if outside > 0 && self.rows.is_empty() && self.refused.is_empty() {
             ledger.counts.messages_in -= 1;
@@ -216,12 +225,13 @@ impl Decode {
         }
         ledger.counts.messages_rows += 1;
         ledger.counts.rows_in += (self.rows.len() + self.refused.len()) as i64;
-        for row in self.rows.drain(..) {
+        for mut row in self.rows.drain(..) {
+            row.alone = before == 1;
             let worker = row.instrument.0 as usize % batches.len();
             batches[worker].values.push(Tagged { instrument: row.instrument, order: *order, value: row });
             *order += 1;
         }
-        for Refused { index, reason, detail } in self.refused.drain(..) {
+        for Refused { index, reason, detail, .. } in self.refused.drain(..) {
             ledger.counts.rows_deadlettered += 1;
             ledger.refuse(DeadLetter { order: *order, reason, detail, source, index, extent });
             *order += 1;

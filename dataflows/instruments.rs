@@ -11,9 +11,6 @@ use rustc_hash::FxHashMap;
 
 use crate::settings::{ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Unknown};
 
-/// The exchange whose quotes carry no time of their own: its instruments run on the time of receipt.
-const WITHOUT_QUOTE_TIME: &str = "binance";
-
 /// All instruments of a job. Clones share one table.
 ///
 /// Numbers are given in the order of asking, which differs from run to run with several workers; nothing that is
@@ -24,9 +21,14 @@ pub struct Instruments(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     settings: InstrumentSettings,
+    /// Positions in the list of instruments, by exchange and symbol, and by exchange and canonical name.
+    by_symbol: ListIndex,
+    by_name: ListIndex,
     table: RwLock<Table>,
     too_many: AtomicBool,
 }
+
+type ListIndex = HashMap<String, HashMap<String, usize>>;
 
 #[derive(Debug, Default)]
 struct Table {
@@ -38,8 +40,16 @@ struct Table {
 impl Instruments {
     /// A table in which the listed instruments are known and the others are treated as `settings` says.
     pub fn new(settings: InstrumentSettings) -> Instruments {
-        let shared = Shared { settings, table: RwLock::default(), too_many: AtomicBool::new(false) };
-        Instruments(Arc::new(shared))
+        let (mut by_symbol, mut by_name) = (ListIndex::new(), ListIndex::new());
+        for (at, listed) in settings.listed.iter().enumerate() {
+            let of_exchange = |index: &mut ListIndex, name: &String| {
+                index.entry(listed.exchange.clone()).or_default().entry(name.clone()).or_insert(at);
+            };
+            of_exchange(&mut by_symbol, &listed.symbol);
+            of_exchange(&mut by_name, &listed.id);
+        }
+        let (table, too_many) = (RwLock::default(), AtomicBool::new(false));
+        Instruments(Arc::new(Shared { settings, by_symbol, by_name, table, too_many }))
     }
 
     /// The instrument with this number.
@@ -70,16 +80,20 @@ impl Instruments {
 
     /// Finds a symbol, or enters it when it may be.
     fn enter(&self, exchange: &str, symbol: &str) -> Option<Resolved> {
-        let mut table = self.0.table.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = table.numbers.get(exchange).and_then(|symbols| symbols.get(symbol)) {
-            return Some(*known);
+        if let Some(known) = self.read().find(exchange, symbol) {
+            return Some(known);
         }
-        let settings = &self.0.settings;
-        let all = settings.listed.iter().filter(|listed| listed.exchange == exchange);
-        let by_symbol = |symbol: &str| all.clone().find(|listed| listed.symbol == symbol);
-        let listed = by_symbol(symbol).or(all.clone().find(|listed| listed.id == symbol));
+        let Shared { settings, by_symbol, by_name, .. } = &*self.0;
+        let listed_as = |index: &ListIndex, name: &str| index.get(exchange)?.get(name).copied();
+        let listed = listed_as(by_symbol, symbol).or(listed_as(by_name, symbol));
+        let listed = listed.map(|at| &settings.listed[at]);
         if listed.is_none() && settings.unknown == Unknown::DeadLetter {
             return None;
+        }
+        let mut table = self.0.table.write().unwrap_or_else(PoisonError::into_inner);
+        // Another worker may have entered it in the meantime.
+        if let Some(known) = table.find(exchange, symbol) {
+            return Some(known);
         }
         if table.instruments.len() >= settings.max {
             self.0.too_many.store(true, Ordering::Relaxed);
@@ -107,11 +121,17 @@ impl Instruments {
         let symbols = table.numbers.entry(instrument.exchange.clone()).or_default();
         symbols.insert(instrument.symbol.clone(), resolved);
         // A name that is another instrument's symbol stands for that one, whichever of the two comes first.
-        if by_symbol(&instrument.name).is_none() {
+        if listed_as(by_symbol, &instrument.name).is_none() {
             symbols.insert(instrument.name.clone(), resolved);
         }
         table.instruments.push(Arc::new(instrument));
         Some(resolved)
+    }
+}
+
+impl Table {
+    fn find(&self, exchange: &str, symbol: &str) -> Option<Resolved> {
+        self.numbers.get(exchange)?.get(symbol).copied()
     }
 }
 
@@ -129,13 +149,18 @@ fn clock(
     match choice {
         ClockChoice::Exchange => ClockSource::Exchange,
         ClockChoice::Received => ClockSource::Received,
-        ClockChoice::Auto => {
-            let quotes_have_no_time = &*instrument.exchange == WITHOUT_QUOTE_TIME
-                && instrument.quote_channel.is_none_or(|channel| channel == Channel::BookTicker);
-            if quotes_have_no_time { ClockSource::Received } else { ClockSource::Exchange }
+        // A quote channel that has a time of its own, where others of the venue have none.
+        ClockChoice::Auto
+            if instrument.quote_channel.is_some_and(|channel| channel != Channel::BookTicker) =>
+        {
+            ClockSource::Exchange
         }
+        ClockChoice::Auto => ClockSource::Auto,
     }
 }
+
+/// How many symbols of an exchange are remembered before those that are not taken are no longer.
+const UNKNOWN_REMEMBERED: usize = 4_096;
 
 /// How many bytes of a symbol are looked up as numbers.
 const PACKED: usize = 24;
@@ -153,7 +178,8 @@ pub struct Resolver {
 #[derive(Debug)]
 struct KnownSymbols {
     exchange: Box<str>,
-    numbers: FxHashMap<[u64; PACKED / 8], Resolved>,
+    /// `None` for those that are not taken.
+    numbers: FxHashMap<[u64; PACKED / 8], Option<Resolved>>,
 }
 
 impl Resolve for Resolver {
@@ -162,15 +188,19 @@ impl Resolve for Resolver {
         let position = self.known.iter().position(|known| *known.exchange == *exchange);
         let number = position.and_then(|at| self.known[at].numbers.get(&packed));
         if let Some(number) = number {
-            return Some(*number);
+            return *number;
         }
-        let resolved = self.instruments.enter(exchange, symbol)?;
+        let resolved = self.instruments.enter(exchange, symbol);
         let at = position.unwrap_or_else(|| {
             self.known.push(KnownSymbols { exchange: exchange.into(), numbers: FxHashMap::default() });
             self.known.len() - 1
         });
-        self.known[at].numbers.insert(packed, resolved);
-        Some(resolved)
+        let numbers = &mut self.known[at].numbers;
+        // Symbols that are not taken have no end in a feed that is damaged.
+        if resolved.is_some() || numbers.len() < UNKNOWN_REMEMBERED {
+            numbers.insert(packed, resolved);
+        }
+        resolved
     }
 }
 

@@ -16,6 +16,8 @@ pub enum Reason {
     Empty,
     /// Longer than the largest message taken.
     TooLarge,
+    /// Of another market than the one that its file was said to hold.
+    OtherMarket,
     /// No time, or one that cannot be read.
     NoTime,
     /// A time outside 2000 to 2100.
@@ -40,11 +42,12 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Reason; 14] = [
+    pub const ALL: [Reason; 15] = [
         Reason::BrokenJson,
         Reason::WrongType,
         Reason::Empty,
         Reason::TooLarge,
+        Reason::OtherMarket,
         Reason::NoTime,
         Reason::TimeRange,
         Reason::TimeAhead,
@@ -64,6 +67,7 @@ impl Reason {
             Reason::WrongType => "wrong_type",
             Reason::Empty => "empty",
             Reason::TooLarge => "too_large",
+            Reason::OtherMarket => "other_market",
             Reason::NoTime => "no_time",
             Reason::TimeRange => "time_range",
             Reason::TimeAhead => "time_ahead",
@@ -105,6 +109,8 @@ pub struct Counts {
     pub applied: i64,
     pub duplicate: i64,
     pub late: i64,
+    /// Rows of a channel that is not used, in messages that hold other rows too.
+    pub rows_ignored: i64,
     pub rows_deadlettered: i64,
     pub buffered: i64,
     pub predictions: i64,
@@ -113,6 +119,10 @@ pub struct Counts {
     pub locked: i64,
     /// Rows outside `--from` and `--to`: not part of the run, in none of the counts above.
     pub outside: i64,
+    /// Rows that went on before older ones could come, because too many were waiting.
+    pub hurried: i64,
+    /// Control records, which are counted but not yet applied.
+    pub control_records: i64,
     pub gaps: i64,
     pub samples: i64,
     pub alerts: i64,
@@ -134,12 +144,15 @@ impl Counts {
             applied,
             duplicate,
             late,
+            rows_ignored,
             rows_deadlettered,
             buffered,
             predictions,
             refused,
             locked,
             outside,
+            hurried,
+            control_records,
             gaps,
             samples,
             alerts,
@@ -155,12 +168,15 @@ impl Counts {
         self.applied += applied;
         self.duplicate += duplicate;
         self.late += late;
+        self.rows_ignored += rows_ignored;
         self.rows_deadlettered += rows_deadlettered;
         self.buffered += buffered;
         self.predictions += predictions;
         self.refused += refused;
         self.locked += locked;
         self.outside += outside;
+        self.hurried += hurried;
+        self.control_records += control_records;
         self.gaps += gaps;
         self.samples += samples;
         self.alerts += alerts;
@@ -171,15 +187,20 @@ impl Counts {
 
     /// Rows that reached an instrument's operators and have left them.
     pub fn rows_processed(&self) -> i64 {
-        self.ticks + self.applied + self.duplicate + self.late
+        self.ticks + self.applied + self.duplicate + self.late + self.rows_ignored
     }
 
     /// What does not add up, if anything: `messages_in` against its fates, `rows_in` against its fates.
     pub fn imbalance(&self) -> Option<String> {
         let messages =
             self.messages_rows + self.messages_control + self.messages_ignored + self.messages_deadlettered;
-        let rows =
-            self.ticks + self.applied + self.duplicate + self.late + self.rows_deadlettered + self.buffered;
+        let rows = self.ticks
+            + self.applied
+            + self.duplicate
+            + self.late
+            + self.rows_ignored
+            + self.rows_deadlettered
+            + self.buffered;
         let letters: i64 = self.deadletter.iter().sum();
         if messages != self.messages_in {
             return Some(format!("{} messages in, but {messages} have a fate", self.messages_in));

@@ -230,8 +230,11 @@ impl FeatureWindows {
         self.ticks.get((position - self.dropped) as usize)
     }
 
-    /// z-score against the ticks before this one, which then joins them.
+    /// z-score against the ticks before this one, which then joins them. A spread that overflowed does neither.
     fn spread_zscore(&mut self, spread_bps: f64) -> f64 {
+        if !spread_bps.is_finite() {
+            return f64::NAN;
+        }
         let zscore = self.spreads.moments().zscore(spread_bps, self.settings.spread_min);
         if self.spreads.len() == self.settings.spread_window as usize {
             self.spreads.evict();

@@ -30,9 +30,9 @@ pub struct Order {
     settings: OrderSettings,
     /// The quote and the trade channel that configuration fixed.
     configured: [Option<Channel>; 2],
-    /// The channel whose rows are ticks; fixed by configuration or by the first quote.
+    /// The channel whose rows are ticks: the configured one, or the best that the log has carried so far.
     quote_channel: Option<Channel>,
-    /// The channel that trades are counted from; fixed by configuration or by the first trade.
+    /// The channel that trades are counted from: the configured one, or the best so far.
     trade_channel: Option<Channel>,
     channels: [ChannelMemory; Channel::COUNT],
     /// The instrument's clock T: the largest event time among the rows let through.
@@ -73,13 +73,16 @@ impl Operator for Order {
     }
 
     fn on_input(&mut self, mut row: Row, out: &mut Out<Row>) {
-        if !self.uses(&mut row) {
-            // Whether a message's channel is used is known only here, in the order of the log: its message
-            // turns from one with rows into an ignored one.
-            out.ledger.counts.rows_in -= 1;
-            if row.index == 0 {
-                out.ledger.counts.messages_rows -= 1;
-                out.ledger.counts.messages_ignored += 1;
+        if !self.settle_channel(&mut row) {
+            // Whether a channel is used is known only here, in the order of the log.
+            let counts = &mut out.ledger.counts;
+            if row.alone {
+                // Its message turns from one with rows into an ignored one.
+                counts.rows_in -= 1;
+                counts.messages_rows -= 1;
+                counts.messages_ignored += 1;
+            } else {
+                counts.rows_ignored += 1;
             }
             return;
         }
@@ -111,6 +114,7 @@ impl Operator for Order {
             if !waited && self.waiting.len() <= WAITING_MAX {
                 break;
             }
+            out.ledger.counts.hurried += i64::from(!waited);
             self.release(out);
         }
     }
@@ -135,22 +139,28 @@ impl Operator for Order {
         if state.settings != *settings || state.configured != configured {
             return Err(RestoreError::OtherSettings { operator: Self::NAME });
         }
+        if state.channels.iter().any(|channel| channel.ids.ids.len() > IDS_REMEMBERED) {
+            let why = format!("it remembers more than {IDS_REMEMBERED} ids of a channel");
+            return Err(RestoreError::Unreadable { operator: Self::NAME, why });
+        }
         Ok(state)
     }
 }
 
 impl Order {
-    /// Whether the job has a use for the row; takes from the row what it has no use for. The first quote and
-    /// the first trade fix the channels that configuration left open, so that nothing is counted twice.
-    fn uses(&mut self, row: &mut Row) -> bool {
+    /// Decides by its channel what of a row is used: a channel that nobody configured is the best that the log
+    /// has carried so far, and a better one takes over for good, so that nothing is counted twice. False where
+    /// nothing of the row is used.
+    fn settle_channel(&mut self, row: &mut Row) -> bool {
+        let [configured_quotes, configured_trades] = self.configured;
         match &mut row.body {
             Body::Heartbeat => true,
-            Body::Trade(_) => *self.trade_channel.get_or_insert(row.channel) == row.channel,
+            Body::Trade(_) => is_chosen(row.channel, &mut self.trade_channel, configured_trades),
             Body::Quote(quote) => {
                 quote.trade = quote.trade
                     && quote.price.is_finite()
-                    && *self.trade_channel.get_or_insert(row.channel) == row.channel;
-                if *self.quote_channel.get_or_insert(row.channel) == row.channel {
+                    && is_chosen(row.channel, &mut self.trade_channel, configured_trades);
+                if is_chosen(row.channel, &mut self.quote_channel, configured_quotes) {
                     return true;
                 }
                 // Not the quote channel, but its trades may still count.
@@ -177,6 +187,14 @@ impl Order {
     }
 }
 
+/// Whether `channel` is the chosen one of its kind; where none is configured, a better one than before becomes it.
+fn is_chosen(channel: Channel, chosen: &mut Option<Channel>, configured: Option<Channel>) -> bool {
+    if configured.is_none() && chosen.is_none_or(|chosen| channel < chosen) {
+        *chosen = Some(channel);
+    }
+    *chosen == Some(channel)
+}
+
 /// The last [`IDS_REMEMBERED`] ids of a channel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct RecentIds {
@@ -192,7 +210,7 @@ impl RecentIds {
         if !is_new_high && self.ids.contains(&id) {
             return false;
         }
-        if self.ids.len() == IDS_REMEMBERED {
+        if self.ids.len() >= IDS_REMEMBERED {
             self.ids.pop_front();
         }
         push_tight(&mut self.ids, id);

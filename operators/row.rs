@@ -8,20 +8,21 @@ use crate::time::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstrumentId(pub u32);
 
-/// The stream of a venue that a row came in on (SPEC 1).
+/// The stream of a venue that a row came in on (SPEC 1). Of the channels that carry quotes, and of those that
+/// carry trades, the smaller is the better: it says more of the market, or says it sooner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Channel {
     /// Best bid and ask, each change.
     BookTicker,
-    /// Best bid and ask with the last trade.
-    Ticker,
-    /// Quotes taken from a book's top.
-    Book,
     /// Single trades.
     Trade,
     /// Trades of one taker order at one price, summed.
     AggTrade,
+    /// Best bid and ask with the last trade.
+    Ticker,
+    /// Quotes taken from a book's top.
+    Book,
     /// Signs of life without a price.
     Heartbeat,
 }
@@ -74,6 +75,8 @@ pub struct Row {
     pub digits: u8,
     /// Position of the row in its message.
     pub index: u32,
+    /// Whether the message holds no other row.
+    pub alone: bool,
     /// The row's own time, by the clock its instrument uses.
     pub event_time: Time,
     /// The instrument's clock when the row is processed: set by the order operator, `event_time` before it.

@@ -109,11 +109,11 @@ impl Seconds {
         }
     }
 
-    /// Scores a value against the samples before it, which it then joins. Nulls neither score nor join.
+    /// Scores a value against the samples before it, which it then joins. Nulls, and what overflowed, neither score nor join.
     fn read(&mut self, metric: usize, value: f64) -> Reading {
         let window = &mut self.windows[metric];
         let seen = window.len() as u32;
-        if value.is_nan() {
+        if !value.is_finite() {
             return Reading { value, zscore: f64::NAN, seen };
         }
         let zscore = window.moments().zscore(value, self.settings.zscore_min_samples);

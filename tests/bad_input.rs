@@ -212,7 +212,7 @@ fn a_file_that_contradicts_itself() {
     let (usdm, spot) = (slice(USDM), slice(SPOT));
     let mixed = [usdm[..3_000].concat(), spot[..500].concat(), usdm[3_000..].concat()].concat();
     for workers in ["1", "2"] {
-        let message = "a message of binance in a file of binance-usdm; name the exchange with --exchange";
+        let message = "a message of binance in a file of binance-usdm; split it by market, or name the one to keep with --exchange";
         Attempt::on("mixed.log", &mixed).arg("-w").arg(workers).fails(FAILED, message);
     }
     let reversed = [spot.concat(), usdm[..500].concat()].concat();
@@ -224,6 +224,8 @@ fn a_file_that_contradicts_itself() {
     let path = files.add("mixed.log", &mixed);
     let ran = Backtest::of([path]).arg("--exchange=binance-usdm").run();
     assert_eq!(ran.count("messages_in"), 8_160);
+    assert_eq!(ran.count("deadletter.other_market"), 500);
+    assert_eq!(ran.count("rows.ticks"), 5_444);
 }
 
 /// USD-M depth, quotes and trades all show what they are.
@@ -449,7 +451,7 @@ fn a_signal_in_the_middle() {
                 sizes.filter_map(|name| fs::metadata(out.join(name)).ok()).any(|data| data.len() > 0)
             });
             send(signal, &mut child);
-            check_failure(&ended(child), FAILED, "interrupted: no output was left");
+            check_failure(&ended(child), FAILED, "interrupted: no output file was left");
             assert_nothing_in(&out);
             drop(stdin);
         }
@@ -475,7 +477,7 @@ fn a_signal_while_nothing_comes() {
             caught & (1 << 1) != 0 && caught & (1 << 14) != 0
         });
         send(signal, &mut child);
-        check_failure(&ended(child), FAILED, "interrupted: no output was left");
+        check_failure(&ended(child), FAILED, "interrupted: no output file was left");
         assert_nothing_in(&out);
         drop(stdin);
     }

@@ -114,9 +114,12 @@ fn bundled_instruments_and_rules_are_read() {
     assert_eq!((coin.id.as_str(), coin.kind), ("BTC-USD-PERP", InstrumentType::Perpetual));
     assert_eq!((coin.contract_value, coin.inverse), (100.0, true));
     let rules = &config.settings.rules;
-    assert_eq!(rules.iter().map(|r| &*r.name).collect::<Vec<_>>(), ["volatility", "spike_probability"]);
+    assert_eq!(
+        rules.iter().map(|r| &*r.name).collect::<Vec<_>>(),
+        ["volatility_majors", "volatility", "spike_probability"]
+    );
     assert_eq!((rules[0].priority, rules[0].zscore, rules[0].hold), (Priority::P2, Some(3.0), 5 * SECOND));
-    assert_eq!(rules[1].signal, Signal::Probability);
+    assert_eq!(rules[2].signal, Signal::Probability);
 }
 
 #[test]
@@ -428,10 +431,10 @@ fn bad_instruments_are_refused() {
     );
     check(
         &format!("{ENTRY}, channels: {{quote: trade}}"),
-        "channels.quote: found \"trade\", expected one of auto, bookTicker, ticker, book",
+        "channels.quote: found \"trade\", expected one of auto, bookTicker, ticker",
     );
     check(
-        &format!("{ENTRY}, channels: {{quot: book}}"),
+        &format!("{ENTRY}, channels: {{quot: ticker}}"),
         "channels.quot: unknown key, expected one of quote, trade; did you mean quote?",
     );
     check(
@@ -475,7 +478,7 @@ fn bad_instruments_are_refused() {
 #[test]
 fn instruments_have_settings_of_their_own() {
     let yaml = format!(
-        "instruments:\n  - {{{ENTRY}, gap_after: 9s, clock: received, channels: {{quote: book, trade: aggTrade}}}}\n"
+        "instruments:\n  - {{{ENTRY}, gap_after: 9s, clock: received, channels: {{quote: ticker, trade: aggTrade}}}}\n"
     );
     let folder = Folder::new(&[("my.yaml", "instruments: {file: list.yaml}"), ("list.yaml", &yaml)]);
     let config = folder.load(&["my.yaml"], &[]).unwrap();
@@ -483,7 +486,7 @@ fn instruments_have_settings_of_their_own() {
     assert_eq!((settings.gap_after, settings.clock), (GapAfter::After(9 * SECOND), ClockChoice::Received));
     assert_eq!(
         (settings.quote_channel, settings.trade_channel),
-        (Some(Channel::Book), Some(Channel::AggTrade))
+        (Some(Channel::Ticker), Some(Channel::AggTrade))
     );
 }
 

@@ -16,7 +16,7 @@ const USDM: &str = "btcusdt-usdm.log.zst";
 const SPOT: &str = "btcusdt-spot.log.zst";
 const CHUNKS: &str = "FORESHOCK_BACKTEST__CHUNK_BYTES";
 const REORDER: &str = "FORESHOCK_ORDER__REORDER";
-/// Left open, the first trade in the log decides, and a shuffled log may begin with another.
+/// Left open, the first match takes over from the tickers, and in a shuffled log it comes at another time.
 const TRADES: &str = "FORESHOCK_EXCHANGES__COINBASE__TRADE_CHANNEL";
 
 fn slices(names: &[&str]) -> Backtest {

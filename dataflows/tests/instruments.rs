@@ -58,17 +58,16 @@ fn check(exchange: &str, symbol: &str, name: &str, gap_after_s: Option<i64>, clo
 
 #[test]
 fn what_an_instrument_says_wins_over_its_exchange_and_that_over_the_defaults() {
-    use ClockSource::{Exchange, Received};
-    check("coinbase", "BTC-USD", "BTC-USD", None, Exchange);
-    check("coinbase", "ETH-USD", "ETH-USD", Some(60), Exchange);
-    check("coinbase", "SOL-USD", "SOL-USD", Some(60), Exchange);
-    check("other", "BTC-USD", "BTC-USD", Some(5), Exchange);
-    // The quotes of Binance spot have no time of their own.
-    check("binance", "BTCUSDT", "BTC-USDT", Some(5), Received);
-    check("binance", "XRPUSDT", "XRPUSDT", Some(5), Received);
+    use ClockSource::{Auto, Exchange};
+    check("coinbase", "BTC-USD", "BTC-USD", None, Auto);
+    check("coinbase", "ETH-USD", "ETH-USD", Some(60), Auto);
+    check("coinbase", "SOL-USD", "SOL-USD", Some(60), Auto);
+    check("other", "BTC-USD", "BTC-USD", Some(5), Auto);
+    check("binance", "BTCUSDT", "BTC-USDT", Some(5), Auto);
+    check("binance", "XRPUSDT", "XRPUSDT", Some(5), Auto);
     check("binance", "ETHUSDT", "ETH-USDT", Some(5), Exchange);
     check("binance", "SOLUSDT", "SOL-USDT", Some(5), Exchange);
-    check("binance-usdm", "BTCUSDT", "BTCUSDT", Some(5), Exchange);
+    check("binance-usdm", "BTCUSDT", "BTCUSDT", Some(5), Auto);
 }
 
 #[test]

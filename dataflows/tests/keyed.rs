@@ -97,6 +97,7 @@ fn batch(epoch: u64) -> Batch<Row> {
             channel: Channel::BookTicker,
             digits: 3,
             index: 0,
+            alone: true,
             event_time: time,
             clock: time,
             id: None,

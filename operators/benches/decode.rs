@@ -42,7 +42,7 @@ fn message(bencher: Bencher, case: Case) {
     let envelope = Envelope {
         received: None,
         exchange: None,
-        inferred: false,
+        checked: false,
         source: Source::default(),
         extent: Extent::default(),
         max_ahead: 3_600 * SECOND,

@@ -78,6 +78,7 @@ impl Iterator for Ticks {
             channel: Channel::Ticker,
             digits: 6,
             index: 0,
+            alone: true,
             event_time: time,
             clock: time,
             id: Some(self.next),

@@ -19,7 +19,7 @@ pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
     let event = Event::parse(text)?;
     let envelope = rows.envelope;
     let exchange = match (envelope.exchange, event.market()) {
-        (Some(exchange), Some(found)) if envelope.inferred && found != exchange => {
+        (Some(exchange), Some(found)) if envelope.checked && found != exchange => {
             return Ok(Verdict::Contradiction { found });
         }
         (Some(exchange), _) => exchange,
@@ -145,8 +145,17 @@ impl Event<'_> {
         rows: &mut Rows,
         body: impl FnOnce() -> Result<Body, Problem>,
     ) -> Result<(), Problem> {
-        let draft =
-            Draft { exchange, symbol_name: "s", symbol: &self.symbol, stamp: &self.stamp(), channel, id };
+        // The spot `bookTicker` has no time at all.
+        let quotes_have_time = exchange != SPOT;
+        let draft = Draft {
+            exchange,
+            symbol_name: "s",
+            symbol: &self.symbol,
+            stamp: &self.stamp(),
+            channel,
+            id,
+            quotes_have_time,
+        };
         rows.add(&draft, body)
     }
 

@@ -28,8 +28,6 @@ pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
     let mut message = Message::default();
     fill(text, &mut message)?;
     let channel = match message.kind.need_text("type")? {
-        // With the last trade's price it is what venues call a ticker.
-        "quote" if !message.price.is_blank() => Channel::Ticker,
         "quote" => Channel::BookTicker,
         "trade" => Channel::Trade,
         "heartbeat" => Channel::Heartbeat,
@@ -52,7 +50,15 @@ pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
     };
     let stamp = Stamp::of_text("event_time", &message.event_time);
     let symbol = &message.instrument;
-    let draft = Draft { exchange, symbol_name: "instrument", symbol, stamp: &stamp, channel, id };
+    let draft = Draft {
+        exchange,
+        symbol_name: "instrument",
+        symbol,
+        stamp: &stamp,
+        channel,
+        id,
+        quotes_have_time: true,
+    };
     rows.add(&draft, || match channel {
         Channel::Heartbeat => Ok(Body::Heartbeat),
         Channel::Trade => Ok(Body::Trade(Trade {
@@ -64,7 +70,8 @@ pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
             let sides = [&message.bid, &message.bid_size, &message.ask, &message.ask_size];
             let quote = quote(&["bid", "bid_size", "ask", "ask_size"], sides)?;
             let price = message.price.optional_price("price")?;
-            Ok(Body::Quote(Quote { price, trade: !price.is_nan(), ..quote }))
+            // A quote may carry the last trade's price, but tells of no trade: trades have rows of their own.
+            Ok(Body::Quote(Quote { price, trade: false, ..quote }))
         }
     })?;
     Ok(Verdict::Rows)

@@ -44,7 +44,6 @@ message! {
 message! {
     Trade {
         product_id: "product_id",
-        trade_id: "trade_id",
         price: "price",
         size: "size",
         side: "side",
@@ -89,7 +88,7 @@ pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
 }
 
 fn ticker(entry: &Ticker, update: bool, head: &Head, rows: &mut Rows) -> Result<(), Problem> {
-    rows.add(&head.draft(&entry.product_id, None), || {
+    rows.add(&head.draft(&entry.product_id), || {
         let sides = [&entry.best_bid, &entry.best_bid_quantity, &entry.best_ask, &entry.best_ask_quantity];
         let quote = quote(&["best_bid", "best_bid_quantity", "best_ask", "best_ask_quantity"], sides)?;
         let price = entry.price.optional_price("price")?;
@@ -99,7 +98,7 @@ fn ticker(entry: &Ticker, update: bool, head: &Head, rows: &mut Rows) -> Result<
 
 /// The side is the maker's, as everywhere at Coinbase ("the `side` of a trade indicates the maker order side").
 fn trade(entry: &Trade, head: &Head, rows: &mut Rows) -> Result<(), Problem> {
-    rows.add(&head.draft(&entry.product_id, entry.trade_id.whole()), || {
+    rows.add(&head.draft(&entry.product_id), || {
         Ok(Body::Trade(crate::row::Trade {
             price: entry.price.price("price")?,
             size: entry.size.size("size")?,
@@ -116,8 +115,17 @@ struct Head<'m> {
 }
 
 impl Head<'_> {
-    fn draft<'f, 'a>(&'f self, symbol: &'f Field<'a>, id: Option<u64>) -> Draft<'f, 'a> {
+    /// Rows of this feed have no id: equal prints are legal (SPEC 2).
+    fn draft<'f, 'a>(&'f self, symbol: &'f Field<'a>) -> Draft<'f, 'a> {
         let Head { exchange, stamp, channel } = self;
-        Draft { exchange, symbol_name: "product_id", symbol, stamp, channel: *channel, id }
+        Draft {
+            exchange,
+            symbol_name: "product_id",
+            symbol,
+            stamp,
+            channel: *channel,
+            id: None,
+            quotes_have_time: true,
+        }
     }
 }

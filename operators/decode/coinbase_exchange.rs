@@ -86,5 +86,8 @@ fn row(
 ) -> Result<(), Problem> {
     let stamp = &Stamp::of_coinbase("time", &message.time);
     let (exchange, symbol) = (rows.envelope.exchange.unwrap_or(EXCHANGE), &message.product_id);
-    rows.add(&Draft { exchange, symbol_name: "product_id", symbol, stamp, channel, id }, body)
+    rows.add(
+        &Draft { exchange, symbol_name: "product_id", symbol, stamp, channel, id, quotes_have_time: true },
+        body,
+    )
 }

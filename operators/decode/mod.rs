@@ -76,6 +76,8 @@ pub enum ClockSource {
     Exchange,
     /// The time of receipt.
     Received,
+    /// The time of receipt where the format's quotes carry no exchange time, else the exchange's.
+    Auto,
 }
 
 /// What a symbol stands for.
@@ -98,9 +100,9 @@ pub struct Envelope<'a> {
     pub received: Option<Time>,
     /// The exchange, where the message's source names it; otherwise the format's only one or the message's own.
     pub exchange: Option<&'a str>,
-    /// Whether `exchange` was only told by the shape of earlier messages: then one of another market's shape is a
-    /// [`Verdict::Contradiction`].
-    pub inferred: bool,
+    /// Whether a message whose shape is of another market than `exchange` is a [`Verdict::Contradiction`]; else
+    /// it is taken for one of `exchange`.
+    pub checked: bool,
     pub source: Source,
     pub extent: Extent,
     /// How far a row's time may lie ahead of `received`.
@@ -111,6 +113,8 @@ pub struct Envelope<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refused {
     pub index: u32,
+    /// The row's time; `None` where the row was refused before or because of it.
+    pub event_time: Option<Time>,
     pub reason: Reason,
     /// What was found and what was expected.
     pub detail: String,

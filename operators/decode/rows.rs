@@ -62,6 +62,8 @@ pub(super) struct Draft<'f, 'a> {
     pub(super) stamp: &'f Stamp,
     pub(super) channel: Channel,
     pub(super) id: Option<u64>,
+    /// Whether the quotes of this venue carry an exchange time.
+    pub(super) quotes_have_time: bool,
 }
 
 impl Rows<'_, '_> {
@@ -77,9 +79,12 @@ impl Rows<'_, '_> {
     ) -> Result<(), Problem> {
         let index = self.index;
         self.index += 1;
-        match self.row(draft, index, body) {
+        let mut event_time = None;
+        match self.row(draft, index, body, &mut event_time) {
             Ok(row) => self.rows.push(row),
-            Err(Problem::Row(reason, detail)) => self.refused.push(Refused { index, reason, detail }),
+            Err(Problem::Row(reason, detail)) => {
+                self.refused.push(Refused { index, event_time, reason, detail });
+            }
             Err(problem) => return Err(problem),
         }
         Ok(())
@@ -90,6 +95,7 @@ impl Rows<'_, '_> {
         draft: &Draft,
         index: u32,
         body: impl FnOnce() -> Result<Body, Problem>,
+        read_time: &mut Option<Time>,
     ) -> Result<Row, Problem> {
         let symbol = match draft.symbol {
             // Text all the same, but of no instrument.
@@ -101,13 +107,15 @@ impl Rows<'_, '_> {
             let allowed = "a listed instrument";
             return Err(draft.symbol.refused(Reason::UnknownInstrument, draft.symbol_name, allowed));
         };
-        let (event_time, digits) = self.event_time(resolved.clock, draft.stamp)?;
+        let (event_time, digits) = self.event_time(resolved.clock, draft)?;
+        *read_time = Some(event_time);
         let body = body()?;
         Ok(Row {
             instrument: resolved.instrument,
             channel: draft.channel,
             digits,
             index,
+            alone: false,
             event_time,
             clock: event_time,
             id: draft.id,
@@ -117,17 +125,24 @@ impl Rows<'_, '_> {
         })
     }
 
-    fn event_time(&self, clock: ClockSource, stamp: &Stamp) -> Result<(Time, u8), Problem> {
-        let (time, digits) = match (clock, stamp) {
-            (ClockSource::Exchange, Stamp::Exchange(time, digits)) => (*time, *digits),
-            (ClockSource::Exchange, Stamp::None(detail)) => {
-                return Err(Problem::Row(Reason::NoTime, detail.clone()));
+    fn event_time(&self, clock: ClockSource, draft: &Draft) -> Result<(Time, u8), Problem> {
+        let is_exchange = match clock {
+            ClockSource::Exchange => true,
+            ClockSource::Received => false,
+            ClockSource::Auto => draft.quotes_have_time,
+        };
+        let missing = |detail: String| Err(Problem::Row(Reason::NoTime, detail));
+        let (time, digits) = match (draft.stamp, self.envelope.received) {
+            (Stamp::Exchange(time, digits), _) if is_exchange => (*time, *digits),
+            (Stamp::None(detail), _) if is_exchange => return missing(detail.clone()),
+            (Stamp::Receipt, _) if is_exchange => {
+                return missing("there is no exchange time, and the clock is the exchange's".to_owned());
             }
-            (ClockSource::Received, _) | (ClockSource::Exchange, Stamp::Receipt) => {
-                let Some(received) = self.envelope.received else {
-                    return Err(Problem::Row(Reason::NoTime, "the time of receipt is not known".to_owned()));
-                };
-                (received, RECEIVED_DIGITS)
+            (_, Some(received)) => (received, RECEIVED_DIGITS),
+            (_, None) => {
+                return missing(
+                    "the time of receipt is not known, and the clock is that of the receipt".to_owned(),
+                );
             }
         };
         if !(FIRST..END).contains(&time) {

@@ -88,12 +88,12 @@ impl Run {
         let envelope = Envelope {
             received: None,
             exchange: None,
-            inferred: false,
+            checked: false,
             source: Source { file: 3, line: 14 },
             extent: Extent { start: 15, length: 92 },
             max_ahead: 3_600 * SECOND,
         };
-        let instruments = Instruments { clock: ClockSource::Exchange, names: Vec::new() };
+        let instruments = Instruments { clock: ClockSource::Auto, names: Vec::new() };
         Run { format, envelope, instruments, rows: Vec::new(), refused: Vec::new() }
     }
 
@@ -107,9 +107,9 @@ impl Run {
         self
     }
 
-    fn of(mut self, exchange: &'static str, inferred: bool) -> Run {
+    fn of(mut self, exchange: &'static str, checked: bool) -> Run {
         self.envelope.exchange = Some(exchange);
-        self.envelope.inferred = inferred;
+        self.envelope.checked = checked;
         self
     }
 
@@ -243,6 +243,8 @@ fn a_coinbase_ticker_is_a_quote_and_a_trade() {
         channel: Channel::Ticker,
         digits: 6,
         index: 0,
+        // Told by whoever decodes the whole message.
+        alone: false,
         event_time: at("2022-06-01T20:31:23.469151Z"),
         clock: at("2022-06-01T20:31:23.469151Z"),
         id: Some(38332655422),
@@ -303,7 +305,7 @@ fn market_trades_have_one_row_each() {
     let mut run = Run::new(Advanced);
     assert_eq!(run.fate(MARKET_TRADES.as_bytes()), "trade trade");
     let [first, second] = run.rows[..] else { panic!("two trades") };
-    assert_eq!((first.id, first.index, first.digits), (Some(22381691), 0, 6));
+    assert_eq!((first.id, first.index, first.digits), (None, 0, 6));
     assert_eq!(first.event_time, at("2024-10-04T07:13:31.158696Z"));
     assert_eq!(first.body, Body::Trade(Trade { price: 2375.56, size: 0.5, side: Some(Side::Sell) }));
     assert_eq!((second.id, second.index), (None, 1));
@@ -351,6 +353,7 @@ fn binance_trades_name_the_maker() {
     #[track_caller]
     fn check(message: &str, channel: Channel, id: u64, time: &str, name: &str, trade: Trade) {
         let mut run = Run::new(Binance);
+        run.instruments.clock = ClockSource::Exchange;
         let row = run.row(message);
         assert_eq!((row.channel, row.id, row.digits), (channel, Some(id), 3));
         assert_eq!((row.event_time, row.body), (at(time), Body::Trade(trade)));
@@ -385,7 +388,8 @@ fn our_own_messages() {
     assert!(quote.price.is_nan() && !quote.trade);
     let row = run.row(&with(PLAIN_QUOTE, "/price", "\"1.05\""));
     let Body::Quote(quote) = row.body else { panic!("a quote") };
-    assert_eq!((row.channel, quote.price, quote.trade), (Channel::Ticker, 1.05, true));
+    // Trades have messages of their own.
+    assert_eq!((row.channel, quote.price, quote.trade), (Channel::BookTicker, 1.05, false));
     let row = run.row(PLAIN_TRADE);
     assert_eq!((row.channel, row.id, row.digits), (Channel::Trade, None, 0));
     assert_eq!(row.body, Body::Trade(Trade { price: 1.05, size: 0.1, side: Some(Side::Buy) }));
@@ -763,14 +767,22 @@ fn times_that_cannot_be() {
 }
 
 #[test]
-fn binance_falls_back_from_t_to_e_to_receipt() {
+fn binance_falls_back_from_t_to_e_but_mixes_no_clocks() {
     let mut run = Run::new(Binance).received("2024-08-08T23:54:15.123456789Z");
     let without_t = with(USDM_QUOTE, "/data/T", "absent");
     assert_eq!(run.row(&without_t).event_time, at("2024-08-08T23:54:16.314Z"));
     assert_eq!(run.row(&with(USDM_QUOTE, "/data/T", "null")).digits, 3);
-    let row = run.row(&with(&without_t, "/data/E", "absent"));
-    assert_eq!((row.event_time, row.digits), (at("2024-08-08T23:54:15.123456789Z"), 9));
-    check(Binance, SPOT_QUOTE, "no_time");
+    assert_eq!(run.fate(with(&without_t, "/data/E", "absent").as_bytes()), "no_time");
+    // Spot quotes have no time, so that all of spot runs on the receipt.
+    for spot in [SPOT_QUOTE, SPOT_TRADE] {
+        let row = run.row(spot);
+        assert_eq!((row.event_time, row.digits), (at("2024-08-08T23:54:15.123456789Z"), 9));
+        check(Binance, spot, "no_time");
+    }
+    // Unless it is told to run on the exchange's clock, which its quotes can't.
+    run.instruments.clock = ClockSource::Exchange;
+    assert_eq!(run.fate(SPOT_QUOTE.as_bytes()), "no_time");
+    assert_eq!(run.row(SPOT_TRADE).digits, 3);
 }
 
 #[test]
@@ -838,8 +850,9 @@ fn what_tells_the_market() {
 }
 
 #[test]
-fn a_market_that_was_only_inferred_can_be_contradicted() {
-    let fate = |exchange, inferred| Run::new(Binance).of(exchange, inferred).fate(USDM_QUOTE.as_bytes());
+fn a_market_that_is_checked_can_be_contradicted() {
+    let run = || Run::new(Binance).received("2024-08-08T23:54:15.123456789Z");
+    let fate = |exchange, checked| run().of(exchange, checked).fate(USDM_QUOTE.as_bytes());
     assert_eq!(fate("binance", true), "contradiction binance-usdm");
     assert_eq!(fate("binance-usdm", true), "quote");
     assert_eq!(fate("binance", false), "quote");

@@ -98,6 +98,14 @@ impl Oracle {
             samples: Vec::new(),
             expected: Vec::new(),
         };
+        // Left open, a kind's channel is the best so far, in the order in which SPEC 1 names them.
+        let rank = |channel: Channel| {
+            let order = ["bookTicker", "trade", "aggTrade", "ticker", "book"];
+            order.iter().position(|name| *name == channel.name())
+        };
+        let better = |channel: Channel, chosen: Option<Channel>, configured: Option<Channel>| {
+            configured.is_none() && chosen.is_none_or(|chosen| rank(channel) < rank(chosen))
+        };
         let mut ids: BTreeMap<Channel, Vec<u64>> = BTreeMap::new();
         let mut newest: BTreeMap<Channel, i64> = BTreeMap::new();
         let (mut quotes_on, mut trades_on) = (instrument.quote_channel, instrument.trade_channel);
@@ -114,12 +122,12 @@ impl Oracle {
                 Body::Quote(quote) => quote.trade && !quote.price.is_nan(),
                 Body::Heartbeat => false,
             };
-            if is_trade && trades_on.is_none() {
+            if is_trade && better(row.channel, trades_on, instrument.trade_channel) {
                 trades_on = Some(row.channel);
             }
             let counts_as_trade = is_trade && trades_on == Some(row.channel);
             let is_quote = matches!(row.body, Body::Quote(_));
-            if is_quote && quotes_on.is_none() {
+            if is_quote && better(row.channel, quotes_on, instrument.quote_channel) {
                 quotes_on = Some(row.channel);
             }
             let is_tick = is_quote && quotes_on == Some(row.channel);

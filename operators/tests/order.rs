@@ -49,7 +49,7 @@ fn fates(reorder: Nanos, instrument: &Instrument, rows: &[Row]) -> (Vec<Fate>, O
             fates.push(Duplicate);
         } else if after.late > before.late {
             fates.push(Late);
-        } else if after.rows_in < before.rows_in {
+        } else if after.rows_in < before.rows_in || after.rows_ignored > before.rows_ignored {
             fates.push(Ignored);
         } else if tell(&out, &mut fates) == 0 {
             fates.push(Waits);
@@ -198,16 +198,33 @@ fn a_late_row_is_a_dead_letter_that_says_how_late() {
 // --------------------------------------------------------------------------------------------- channels
 
 #[test]
-fn the_first_trade_channel_wins() {
-    let rows =
-        vec![on(Channel::AggTrade, trade(1, 1.0)), trade(2, 1.0), on(Channel::AggTrade, trade(3, 1.0))];
-    check(rows, &[at(1, 1), Ignored, at(3, 3)]);
+fn the_best_trade_channel_takes_over_for_good() {
+    let summed = |time| on(Channel::AggTrade, trade(time, 1.0));
+    check(vec![summed(1), trade(2, 1.0), summed(3), trade(4, 1.0)], &[at(1, 1), at(2, 2), Ignored, at(4, 4)]);
+    check(vec![trade(1, 1.0), summed(2)], &[at(1, 1), Ignored]);
 }
 
 #[test]
-fn the_first_quote_channel_wins() {
-    let rows = vec![on(Channel::Book, mid(1, 1.0)), mid(2, 1.0), on(Channel::Book, mid(3, 1.0))];
-    check(rows, &[at(1, 1), Ignored, at(3, 3)]);
+fn the_best_quote_channel_takes_over_for_good() {
+    let book = |time| on(Channel::Book, mid(time, 1.0));
+    check(vec![book(1), mid(2, 1.0), book(3), mid(4, 1.0)], &[at(1, 1), at(2, 2), Ignored, at(4, 4)]);
+    check(vec![mid(1, 1.0), book(2)], &[at(1, 1), Ignored]);
+}
+
+#[test]
+fn a_configured_channel_is_not_taken_over() {
+    let instrument = Instrument {
+        quote_channel: Some(Channel::Book),
+        trade_channel: Some(Channel::AggTrade),
+        ..instrument()
+    };
+    let rows = vec![
+        mid(1, 1.0),
+        trade(2, 1.0),
+        on(Channel::Book, mid(3, 1.0)),
+        on(Channel::AggTrade, trade(4, 1.0)),
+    ];
+    check_with(0, &instrument, rows, &[Ignored, Ignored, at(3, 3), at(4, 4)]);
 }
 
 #[test]
@@ -235,13 +252,22 @@ fn a_row_without_use_moves_no_clock_and_is_not_remembered() {
 }
 
 #[test]
-fn a_message_without_use_counts_once_as_ignored() {
-    let rows = log((0..3).map(|index| Row { index, ..on(Channel::Book, mid(2, 1.0)) }));
-    let rows: Vec<Row> = log([mid(1, 1.0)]).into_iter().chain(rows).collect();
-    let (_, out) = fates(0, &instrument(), &rows);
+fn a_message_whose_only_row_has_no_use_is_ignored() {
+    let (_, out) = fates(0, &instrument(), &log([mid(1, 1.0), on(Channel::Book, mid(2, 1.0))]));
     let counts = &out.ledger.counts;
     assert_eq!((counts.messages_in, counts.messages_rows, counts.messages_ignored), (2, 1, 1));
-    assert_eq!(counts.rows_in, 1);
+    assert_eq!((counts.rows_in, counts.rows_ignored), (1, 0));
+}
+
+#[test]
+fn a_row_without_use_beside_others_is_ignored_alone() {
+    let row = |index, row| Row { index, alone: false, ..row };
+    let rows =
+        [row(0, on(Channel::Book, mid(2, 1.0))), row(1, mid(2, 1.0)), row(2, on(Channel::Book, mid(2, 1.0)))];
+    let (_, out) = fates(0, &instrument(), &[&log([mid(1, 1.0)])[..], &log(rows)].concat());
+    let counts = &out.ledger.counts;
+    assert_eq!((counts.messages_in, counts.messages_rows, counts.messages_ignored), (2, 2, 0));
+    assert_eq!((counts.rows_in, counts.rows_ignored), (4, 2));
 }
 
 /// The only row that comes out behind those of `before`.
@@ -276,9 +302,9 @@ fn a_ticker_is_a_trade_where_quotes_come_from_elsewhere() {
 }
 
 #[test]
-fn a_ticker_of_the_first_message_fixes_both_channels() {
+fn a_ticker_gives_way_to_better_channels_of_both_kinds() {
     let rows = vec![ticker(1, 1.0, 2.0, 1.5), trade(2, 1.0), mid(3, 1.0), ticker(4, 1.0, 2.0, 1.5)];
-    check(rows, &[at(1, 1), Ignored, Ignored, at(4, 4)]);
+    check(rows, &[at(1, 1), at(2, 2), at(3, 3), Ignored]);
 }
 
 /// A ticker that tells of no new trade.

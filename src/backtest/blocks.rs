@@ -16,6 +16,9 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// How much of a line that is too long is kept, for its dead letter.
 const TOO_LARGE_KEPT: usize = foreshock_operators::encode::ORIGINAL_MAX + PREFIX_MAX;
 
+/// Most lines in a block: short lines that are all refused make far more of themselves than their bytes.
+const LINES_MAX: usize = 8_192;
+
 /// Size of the first block, from which it is told what the file holds: the same for blocks of any size.
 const FIRST_BLOCK_BYTES: usize = 256 * 1024;
 
@@ -97,6 +100,14 @@ impl Blocks {
             return Ok(None);
         }
         let first_line = self.next_line;
+        let mut line_ends = memchr::memchr_iter(b'\n', &bytes);
+        if let Some(last) = line_ends.nth(LINES_MAX - 1)
+            && last + 1 < bytes.len()
+        {
+            let mut rest = bytes.split_off(last + 1);
+            rest.append(&mut self.rest);
+            self.rest = rest;
+        }
         self.next_line += memchr::memchr_iter(b'\n', &bytes).count() as u64;
         Ok(Some(Block { bytes, first_line, too_large: None }))
     }

@@ -34,6 +34,14 @@ impl Input {
         }
     }
 
+    /// The path as it was given.
+    pub fn path(&self) -> String {
+        match self {
+            Input::Stdin => "-".to_string(),
+            Input::File(path) => path.to_string_lossy().into_owned(),
+        }
+    }
+
     /// The name in error messages.
     pub fn described(&self) -> String {
         match self {

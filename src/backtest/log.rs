@@ -19,6 +19,9 @@ use super::blocks::{Block, Blocks, PREFIX_MAX};
 use super::input::Input;
 use super::sniff::{self, Expected};
 
+/// Most changes between files within one chunk.
+const RUNS_MAX: usize = 8_192;
+
 /// How a log is read.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
@@ -81,6 +84,13 @@ impl Log {
             });
             files.push(found);
         }
+        for (file, input) in files.iter_mut().zip(&settings.inputs) {
+            // Two files of one name are told apart by their paths.
+            let same = |other: &&Input| other.name() == input.name();
+            if settings.inputs.iter().filter(same).count() > 1 {
+                file.name = input.path();
+            }
+        }
         let mut log = Log { files, cursors, chunk_bytes: settings.chunk_bytes, epoch: 0 };
         if log.cursors.len() > 1 {
             log.cursors.iter_mut().for_each(Cursor::look);
@@ -127,7 +137,8 @@ impl Log {
     fn merge(&mut self) -> Result<(Vec<u8>, Vec<Run>)> {
         let mut bytes = Vec::with_capacity(self.chunk_bytes);
         let mut runs: Vec<Run> = Vec::new();
-        while bytes.len() < self.chunk_bytes {
+        // Each line may be from another file: a run is larger than many a line.
+        while bytes.len() < self.chunk_bytes && runs.len() < RUNS_MAX {
             let waiting = self.cursors.iter_mut().filter(|cursor| cursor.block.is_some());
             let Some(next) = waiting.min_by_key(|cursor| (cursor.time, cursor.file)) else { break };
             let start = bytes.len();
@@ -182,7 +193,7 @@ fn event_time(format: Format, exchange: Option<&str>, message: &[u8]) -> Option<
     let envelope = Envelope {
         received: None,
         exchange,
-        inferred: false,
+        checked: false,
         source: Source::default(),
         extent: Extent::default(),
         max_ahead: Nanos::MAX,

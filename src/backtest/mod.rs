@@ -28,6 +28,9 @@ use pipeline::{Halt, Shared, pass_through};
 use sniff::Expected;
 use summary::Summary;
 
+/// How many ticks the threads of a run that has failed may take to end: one may be waiting for input.
+const PATIENCE: u32 = 10;
+
 /// How often a waiting main thread looks at progress and signals.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -73,6 +76,9 @@ impl Backtest {
                 )));
             }
         }
+        let kinds = if self.destination == Destination::Nowhere { &[] } else { &self.kinds[..] };
+        let outputs = Outputs::open(&self.destination, kinds)?;
+        let partial_files = outputs.partial_files();
         let progress = Arc::new(AtomicU64::new(0));
         let total = self.inputs.iter().map(Input::size).sum::<Option<u64>>();
         let log_settings = LogSettings {
@@ -84,7 +90,7 @@ impl Backtest {
         };
         let interrupted = &self.interrupted;
         // Standard input may be silent for long before its first lines tell what it holds.
-        let log = attended("open", interrupted, || {}, move || Log::open(&log_settings))?;
+        let log = attended("open", interrupted, &Halt::default(), || {}, move || Log::open(&log_settings))?;
         let files = log.files();
         let shared = Arc::new(Shared {
             kinds: self.kinds.clone().into(),
@@ -99,14 +105,11 @@ impl Backtest {
             workers: self.workers,
             halt: Halt::default(),
         });
-        let kinds = if self.destination == Destination::Nowhere { &[] } else { &self.kinds[..] };
-        let outputs = Outputs::open(&self.destination, kinds)?;
-        let partial_files = outputs.partial_files();
-
         let on_tick = || (self.progress)(progress.load(Ordering::Relaxed), total);
         let worker_shared = shared.clone();
-        let written =
-            attended("run", interrupted, on_tick, move || pass_through(log, outputs, &worker_shared));
+        let written = attended("run", interrupted, &shared.halt, on_tick, move || {
+            pass_through(log, outputs, &worker_shared)
+        });
         // Nothing has its final name yet: an interrupted process may end here, whatever its threads wait for.
         let (outputs, tally) = written.inspect_err(|_| output::remove(&partial_files))?;
         if shared.instruments.too_many() {
@@ -125,10 +128,11 @@ impl Backtest {
 /// Does `work` on a thread of its own, and meanwhile calls `on_tick` now and then and listens for the end.
 ///
 /// # Errors
-/// Those of `work`, and that the run was interrupted: then the thread may still be waiting for something.
+/// Those of `work`, and that the run was interrupted or has failed: then the thread may still be waiting for input.
 fn attended<T: Send + 'static>(
     name: &str,
     interrupted: &AtomicBool,
+    halt: &Halt,
     on_tick: impl Fn(),
     work: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
@@ -137,14 +141,21 @@ fn attended<T: Send + 'static>(
         // The receiver is gone only when the run was interrupted.
         let _ = finished.send(work());
     })?;
+    let mut patience = PATIENCE;
     loop {
         match on_finished.recv_timeout(TICK) {
             Ok(done) => return done,
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) if interrupted.load(Ordering::Relaxed) => {
-                bail!("interrupted: no output was left")
+                bail!("interrupted: no output file was left")
             }
-            Err(RecvTimeoutError::Timeout) => on_tick(),
+            Err(RecvTimeoutError::Timeout) if halt.is_set() && patience == 0 => {
+                return Err(halt.reason().unwrap_or_else(|| anyhow!("the run was ended")));
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                patience -= u32::from(halt.is_set());
+                on_tick();
+            }
         }
     }
     thread.join().map_err(|_| anyhow!("the thread {name:?} panicked"))?;

@@ -25,6 +25,7 @@ use foreshock_dataflows::source::{Next, chunks};
 use foreshock_operators::account::Counts;
 use foreshock_operators::encode::Encoder;
 use timely::scheduling::SyncActivator;
+use tracing::{debug, warn};
 
 use super::log::Log;
 use super::output::Outputs;
@@ -32,6 +33,9 @@ use super::output::Outputs;
 /// Epochs on their way between reader and writer, for each worker: enough that nobody waits for a neighbour,
 /// few enough that memory stays small.
 const EPOCHS_PER_WORKER: usize = 4;
+
+/// A run of which more than one row in this many is late deserves a word.
+const LATE_SHARE: i64 = 10;
 
 /// What the threads of one run share.
 pub struct Shared {
@@ -53,11 +57,11 @@ impl Halt {
         self.0.0.store(true, Ordering::Release);
     }
 
-    fn is_set(&self) -> bool {
+    pub fn is_set(&self) -> bool {
         self.0.0.load(Ordering::Acquire)
     }
 
-    fn reason(&self) -> Option<Error> {
+    pub fn reason(&self) -> Option<Error> {
         self.0.1.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
@@ -82,12 +86,33 @@ impl Tally {
             let first = self.first_refused.as_deref().unwrap_or("no reason");
             bail!("none of {} messages could be read as {format}; the first: {first}", counts.messages_in);
         }
+        let refused = counts.rows_deadlettered + counts.late;
+        if counts.rows_in > 0 && refused == counts.rows_in {
+            let first = self.first_refused.as_deref().unwrap_or("no reason");
+            warn!(rows = refused, first, "no row could be used");
+        }
+        if counts.rows_in == 0 && counts.outside > 0 {
+            warn!(rows = counts.outside, "all rows lie before --from or after --to");
+        }
+        if counts.late * LATE_SHARE > counts.rows_in {
+            warn!(
+                late = counts.late,
+                rows = counts.rows_in,
+                "many rows are late: one may have a time far ahead"
+            );
+        }
+        if counts.control_records > 0 {
+            warn!(records = counts.control_records, "control records are counted, but not applied yet");
+        }
         Ok(())
     }
 }
 
 /// Reads, computes and writes, on threads of its own; returns the outputs, complete but not yet named.
 pub fn pass_through(log: Log, outputs: Outputs, shared: &Arc<Shared>) -> Result<(Outputs, Tally)> {
+    for file in shared.decode.files.iter() {
+        debug!(file = file.name, format = file.format.name(), exchange = file.exchange, "reading");
+    }
     let window = EPOCHS_PER_WORKER * shared.workers;
     let (permit, permits) = bounded(window);
     (0..window).try_for_each(|_| permit.send(())).context("could not fill the queue of permits")?;

@@ -52,7 +52,7 @@ pub fn sniff(input: &Input, block: Option<&Block>, expected: &Expected) -> Resul
             format.name()
         )));
     }
-    let inferred = format == Format::Binance && expected.exchange.is_none();
+    let inferred = expected.exchange.is_none();
     let exchange = expected
         .exchange
         .clone()

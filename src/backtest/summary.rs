@@ -51,6 +51,7 @@ impl Summary {
                 "applied": counts.applied,
                 "duplicate": counts.duplicate,
                 "late": counts.late,
+                "ignored": counts.rows_ignored,
                 "deadlettered": counts.rows_deadlettered,
                 "buffered": counts.buffered,
             },
@@ -59,6 +60,8 @@ impl Summary {
             "refused": counts.refused,
             "locked": counts.locked,
             "outside": counts.outside,
+            "hurried": counts.hurried,
+            "control_records": counts.control_records,
             "samples": counts.samples,
             "gaps": counts.gaps,
             "alerts": counts.alerts,
@@ -89,12 +92,13 @@ impl fmt::Display for Summary {
         )?;
         writeln!(
             f,
-            "rows        {} in = {} ticks + {} applied + {} duplicate + {} late + {} dead-lettered + {} buffered",
+            "rows        {} in = {} ticks + {} applied + {} duplicate + {} late + {} ignored + {} dead-lettered + {} buffered",
             n(c.rows_in),
             n(c.ticks),
             n(c.applied),
             n(c.duplicate),
             n(c.late),
+            n(c.rows_ignored),
             n(c.rows_deadlettered),
             n(c.buffered),
         )?;
@@ -102,6 +106,9 @@ impl fmt::Display for Summary {
             self.reasons().map(|(reason, count)| format!("{} {}", n(count), reason.name())).collect();
         if !reasons.is_empty() {
             writeln!(f, "refused     {}", reasons.join(", "))?;
+        }
+        if c.hurried > 0 {
+            writeln!(f, "hurried     {} rows went on early: too many were waiting", n(c.hurried))?;
         }
         if c.outside > 0 {
             writeln!(f, "outside     {} rows before --from or after --to, not counted above", n(c.outside))?;

@@ -12,7 +12,7 @@ pub const EXCHANGES: [&str; 5] = ["coinbase", "binance", "binance-usdm", "binanc
 /// What instruments may choose as their clock.
 pub const CLOCKS: [&str; 3] = ["auto", "exchange", "received"];
 /// What instruments may choose as their quote channel.
-pub const QUOTE_CHANNELS: [&str; 4] = ["auto", "bookTicker", "ticker", "book"];
+pub const QUOTE_CHANNELS: [&str; 3] = ["auto", "bookTicker", "ticker"];
 /// What instruments may choose as their trade channel.
 pub const TRADE_CHANNELS: [&str; 4] = ["auto", "trade", "aggTrade", "ticker"];
 

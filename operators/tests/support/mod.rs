@@ -43,6 +43,7 @@ pub fn row(channel: Channel, time: Nanos, body: Body) -> Row {
         channel,
         digits: 6,
         index: 0,
+        alone: true,
         event_time: Time(START + time),
         clock: Time(START + time),
         id: None,
