@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::decimal::Decimal;
 use crate::account::Reason;
 use crate::row::{Quote, Side};
 
@@ -193,6 +194,12 @@ fn quote_side(price_name: &str, price: &Field, size_name: &str, size: &Field) ->
 /// Reads a number written as JSON writes them. Names of what is no finite number ("NaN", "-inf") give NaN, so
 /// that they are refused for what they are; any other text gives `None`.
 fn parse_number(text: &str) -> Option<f64> {
+    if let Some((decimal, length)) = Decimal::read(text.as_bytes())
+        && length == text.len()
+        && let Some(number) = decimal.number()
+    {
+        return Some(number);
+    }
     if is_json_number(text.as_bytes()) {
         return text.parse().ok();
     }

@@ -11,6 +11,7 @@ mod binance_event;
 mod canonical;
 mod coinbase_advanced_trade;
 mod coinbase_exchange;
+mod decimal;
 mod detect;
 mod field;
 mod line;
