@@ -6,10 +6,12 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::field::{Field, Problem};
-use super::message::fill;
+use super::message::{Message, fill};
+use super::scan::{Fields, Place};
 
 /// The fields of any event, under their names on the wire where these say nothing or several things.
 #[derive(Default)]
+#[cfg_attr(test, derive(Debug))]
 pub(super) struct Event<'a> {
     pub(super) stream: Field<'a>,
     /// What stands under `data`: its fields are the event's.
@@ -84,8 +86,50 @@ enum Key {
 impl<'a> Event<'a> {
     pub(super) fn parse(text: &'a str) -> Result<Self, Problem> {
         let mut event = Event::default();
-        fill(text, Fill { event: &mut event, top: true })?;
+        fill(text, &mut event)?;
         Ok(event)
+    }
+}
+
+impl<'a> Message<'a> for Event<'a> {
+    fn seed(&mut self) -> impl DeserializeSeed<'a> {
+        Fill { event: self, top: true }
+    }
+}
+
+impl<'a> Fields<'a> for Event<'a> {
+    const LISTS: &'static [&'static str] = &[];
+
+    #[inline]
+    fn place(&mut self, key: &str, top: bool) -> Place<'_, 'a> {
+        let field = match key {
+            "data" if top && self.data.is_missing() => {
+                self.data = Field::Object;
+                return Place::Object;
+            }
+            // A second one.
+            "data" if top => &mut self.data,
+            "stream" => &mut self.stream,
+            "e" => &mut self.kind,
+            "E" => &mut self.event_time,
+            "T" => &mut self.trade_time,
+            "s" => &mut self.symbol,
+            "u" => &mut self.update_id,
+            "a" => &mut self.a,
+            "A" => &mut self.ask_size,
+            "b" => &mut self.b,
+            "B" => &mut self.bid_size,
+            "p" => &mut self.price,
+            "q" => &mut self.size,
+            "t" => &mut self.t,
+            "m" => &mut self.buyer_is_maker,
+            "M" => &mut self.spot_mark,
+            "X" => &mut self.order_type,
+            "pu" => &mut self.previous_update_id,
+            "result" | "error" | "msg" | "method" => &mut self.answer,
+            _ => return Place::Unused,
+        };
+        Place::Field(field)
     }
 }
 

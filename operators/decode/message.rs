@@ -7,6 +7,7 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, SeqAcces
 use serde_json::error::Category;
 
 use super::field::{Field, Problem};
+use super::scan::{Fields, scan};
 use crate::account::Reason;
 
 /// Defines a message: its fields, each under its key, and its lists of further messages.
@@ -20,7 +21,8 @@ macro_rules! message {
     ) => {
         $(#[$meta])*
         #[derive(Default)]
-        struct $name<'a> {
+        #[cfg_attr(test, derive(Debug))]
+        pub(super) struct $name<'a> {
             $($field: $crate::decode::field::Field<'a>,)*
             $($list: $crate::decode::message::Few<$item<'a>>,)*
         }
@@ -29,6 +31,26 @@ macro_rules! message {
             use std::fmt;
 
             use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+
+            use $crate::decode::scan::{Fields, Place};
+
+            impl<'a> Fields<'a> for $name<'a> {
+                const LISTS: &'static [&'static str] = &[$($list_key),*];
+
+                #[inline]
+                fn place(&mut self, key: &str, _: bool) -> Place<'_, 'a> {
+                    match key {
+                        $($key => Place::Field(&mut self.$field),)*
+                        _ => Place::Unused,
+                    }
+                }
+            }
+
+            impl<'a> $crate::decode::message::Message<'a> for $name<'a> {
+                fn seed(&mut self) -> impl DeserializeSeed<'a> {
+                    self
+                }
+            }
 
             #[derive(serde::Deserialize)]
             #[serde(field_identifier)]
@@ -92,8 +114,15 @@ macro_rules! message {
 }
 pub(super) use message;
 
+/// What [`fill`] fills.
+pub(super) trait Message<'a>: Fields<'a> {
+    /// How serde fills it.
+    fn seed(&mut self) -> impl DeserializeSeed<'a>;
+}
+
 /// A list that mostly has one entry, which is kept without allocating.
 #[derive(Default)]
+#[cfg_attr(test, derive(Debug))]
 pub(super) enum Few<T> {
     #[default]
     Missing,
@@ -144,10 +173,19 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for FewVisitor<T> {
     }
 }
 
-/// Fills a message from all of a text.
-pub(super) fn fill<'a>(text: &'a str, message: impl DeserializeSeed<'a>) -> Result<(), Problem> {
+/// Fills a message, empty so far, from all of a text.
+pub(super) fn fill<'a, M: Message<'a>>(text: &'a str, message: &mut M) -> Result<(), Problem> {
+    if scan(text, message) {
+        return Ok(());
+    }
+    *message = M::default();
+    fill_by_serde(text, message)
+}
+
+pub(super) fn fill_by_serde<'a, M: Message<'a>>(text: &'a str, message: &mut M) -> Result<(), Problem> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     message
+        .seed()
         .deserialize(&mut deserializer)
         .and_then(|_| deserializer.end())
         .map_err(|error| unreadable(text, &error))

@@ -18,6 +18,7 @@ mod line;
 mod message;
 mod okx;
 mod rows;
+mod scan;
 
 pub use binance::{market, market_of_url};
 pub use detect::detect;
