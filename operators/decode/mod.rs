@@ -3,8 +3,8 @@
 //! ```text
 //! line ─line─► message ─venue─► fields ─field─► numbers ─rows─► Row or Refused
 //! ```
-//! A message is parsed once, into borrowed fields; what they hold is judged afterwards, so that a refusal can
-//! name the field, what was found and what is allowed.
+//! A message is parsed once, into borrowed fields, by a scanner or, where that finds anything unusual, by serde;
+//! what they hold is judged afterwards, so that a refusal can name the field, what was found and what is allowed.
 
 mod binance;
 mod binance_event;

@@ -115,8 +115,8 @@ fn list(text: &str, at: usize, depth: usize) -> Option<usize> {
 #[inline(always)]
 fn string(text: &str, at: usize) -> Option<(&str, usize)> {
     let start = skip(text, at, b'"')?;
-    let end = start + quote_at(&text.as_bytes()[start..])?;
-    Some((text.get(start..end)?, end + 1))
+    let end = quote_from(text.as_bytes(), start)?;
+    Some((&text[start..end], end + 1))
 }
 
 fn literal(text: &str, at: usize, name: &str) -> Option<usize> {
@@ -141,23 +141,25 @@ fn skip_spaces(text: &str, mut at: usize) -> usize {
     at
 }
 
-/// The place of the first quote, eight bytes at a time: of a word in which quotes have become zeros, the lowest
-/// zero byte is the lowest that borrows when each byte has 1 taken from it.
-#[inline]
-fn quote_at(text: &[u8]) -> Option<usize> {
+/// The place of the first quote from a place on, eight bytes at a time: of a word in which quotes have become
+/// zeros, the lowest zero byte is the lowest that borrows when each byte has 1 taken from it.
+#[inline(always)]
+fn quote_from(text: &[u8], mut at: usize) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
     const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
-    let (words, rest) = text.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
+    while let Some(word) = text.get(at..).and_then(<[u8]>::first_chunk) {
         let word = u64::from_le_bytes(*word) ^ QUOTES;
         let zeros = word.wrapping_sub(ONES) & !word & HIGH;
         if zeros != 0 {
-            return Some(8 * index + zeros.trailing_zeros() as usize / 8);
+            return Some(at + zeros.trailing_zeros() as usize / 8);
         }
+        at += 8;
     }
-    let at = rest.iter().position(|byte| *byte == b'"')?;
-    Some(8 * words.len() + at)
+    while *text.get(at)? != b'"' {
+        at += 1;
+    }
+    Some(at)
 }
 
 #[cfg(test)]
