@@ -458,6 +458,34 @@ fn a_signal_in_the_middle() {
     }
 }
 
+/// Killed, it can remove nothing itself: the next run into the same folder does, but leaves a living one's files.
+#[test]
+fn unfinished_files_of_a_killed_run() {
+    let lines = slice(USDM).concat();
+    let attempt = Attempt::new().arg("-");
+    let out = attempt.out();
+    let mut command = attempt.command;
+    command.arg("--out").arg(&out).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&lines).unwrap();
+    let partial = || names_in(&out).into_iter().filter(|name| name.ends_with(".partial")).count();
+    wait_until("all files are begun", || partial() == 6);
+    let again = || {
+        let mut command = foreshock();
+        command.args(["backtest", "--emit", "gaps", "--out"]).arg(&out).arg(data(SPOT));
+        assert_eq!(finish(command, None).status, Some(0));
+    };
+    again();
+    assert_eq!(partial(), 6, "a living run's files were removed");
+    send("KILL", &mut child);
+    child.wait().unwrap();
+    assert_eq!(partial(), 6);
+    again();
+    assert_eq!(names_in(&out), ["gaps.ndjson"]);
+    drop(stdin);
+}
+
 /// Interrupted before anything came.
 #[cfg(target_os = "linux")]
 #[test]

@@ -9,6 +9,9 @@ use foreshock_dataflows::emit::{Kind, Lines, merge};
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
+/// How the names of unfinished files end.
+const PARTIAL: &str = ".partial";
+
 /// Where outputs go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
@@ -65,6 +68,7 @@ impl Outputs {
                 let described = folder.display();
                 fs::create_dir_all(folder)
                     .with_context(|| format!("could not make the folder \"{described}\""))?;
+                remove_abandoned(folder);
                 for kind in kinds {
                     outputs.outputs.push(Output::aside(folder, *kind)?);
                 }
@@ -143,14 +147,31 @@ pub fn remove(partial_files: &[PathBuf]) {
     }
 }
 
+/// Removes the unfinished files of runs that were killed. A run holds a lock on the files that it writes, which
+/// ends with it however it ends.
+fn remove_abandoned(folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_partial = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.ends_with(PARTIAL)
+            && Kind::ALL.iter().any(|kind| name.starts_with(&format!(".{}.", file_name(*kind))))
+    };
+    let is_abandoned = |path: &PathBuf| File::open(path).is_ok_and(|file| file.try_lock().is_ok());
+    let abandoned: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).filter(is_partial).filter(is_abandoned).collect();
+    remove(&abandoned);
+}
+
 impl Output {
     fn aside(folder: &Path, kind: Kind) -> Result<Output> {
         let path = folder.join(file_name(kind));
-        let aside = folder.join(format!(".{}.{}.partial", file_name(kind), std::process::id()));
+        let aside = folder.join(format!(".{}.{}{PARTIAL}", file_name(kind), std::process::id()));
         let described = format!("\"{}\"", path.display());
         // Found out now: at the end, other files would have their names already.
         ensure!(!path.is_dir(), "could not make {described}: there is a folder of that name");
         let file = File::create(&aside).with_context(|| format!("could not make {described}"))?;
+        // Where a file system has no locks, files of killed runs are left to their owner.
+        let _ = file.try_lock();
         let writer: Box<dyn Write + Send> = Box::new(file);
         let writer = BufWriter::with_capacity(BUFFER_BYTES, writer);
         Ok(Output { writer, described, paths: Some((aside, path)) })
