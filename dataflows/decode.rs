@@ -17,9 +17,6 @@ use timely::dataflow::operators::Operator as _;
 use crate::batch::{Batch, Chunk, Range, Run};
 use crate::instruments::{Instruments, Resolver};
 
-/// How a control record begins (SPEC 7): it may stand in a log of any format.
-const CONTROL_RECORD: &[u8] = br#"{"type":"control""#;
-
 /// What is known of a file before its first line is decoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogFile {
@@ -151,7 +148,7 @@ impl Decode {
         );
         let counts = &mut ledger.counts;
         counts.messages_in += 1;
-        if !matches!(verdict, Verdict::Rows) && message.starts_with(CONTROL_RECORD) {
+        if may_be_control(&verdict) && is_control_record(message) {
             // Ours, whatever the venue: applied from the input itself once live jobs take them.
             counts.messages_control += 1;
             counts.control_records += 1;
@@ -237,6 +234,25 @@ impl Decode {
             *order += 1;
         }
     }
+}
+
+/// Whether a decoder's word leaves room for a control record, which stands in logs of any format (SPEC 7).
+fn may_be_control(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Control | Verdict::Ignored => true,
+        Verdict::Refused { reason, .. } => *reason == Reason::WrongType,
+        Verdict::Rows | Verdict::Contradiction { .. } => false,
+    }
+}
+
+fn is_control_record(message: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Record<'a> {
+        #[serde(rename = "type")]
+        kind: &'a str,
+    }
+    memchr::memmem::find(message, b"\"control\"").is_some()
+        && serde_json::from_slice::<Record>(message).is_ok_and(|record| record.kind == "control")
 }
 
 fn refuse_message(

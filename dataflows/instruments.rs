@@ -191,6 +191,9 @@ impl Resolve for Resolver {
             return *number;
         }
         let resolved = self.instruments.enter(exchange, symbol);
+        if position.is_none() && resolved.is_none() {
+            return None;
+        }
         let at = position.unwrap_or_else(|| {
             self.known.push(KnownSymbols { exchange: exchange.into(), numbers: FxHashMap::default() });
             self.known.len() - 1

@@ -14,7 +14,7 @@ use foreshock_dataflows::emit::Kind;
 use foreshock_operators::decode::Format;
 use foreshock_operators::time::{Time, parse_rfc3339};
 use indicatif::{ProgressBar, ProgressStyle};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::backtest::input::Input;
 use crate::backtest::output::Destination;
@@ -148,7 +148,7 @@ fn backtest(args: BacktestArgs) -> Result<()> {
         bail!(Misuse("--from is not before --to: no row would be left".to_string()));
     }
     let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGHUP, SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, interrupted.clone()).context("could not listen for signals")?;
     }
     let inputs: Vec<Input> = args.files.iter().map(|path| Input::named(path)).collect();

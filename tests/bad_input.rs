@@ -270,7 +270,7 @@ fn configuration_that_makes_no_sense() {
     let path = attempt.files.add("my.yaml", "gaps: {afters: 1s}\n");
     attempt.arg("--config").arg(path).fails(MISUSED, "gaps.afters");
     Attempt::on_slice().env("FORESHOCK_GAPS__AFTER", "soon").fails(MISUSED, "FORESHOCK_GAPS__AFTER");
-    Attempt::on_slice().env("FORESHOCK_BACKTEST__CHUNK_BYTES", "1KiB").fails(MISUSED, "4KiB to 64MiB");
+    Attempt::on_slice().env("FORESHOCK_BACKTEST__CHUNK_BYTES", "1KiB").fails(MISUSED, "4KiB to 4MiB");
 }
 
 #[test]

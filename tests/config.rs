@@ -246,7 +246,7 @@ fn every_bad_value_is_refused_with_what_is_allowed() {
             "input: {max_message_bytes: 8MB}",
             "input.max_message_bytes: found \"8MB\", expected a size such as \"256KiB\" (1KiB to 256MiB)".into(),
         ),
-        ("backtest: {chunk_bytes: 4095}", "backtest.chunk_bytes: found 4095, expected a size such as \"256KiB\" (4KiB to 64MiB)".into()),
+        ("backtest: {chunk_bytes: 4095}", "backtest.chunk_bytes: found 4095, expected a size such as \"256KiB\" (4KiB to 4MiB)".into()),
         ("model: {sha256: abc}", "model.sha256: found \"abc\", expected a SHA-256 of 64 hex digits as text, or null".into()),
         (
             "log: {level: loud}",

@@ -10,7 +10,7 @@ use std::thread;
 
 use serde_json::Value;
 use support::feed::{Feed, Recipe};
-use support::foreshock;
+use support::{Backtest, foreshock};
 
 const MB: i64 = 1_000_000;
 
@@ -98,4 +98,18 @@ fn an_instrument_costs_little() {
     let cost = peak(&many) - peak(&few);
     assert!(cost < MANY * PER_INSTRUMENT, "{cost} bytes for {MANY} instruments");
     assert!(cost > 0, "{cost} bytes for {MANY} instruments");
+}
+
+/// Lines far shorter than messages: blocks are cut by lines, and what is left of the bytes read must not pile up.
+#[test]
+fn many_short_lines_take_no_more_memory_than_few() {
+    let peak_of = |lines: usize| {
+        let mut input = Recipe { dirt: false, ..steady(1) }.messages(1).remove(0).line.into_bytes();
+        input.resize(input.len() + lines, b'\n');
+        let ran = Backtest::of_stdin(input).workers(1).env("FORESHOCK_BACKTEST__CHUNK_BYTES", "4MiB").run();
+        assert_eq!(ran.count("messages_in"), 1);
+        ran.count("peak_rss_bytes")
+    };
+    let (few, many) = (peak_of(10_000_000), peak_of(60_000_000));
+    assert!(many - few < 20 * MB, "{few} bytes, then {many}");
 }

@@ -17,7 +17,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 const TOO_LARGE_KEPT: usize = foreshock_operators::encode::ORIGINAL_MAX + PREFIX_MAX;
 
 /// Most lines in a block: short lines that are all refused make far more of themselves than their bytes.
-const LINES_MAX: usize = 8_192;
+pub const LINES_MAX: usize = 8_192;
 
 /// Size of the first block, from which it is told what the file holds: the same for blocks of any size.
 const FIRST_BLOCK_BYTES: usize = 256 * 1024;
@@ -83,7 +83,11 @@ impl Blocks {
         bytes.reserve_exact(self.wanted.saturating_sub(bytes.len()));
         let mut searched = 0;
         loop {
-            self.fill(&mut bytes)?;
+            // Whole lines may be left over from a block of short ones.
+            if memchr::memchr(b'\n', &bytes[searched..]).is_none() {
+                searched = bytes.len();
+                self.fill(&mut bytes)?;
+            }
             if let Some(at) = memchr::memrchr(b'\n', &bytes[searched..]) {
                 self.rest = bytes.split_off(searched + at + 1);
                 break;
@@ -94,7 +98,6 @@ impl Blocks {
             if bytes.len() > self.line_max {
                 return self.skip_line(bytes).map(Some);
             }
-            searched = bytes.len();
         }
         if bytes.is_empty() {
             return Ok(None);
@@ -107,6 +110,7 @@ impl Blocks {
             let mut rest = bytes.split_off(last + 1);
             rest.append(&mut self.rest);
             self.rest = rest;
+            bytes.shrink_to_fit();
         }
         self.next_line += memchr::memchr_iter(b'\n', &bytes).count() as u64;
         Ok(Some(Block { bytes, first_line, too_large: None }))

@@ -15,12 +15,9 @@ use foreshock_operators::decode::{
 use foreshock_operators::row::{Extent, InstrumentId, Source};
 use foreshock_operators::time::{Nanos, Time};
 
-use super::blocks::{Block, Blocks, PREFIX_MAX};
+use super::blocks::{Block, Blocks, LINES_MAX, PREFIX_MAX};
 use super::input::Input;
 use super::sniff::{self, Expected};
-
-/// Most changes between files within one chunk.
-const RUNS_MAX: usize = 8_192;
 
 /// How a log is read.
 #[derive(Clone, Debug)]
@@ -137,8 +134,9 @@ impl Log {
     fn merge(&mut self) -> Result<(Vec<u8>, Vec<Run>)> {
         let mut bytes = Vec::with_capacity(self.chunk_bytes);
         let mut runs: Vec<Run> = Vec::new();
-        // Each line may be from another file: a run is larger than many a line.
-        while bytes.len() < self.chunk_bytes && runs.len() < RUNS_MAX {
+        let mut lines = 0;
+        while bytes.len() < self.chunk_bytes && lines < LINES_MAX {
+            lines += 1;
             let waiting = self.cursors.iter_mut().filter(|cursor| cursor.block.is_some());
             let Some(next) = waiting.min_by_key(|cursor| (cursor.time, cursor.file)) else { break };
             let start = bytes.len();

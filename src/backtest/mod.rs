@@ -113,8 +113,7 @@ impl Backtest {
         // Nothing has its final name yet: an interrupted process may end here, whatever its threads wait for.
         let (outputs, tally) = written.inspect_err(|_| output::remove(&partial_files))?;
         if shared.instruments.too_many() {
-            let max = shared.settings.instruments.max;
-            bail!("more than {max} instruments; raise instruments.max if they are real");
+            return Err(shared.too_many());
         }
         tally.check(&files)?;
         if let Some(wrong) = tally.counts.imbalance() {
@@ -150,7 +149,10 @@ fn attended<T: Send + 'static>(
                 bail!("interrupted: no output file was left")
             }
             Err(RecvTimeoutError::Timeout) if halt.is_set() && patience == 0 => {
-                return Err(halt.reason().unwrap_or_else(|| anyhow!("the run was ended")));
+                // Its reason may be on its way already.
+                return on_finished
+                    .try_recv()
+                    .unwrap_or_else(|_| Err(halt.reason().unwrap_or_else(|| anyhow!("the run was ended"))));
             }
             Err(RecvTimeoutError::Timeout) => {
                 patience -= u32::from(halt.is_set());

@@ -47,6 +47,14 @@ pub struct Shared {
     pub halt: Halt,
 }
 
+impl Shared {
+    /// The error of a log with too many instruments.
+    pub fn too_many(&self) -> Error {
+        let max = self.settings.instruments.max;
+        anyhow!("more than {max} instruments; raise instruments.max if they are real")
+    }
+}
+
 /// Ends a run early, with the first reason given.
 #[derive(Clone, Default)]
 pub struct Halt(Arc<(AtomicBool, Mutex<Option<Error>>)>);
@@ -247,6 +255,9 @@ fn write(
                 if let Some(why) = part.unusable.take() {
                     shared.halt.fail(Error::msg(why));
                 }
+            }
+            if shared.instruments.too_many() {
+                shared.halt.fail(shared.too_many());
             }
             let lines: Vec<_> = parts.into_iter().map(|part| part.lines).collect();
             if !shared.halt.is_set()

@@ -79,7 +79,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         ("model.baseline", Kind::File),
         ("model.baseline_sha256", Kind::Digest),
         ("alerts.file", Kind::File),
-        ("backtest.chunk_bytes", Kind::Bytes { min: 4 << 10, max: 64 << 20 }),
+        ("backtest.chunk_bytes", Kind::Bytes { min: 4 << 10, max: 4 << 20 }),
         ("log.format", Kind::Choice(&["text", "json"])),
         ("log.level", Kind::LogLevel),
     ];
