@@ -3,5 +3,8 @@
 pub mod backtest;
 pub mod cli;
 pub mod config;
+pub mod kafka;
 pub mod logs;
+pub mod metrics;
 pub mod models;
+pub mod status;

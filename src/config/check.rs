@@ -60,9 +60,25 @@ fn written(value: &Value) -> String {
             let items: Vec<String> = items.iter().map(|item| written(&item.value)).collect();
             format!("[{}]", items.join(", "))
         }
+        Value::Map(entries) => {
+            let entries: Vec<String> = entries
+                .iter()
+                .map(|(key, node)| format!("{}: {}", key.name, property(&key.name, &node.value)))
+                .collect();
+            format!("{{{}}}", entries.join(", "))
+        }
         // Quoted only where it would be read as something else.
         Value::Text(text) if yaml::parse(text).is_ok_and(|node| node.value == *value) => text.clone(),
         Value::Text(text) => serde_json::Value::from(text.as_str()).to_string(),
         other => other.to_string(),
     }
+}
+
+/// Words in the names of properties whose values are nobody's business.
+const SECRET: [&str; 6] = ["password", "secret", "key", "token", "sasl.oauthbearer", "sasl.jaas"];
+
+/// A property's value, unless it may be a secret.
+fn property(name: &str, value: &Value) -> String {
+    let name = name.to_ascii_lowercase();
+    if SECRET.iter().any(|word| name.contains(word)) { "(not shown)".to_owned() } else { written(value) }
 }

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 use foreshock_operators::stages::MAX_HORIZONS;
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND};
 
-use super::kind::Kind;
+use super::kind::{Charset, Kind};
 
 /// The exchanges that have settings of their own.
 pub const EXCHANGES: [&str; 5] = ["coinbase", "binance", "binance-usdm", "binance-coinm", "okx"];
@@ -79,6 +79,30 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         ("model.baseline", Kind::File),
         ("model.baseline_sha256", Kind::Digest),
         ("alerts.file", Kind::File),
+        ("job.name", Kind::Text(Charset::Id)),
+        ("kafka.brokers", Kind::Addresses),
+        ("kafka.start", Kind::Choice(&["latest", "earliest"])),
+        ("kafka.create_topics", Kind::Bool),
+        ("kafka.partitions", Kind::Integer { min: 1, max: 10_000 }),
+        ("kafka.replication_factor", Kind::IntegerOr { min: 1, max: 100, words: &["default"] }),
+        ("kafka.commit_interval", duration(10 * MILLISECOND, 60 * SECOND)),
+        ("kafka.backlog", Kind::Bytes { min: 1 << 20, max: 4 << 30 }),
+        ("kafka.stop_timeout", duration(SECOND, HOUR)),
+        ("kafka.properties", Kind::Properties),
+        ("kafka.consumer_properties", Kind::Properties),
+        ("kafka.producer_properties", Kind::Properties),
+        ("topics.input", Kind::Topics),
+        ("topics.features", Kind::Topic),
+        ("topics.predictions", Kind::Topic),
+        ("topics.metrics", Kind::Topic),
+        ("topics.gaps", Kind::Topic),
+        ("topics.alerts", Kind::Topic),
+        ("topics.deadletter", Kind::Topic),
+        ("http.listen", Kind::Listen),
+        ("http.max_body_bytes", Kind::Bytes { min: 1 << 10, max: 64 << 20 }),
+        ("http.max_rows", Kind::Integer { min: 1, max: 100_000 }),
+        ("http.max_connections", Kind::Integer { min: 1, max: 100_000 }),
+        ("http.timeout", duration(100 * MILLISECOND, 300 * SECOND)),
         ("backtest.chunk_bytes", Kind::Bytes { min: 4 << 10, max: 4 << 20 }),
         ("log.format", Kind::Choice(&["text", "json"])),
         ("log.level", Kind::LogLevel),

@@ -1,12 +1,14 @@
 //! What a value may be: one check and one way to say it, for every key of every file.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::SocketAddr;
 
 use foreshock_operators::time::Nanos;
 
 use super::duration;
 use super::suggest;
-use super::yaml::{Node, Value};
+use super::yaml::{Key, Node, Value};
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
@@ -30,6 +32,12 @@ pub enum Kind {
         min: i64,
         max: i64,
     },
+    /// An integer, or one of the words that stand for one.
+    IntegerOr {
+        min: i64,
+        max: i64,
+        words: &'static [&'static str],
+    },
     /// A number of bytes.
     Bytes {
         min: u64,
@@ -50,6 +58,16 @@ pub enum Kind {
     Note,
     /// A log level, or a list of `module=level`.
     LogLevel,
+    /// Names with a text, number or flag each, handed on as they are.
+    Properties,
+    /// The name of a Kafka topic.
+    Topic,
+    /// Names of Kafka topics, each once.
+    Topics,
+    /// Addresses `host:port` with commas between them.
+    Addresses,
+    /// One address `ip:port` to listen at.
+    Listen,
 }
 
 /// Which numbers are allowed; infinities and NaN never are.
@@ -85,6 +103,8 @@ pub enum Setting {
     Bool(bool),
     Word(&'static str),
     Text(String),
+    Texts(Vec<String>),
+    Properties(Vec<(String, String)>),
 }
 
 /// The longest text that is taken for a name.
@@ -110,7 +130,10 @@ impl Kind {
     fn accept(&self, value: &Value) -> Option<Setting> {
         match (self, value) {
             (
-                Kind::Duration { words, .. } | Kind::NumberOr(_, words) | Kind::Choice(words),
+                Kind::Duration { words, .. }
+                | Kind::IntegerOr { words, .. }
+                | Kind::NumberOr(_, words)
+                | Kind::Choice(words),
                 Value::Text(text),
             ) if words.contains(&text.as_str()) => {
                 words.iter().find(|word| *word == text).map(|word| Setting::Word(word))
@@ -123,7 +146,9 @@ impl Kind {
                     .filter(|l| (1..=*most).contains(&l.len()) && l.windows(2).all(|pair| pair[0] < pair[1]))
                     .map(Setting::Durations)
             }
-            (Kind::Integer { min, max }, Value::Integer(v)) if (*min..=*max).contains(v) => {
+            (Kind::Integer { min, max } | Kind::IntegerOr { min, max, .. }, Value::Integer(v))
+                if (*min..=*max).contains(v) =>
+            {
                 Some(Setting::Integer(*v))
             }
             (Kind::Bytes { min, max }, value) => bytes(value)
@@ -152,6 +177,15 @@ impl Kind {
             (Kind::LogLevel, Value::Text(text)) if levels(text) => {
                 Some(Setting::Text(text.to_ascii_lowercase()))
             }
+            (Kind::Properties, Value::Map(entries)) => properties(entries).map(Setting::Properties),
+            (Kind::Topic, Value::Text(text)) if is_topic(text) => Some(Setting::Text(text.clone())),
+            (Kind::Topics, Value::List(items)) => topics(items).map(Setting::Texts),
+            (Kind::Addresses, Value::Text(text)) if text.split(',').all(is_address) => {
+                Some(Setting::Text(text.clone()))
+            }
+            (Kind::Listen, Value::Text(text)) if text.parse::<SocketAddr>().is_ok() => {
+                Some(Setting::Text(text.clone()))
+            }
             _ => None,
         }
     }
@@ -164,13 +198,66 @@ impl Kind {
                 let list = text.trim().trim_start_matches('[').trim_end_matches(']');
                 Value::List(list.split(',').map(item).collect())
             }
-            Kind::Integer { .. } | Kind::Bytes { .. } => {
+            Kind::Integer { .. } | Kind::IntegerOr { .. } | Kind::Bytes { .. } => {
                 text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Integer)
             }
             Kind::Digest if text == "null" => Value::Null,
+            Kind::Topics => Value::List(text.split(',').map(item).collect()),
+            Kind::Properties => {
+                let entry = |part: &str| {
+                    let (name, text) = part.split_once('=').unwrap_or((part, ""));
+                    (Key { line: 0, name: name.trim().to_owned() }, item(text))
+                };
+                Value::Map(text.split(',').filter(|part| !part.trim().is_empty()).map(entry).collect())
+            }
             _ => Value::Text(text.to_owned()),
         }
     }
+}
+
+/// Librdkafka checks names and values itself; what it calls them is not ours to know.
+fn properties(entries: &[(Key, Node)]) -> Option<Vec<(String, String)>> {
+    let mut seen = BTreeSet::new();
+    let property = |(key, node): &(Key, Node)| {
+        let text = match &node.value {
+            Value::Text(text) => text.clone(),
+            Value::Integer(v) => v.to_string(),
+            Value::Number(v) if v.is_finite() => v.to_string(),
+            Value::Bool(v) => v.to_string(),
+            _ => return None,
+        };
+        let is_name = !key.name.is_empty()
+            && key.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        (is_name && seen.insert(key.name.clone())).then(|| (key.name.clone(), text))
+    };
+    entries.iter().map(property).collect()
+}
+
+/// What Kafka allows.
+fn is_topic(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    (1..=249).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".."
+}
+
+fn topics(items: &[Node]) -> Option<Vec<String>> {
+    let mut seen = BTreeSet::new();
+    let topic = |item: &Node| match &item.value {
+        Value::Text(name) if is_topic(name) && seen.insert(name.clone()) => Some(name.clone()),
+        _ => None,
+    };
+    let names: Vec<String> = items.iter().map(topic).collect::<Option<_>>()?;
+    (!names.is_empty()).then_some(names)
+}
+
+/// `host:port`, or `protocol://host:port` as librdkafka takes it too.
+fn is_address(text: &str) -> bool {
+    let text = text.trim();
+    let address = text.split_once("://").map_or(text, |(_, rest)| rest);
+    address.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty()
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_[]:".contains(&b))
+            && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 fn length(value: &Value, min: Nanos, max: Nanos) -> Option<Nanos> {
@@ -268,6 +355,9 @@ impl fmt::Display for Kind {
                 )
             }
             Kind::Integer { min, max } => write!(f, "an integer from {min} to {max}"),
+            Kind::IntegerOr { min, max, words } => {
+                write!(f, "an integer from {min} to {max} or {}", words.join(" or "))
+            }
             Kind::Bytes { min, max } => {
                 write!(f, "a size such as \"256KiB\" ({} to {})", show_bytes(*min), show_bytes(*max))
             }
@@ -290,6 +380,11 @@ impl fmt::Display for Kind {
             Kind::Text(Charset::Pattern) => f.write_str("a pattern such as \"binance:*\" or \"*:BTC-USD\""),
             Kind::File => f.write_str("a file name, or builtin:NAME"),
             Kind::Digest => f.write_str("a SHA-256 of 64 hex digits as text, or null"),
+            Kind::Properties => f.write_str("names of properties, each once, with a text, number or flag"),
+            Kind::Topic => f.write_str("a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\""),
+            Kind::Topics => f.write_str("a list of topic names, each once"),
+            Kind::Addresses => f.write_str("addresses host:port with commas between them"),
+            Kind::Listen => f.write_str("an address such as \"127.0.0.1:8000\""),
             Kind::Note => f.write_str("text, a finite number, true or false"),
             Kind::LogLevel => {
                 write!(f, "one of {}, or a list such as \"info,foreshock=debug\"", LEVELS.join(", "))

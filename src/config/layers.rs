@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use foreshock_operators::time::Nanos;
 
@@ -178,6 +179,34 @@ impl Layers {
         match self.get(path).setting {
             Setting::Integer(v) => v,
             ref other => panic!("{path} holds an integer, not {other:?}"),
+        }
+    }
+
+    /// The length of time of a key that always has one.
+    pub fn time(&self, path: &str) -> Duration {
+        Duration::from_nanos(
+            self.duration(path).and_then(|length| u64::try_from(length).ok()).unwrap_or_default(),
+        )
+    }
+
+    /// Whether the flag of a key is set.
+    pub fn flag(&self, path: &str) -> bool {
+        self.get(path).setting == Setting::Bool(true)
+    }
+
+    /// The texts of a key that is a list.
+    pub fn texts(&self, path: &str) -> Vec<String> {
+        match &self.get(path).setting {
+            Setting::Texts(texts) => texts.clone(),
+            other => panic!("{path} holds texts, not {other:?}"),
+        }
+    }
+
+    /// The names and values of a key that is a set of properties.
+    pub fn properties(&self, path: &str) -> Vec<(String, String)> {
+        match &self.get(path).setting {
+            Setting::Properties(properties) => properties.clone(),
+            other => panic!("{path} holds properties, not {other:?}"),
         }
     }
 

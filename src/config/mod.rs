@@ -21,9 +21,12 @@ pub(crate) mod suggest;
 pub mod yaml;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use foreshock_dataflows::emit::Kind as EmitKind;
 use foreshock_dataflows::settings::{
     ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Settings, Unknown,
 };
@@ -41,6 +44,8 @@ pub use error::{ConfigError, ConfigErrors, Origin};
 pub use file::{Document, FileRef};
 pub use layers::Effective;
 
+use keys::KEYS;
+use kind::Setting;
 use layers::Layers;
 
 /// What the program is about to do: some defaults depend on it.
@@ -71,6 +76,10 @@ pub struct Config {
     pub settings: Settings,
     pub input: Input,
     pub backtest: Backtest,
+    pub job: String,
+    pub kafka: Kafka,
+    pub topics: Topics,
+    pub http: Http,
     pub log: Log,
     /// Every key with the value in force and where it comes from, in the order of the table of keys.
     pub values: Vec<(&'static str, Effective)>,
@@ -88,6 +97,44 @@ pub struct Input {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backtest {
     pub chunk_bytes: usize,
+}
+
+/// How brokers are reached and what is asked of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kafka {
+    /// `host:port`, with commas between them.
+    pub brokers: String,
+    pub from_earliest: bool,
+    pub create_topics: bool,
+    pub partitions: i32,
+    /// `None`: the broker's default.
+    pub replication_factor: Option<i32>,
+    pub commit_interval: Duration,
+    /// Bytes of outputs of one worker that may wait for delivery.
+    pub backlog: usize,
+    pub stop_timeout: Duration,
+    /// librdkafka's own names and values; may hold secrets.
+    pub properties: Vec<(String, String)>,
+    pub consumer_properties: Vec<(String, String)>,
+    pub producer_properties: Vec<(String, String)>,
+}
+
+/// What is read and written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics {
+    pub input: Vec<String>,
+    /// By kind; `scored` is for files only.
+    pub output: BTreeMap<EmitKind, String>,
+}
+
+/// Where and how far the HTTP server goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    pub listen: SocketAddr,
+    pub max_body_bytes: usize,
+    pub max_rows: usize,
+    pub max_connections: usize,
+    pub timeout: Duration,
 }
 
 /// How the program logs.
@@ -124,6 +171,7 @@ impl Config {
         }
         layers.apply_environment(environment.into_iter());
         check_windows(&mut layers);
+        check_topics(&mut layers);
 
         let listed = layers.read_file("instruments.file").map(|document| instruments::read(&document));
         let rules = layers.read_file("alerts.file").map(|document| alerts::read(&document));
@@ -171,6 +219,10 @@ impl Config {
                 format: Format::parse(layers.word("input.format")),
                 max_message_bytes: layers.integer("input.max_message_bytes") as usize,
             },
+            job: layers.text("job.name").unwrap_or_default().to_owned(),
+            kafka: kafka(&layers),
+            topics: topics(&layers),
+            http: http(&layers),
             backtest: Backtest { chunk_bytes: layers.integer("backtest.chunk_bytes") as usize },
             log: Log {
                 json: layers.word("log.format") == "json",
@@ -178,6 +230,58 @@ impl Config {
             },
             values: layers.into_values(),
         })
+    }
+}
+
+fn kafka(layers: &Layers) -> Kafka {
+    Kafka {
+        brokers: layers.text("kafka.brokers").unwrap_or_default().to_owned(),
+        from_earliest: layers.word("kafka.start") == "earliest",
+        create_topics: layers.flag("kafka.create_topics"),
+        partitions: layers.integer("kafka.partitions") as i32,
+        replication_factor: match layers.get("kafka.replication_factor").setting {
+            Setting::Integer(factor) => Some(factor as i32),
+            _ => None,
+        },
+        commit_interval: layers.time("kafka.commit_interval"),
+        backlog: layers.integer("kafka.backlog") as usize,
+        stop_timeout: layers.time("kafka.stop_timeout"),
+        properties: layers.properties("kafka.properties"),
+        consumer_properties: layers.properties("kafka.consumer_properties"),
+        producer_properties: layers.properties("kafka.producer_properties"),
+    }
+}
+
+fn topics(layers: &Layers) -> Topics {
+    let output = EmitKind::ALL.into_iter().filter(|kind| *kind != EmitKind::Scored);
+    let named = |kind: EmitKind| Some((kind, layers.text(&format!("topics.{}", kind.name()))?.to_owned()));
+    Topics { input: layers.texts("topics.input"), output: output.filter_map(named).collect() }
+}
+
+fn http(layers: &Layers) -> Http {
+    Http {
+        listen: layers
+            .text("http.listen")
+            .and_then(|text| text.parse().ok())
+            .expect("the key's kind says so"),
+        max_body_bytes: layers.integer("http.max_body_bytes") as usize,
+        max_rows: layers.integer("http.max_rows") as usize,
+        max_connections: layers.integer("http.max_connections") as usize,
+        timeout: layers.time("http.timeout"),
+    }
+}
+
+/// No two kinds of rows go to one topic, and none back to where it came from.
+fn check_topics(layers: &mut Layers) {
+    let mut taken: Vec<(String, &str)> =
+        layers.texts("topics.input").into_iter().map(|name| (name, "topics.input")).collect();
+    let outputs = KEYS.iter().filter(|key| key.path.starts_with("topics.") && key.path != "topics.input");
+    for key in outputs {
+        let name = layers.text(&key.path).unwrap_or_default().to_owned();
+        if let Some((_, other)) = taken.iter().find(|(other, _)| *other == name) {
+            layers.refuse(&key.path, format!("found {name:?}, which is also in {other}"));
+        }
+        taken.push((name, &key.path));
     }
 }
 

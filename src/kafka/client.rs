@@ -1,0 +1,122 @@
+//! Clients: their properties, and what they have to say meanwhile.
+
+use anyhow::{Context as _, Result};
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+use tracing::{debug, error, info, warn};
+
+use crate::config::Kafka;
+
+/// Properties of all clients. Ours come first, so that configuration can change each of them.
+const ALL: [(&str, &str); 4] = [
+    // A broker that is back should be met again within a second; librdkafka adds jitter of its own.
+    ("reconnect.backoff.ms", "50"),
+    ("reconnect.backoff.max.ms", "1000"),
+    ("socket.keepalive.enable", "true"),
+    ("log.connection.close", "false"),
+];
+
+const CONSUMER: [(&str, &str); 8] = [
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // An offset that is gone is for us to judge, not to be skipped over silently.
+    ("auto.offset.reset", "error"),
+    ("fetch.wait.max.ms", "10"),
+    ("fetch.error.backoff.ms", "100"),
+    // What is fetched ahead bounds memory, whatever the number of partitions.
+    ("queued.max.messages.kbytes", "16384"),
+    ("queued.min.messages", "20000"),
+    ("isolation.level", "read_committed"),
+];
+
+const PRODUCER: [(&str, &str); 6] = [
+    ("enable.idempotence", "true"),
+    // A row that can't be delivered now waits until it can: its input isn't read on meanwhile.
+    ("message.timeout.ms", "0"),
+    ("linger.ms", "2"),
+    ("retry.backoff.ms", "50"),
+    ("compression.codec", "none"),
+    ("queue.buffering.max.messages", "200000"),
+];
+
+/// What a client is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    Consumer,
+    Producer,
+    /// Asks for topics and offsets, and commits.
+    Admin,
+}
+
+/// The properties of a client, as librdkafka takes them.
+pub fn client_config(kafka: &Kafka, group: &str, role: Role) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    let own: &[(&str, &str)] = match role {
+        Role::Producer => &PRODUCER,
+        Role::Consumer | Role::Admin => &CONSUMER,
+    };
+    for (name, value) in ALL.iter().chain(own) {
+        config.set(*name, *value);
+    }
+    config.set("bootstrap.servers", &kafka.brokers);
+    config.set("client.id", group);
+    if role != Role::Producer {
+        config.set("group.id", group);
+    }
+    let special = match role {
+        Role::Producer => &kafka.producer_properties,
+        Role::Consumer | Role::Admin => &kafka.consumer_properties,
+    };
+    for (name, value) in kafka.properties.iter().chain(special) {
+        config.set(name, value);
+    }
+    config.set_log_level(RDKafkaLogLevel::Info);
+    config
+}
+
+/// What to add to the error of a client that could not be made.
+pub fn refused<T>(made: Result<T, KafkaError>, what: &str) -> Result<T> {
+    made.with_context(|| {
+        format!("could not make a Kafka {what}: see kafka.properties and their like in the configuration")
+    })
+}
+
+/// Takes a client's own words into the log.
+#[derive(Clone, Debug, Default)]
+pub struct Words;
+
+impl ClientContext for Words {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                error!(target: "foreshock::kafka::client", facility, "{message}");
+            }
+            // A broker that is away is told of once, by the job itself.
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if facility == "FAIL" => {
+                debug!(target: "foreshock::kafka::client", facility, "{message}");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                warn!(target: "foreshock::kafka::client", facility, "{message}");
+            }
+            RDKafkaLogLevel::Notice => info!(target: "foreshock::kafka::client", facility, "{message}"),
+            RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                debug!(target: "foreshock::kafka::client", facility, "{message}");
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::PollExceeded,
+            ) => debug!(target: "foreshock::kafka::client", %error, reason, "a broker is away"),
+            _ => warn!(target: "foreshock::kafka::client", %error, reason, "a Kafka client met an error"),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! All that talks to Kafka: only this folder knows the client library.
+
+pub mod client;

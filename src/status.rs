@@ -1,0 +1,136 @@
+//! What a job says of itself while it runs: for health checks, metrics and people.
+//!
+//! The job swaps a whole [`State`] in; whoever asks takes the one in force. Nobody reaches into a dataflow.
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use foreshock_operators::account::Counts;
+use foreshock_operators::features::FeatureSettings;
+use foreshock_operators::model::Model;
+use foreshock_operators::time::Time;
+
+/// Where a job is in its life.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It looks for its topics and reads its offsets.
+    Starting,
+    Running,
+    /// It was told to stop and delivers what it has begun.
+    Stopping,
+    /// It can't go on, for this reason.
+    Failed(String),
+}
+
+impl Phase {
+    /// The name printed.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Phase::Starting => "starting",
+            Phase::Running => "running",
+            Phase::Stopping => "stopping",
+            Phase::Failed(_) => "failed",
+        }
+    }
+}
+
+/// How far one shard of the input is read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ShardState {
+    pub topic: String,
+    pub partition: i32,
+    /// The worker that reads it.
+    pub worker: usize,
+    /// The next offset to read.
+    pub position: i64,
+    /// The offset behind the last message of the log.
+    pub end: i64,
+    /// The offset a restart would begin at; `None` before the first commit.
+    pub committed: Option<i64>,
+    /// Seconds by which the last message that was read is older than now, by Kafka's timestamps; 0 when all is
+    /// read.
+    pub lag_seconds: f64,
+}
+
+impl ShardState {
+    /// Messages still to read: an upper bound where the log has holes.
+    pub fn lag(&self) -> i64 {
+        (self.end - self.position).max(0)
+    }
+}
+
+/// A job at one moment.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub phase: Phase,
+    /// Whether a broker answered lately.
+    pub kafka_connected: bool,
+    /// Whether the job has once read all there was.
+    pub caught_up: bool,
+    pub shards: Vec<ShardState>,
+    /// The account since this process started.
+    pub counts: Counts,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            phase: Phase::Starting,
+            kafka_connected: false,
+            caught_up: false,
+            shards: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+}
+
+impl State {
+    /// Why the job isn't serving at the moment; `None` when it is.
+    pub fn problem(&self) -> Option<String> {
+        match &self.phase {
+            Phase::Failed(why) => Some(why.clone()),
+            Phase::Starting => Some("starting: reading topics and offsets".to_owned()),
+            Phase::Stopping => Some("stopping".to_owned()),
+            Phase::Running if !self.kafka_connected => Some("no Kafka broker answers".to_owned()),
+            Phase::Running => None,
+        }
+    }
+}
+
+/// The model in force and what is needed to score a row that did not come through the dataflow.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    pub model: Arc<Model>,
+    /// Return horizons give the names of the return features.
+    pub features: Arc<FeatureSettings>,
+    pub loaded_at: Time,
+}
+
+/// Where a job posts what it says of itself.
+#[derive(Debug, Default)]
+pub struct Board {
+    state: ArcSwap<State>,
+    serving: ArcSwapOption<Serving>,
+}
+
+impl Board {
+    /// The state in force.
+    pub fn state(&self) -> Arc<State> {
+        self.state.load_full()
+    }
+
+    /// Puts a state in force.
+    pub fn post(&self, state: State) {
+        self.state.store(Arc::new(state));
+    }
+
+    /// The model in force, if there is one.
+    pub fn serving(&self) -> Option<Arc<Serving>> {
+        self.serving.load_full()
+    }
+
+    /// Puts a model in force for rows that come over HTTP.
+    pub fn serve(&self, serving: Serving) {
+        self.serving.store(Some(Arc::new(serving)));
+    }
+}
