@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
 use foreshock_operators::operator::Tagged;
+use foreshock_operators::row::Extent;
 use foreshock_operators::time::Time;
 use serde::{Deserialize, Serialize};
 
@@ -34,6 +35,64 @@ pub struct Run {
     pub too_large: Option<u64>,
 }
 
+/// Messages of one shard as they were read, before decoding.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The job reads no further: this delivery is empty, and what waits for more of the log is let go.
+    pub end: bool,
+    /// The messages, one behind the other, each behind its key.
+    pub bytes: Arc<Vec<u8>>,
+    pub messages: Vec<Delivered>,
+    pub cut: Cut,
+}
+
+/// One message of a [`Delivery`].
+#[derive(Clone, Debug)]
+pub struct Delivered {
+    pub offset: u64,
+    pub key: Extent,
+    /// `None`: the message has no value.
+    pub body: Option<Extent>,
+    /// When the venue's message was received.
+    pub received: Option<Time>,
+    /// The exchange, where header or key names it.
+    pub exchange: Option<Arc<str>>,
+    /// It is a control record of ours, whatever it holds.
+    pub control: bool,
+    /// What is wrong with what came beside the message: then it is refused unread.
+    pub problem: Option<String>,
+}
+
+/// The end of a stretch of a shard: travels behind the stretch's last row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Position in the list of shards.
+    pub shard: u32,
+    /// Where the shard goes on.
+    pub next_offset: i64,
+    /// When the stretch was read, by a clock of the process that only goes forward, in nanoseconds.
+    pub read_at: u64,
+    /// Kafka's timestamp of the last message, in milliseconds.
+    pub stamped_at: i64,
+}
+
+/// What a live batch carries along besides its rows.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    pub cut: Cut,
+    pub messages: Vec<Delivered>,
+    /// Offset and index of each row and refused row, by its position in the batch.
+    pub positions: Vec<(u64, u32)>,
+}
+
+impl Stretch {
+    /// The key of the message at an offset.
+    pub fn key(&self, offset: u64) -> Option<Extent> {
+        let at = self.messages.binary_search_by_key(&offset, |message| message.offset).ok()?;
+        Some(self.messages[at].key)
+    }
+}
+
 /// The part of a chunk that belongs to one worker's instruments, on its way through the operators.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Batch<T> {
@@ -47,6 +106,9 @@ pub struct Batch<T> {
     pub ledger: Ledger,
     /// The chunk's bytes: the originals of dead letters.
     pub bytes: Arc<Vec<u8>>,
+    /// Where a live batch comes from; it never leaves its worker.
+    #[serde(skip)]
+    pub stretch: Option<Arc<Stretch>>,
 }
 
 /// The part of a log that a job looks at, by event time: `from` inclusive, `to` exclusive.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use foreshock_operators::decode::{ClockSource, Resolve, Resolved};
 use foreshock_operators::operator::Instrument;
@@ -26,6 +26,15 @@ struct Shared {
     by_name: ListIndex,
     table: RwLock<Table>,
     too_many: AtomicBool,
+    strayed: OnceLock<Strayed>,
+}
+
+/// An instrument that was met in two shards: then nobody knows the order of its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strayed {
+    pub instrument: InstrumentId,
+    pub home: u32,
+    pub met_in: u32,
 }
 
 type ListIndex = HashMap<String, HashMap<String, usize>>;
@@ -35,6 +44,8 @@ struct Table {
     /// By exchange, then by symbol and by canonical name.
     numbers: HashMap<Arc<str>, HashMap<Arc<str>, Resolved>>,
     instruments: Vec<Arc<Instrument>>,
+    /// By instrument number: the shard it was first met in, in a live job.
+    homes: Vec<Option<u32>>,
 }
 
 impl Instruments {
@@ -49,7 +60,8 @@ impl Instruments {
             of_exchange(&mut by_name, &listed.id);
         }
         let (table, too_many) = (RwLock::default(), AtomicBool::new(false));
-        Instruments(Arc::new(Shared { settings, by_symbol, by_name, table, too_many }))
+        let strayed = OnceLock::new();
+        Instruments(Arc::new(Shared { settings, by_symbol, by_name, table, too_many, strayed }))
     }
 
     /// The instrument with this number.
@@ -69,9 +81,37 @@ impl Instruments {
         instruments
     }
 
+    /// The shard that an instrument belongs to, once it was met in one.
+    pub fn home(&self, id: InstrumentId) -> Option<u32> {
+        self.read().homes.get(id.0 as usize).copied().flatten()
+    }
+
+    /// The first instrument that was met in two shards, if any.
+    pub fn strayed(&self) -> Option<&Strayed> {
+        self.0.strayed.get()
+    }
+
     /// A view of the table for one decoder, with a memory of its own.
     pub fn resolver(&self) -> Resolver {
-        Resolver { instruments: self.clone(), known: Vec::new() }
+        Resolver { instruments: self.clone(), shard: None, known: Vec::new() }
+    }
+
+    /// A view for the decoder of one shard: the instruments it meets are at home there.
+    pub fn resolver_of_shard(&self, shard: u32) -> Resolver {
+        Resolver { shard: Some(shard), ..self.resolver() }
+    }
+
+    fn settle(&self, id: InstrumentId, shard: u32) {
+        let mut table = self.0.table.write().unwrap_or_else(PoisonError::into_inner);
+        let at = id.0 as usize;
+        if table.homes.len() <= at {
+            table.homes.resize(at + 1, None);
+        }
+        let home = *table.homes[at].get_or_insert(shard);
+        if home != shard {
+            // The first one is reason enough.
+            let _ = self.0.strayed.set(Strayed { instrument: id, home, met_in: shard });
+        }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Table> {
@@ -170,6 +210,7 @@ const PACKED: usize = 24;
 #[derive(Debug)]
 pub struct Resolver {
     instruments: Instruments,
+    shard: Option<u32>,
     /// One for each exchange, few.
     known: Vec<KnownSymbols>,
 }
@@ -184,13 +225,13 @@ struct KnownSymbols {
 
 impl Resolve for Resolver {
     fn resolve(&mut self, exchange: &str, symbol: &str) -> Option<Resolved> {
-        let Some(packed) = pack(symbol) else { return self.instruments.enter(exchange, symbol) };
+        let Some(packed) = pack(symbol) else { return self.enter(exchange, symbol) };
         let position = self.known.iter().position(|known| *known.exchange == *exchange);
         let number = position.and_then(|at| self.known[at].numbers.get(&packed));
         if let Some(number) = number {
             return *number;
         }
-        let resolved = self.instruments.enter(exchange, symbol);
+        let resolved = self.enter(exchange, symbol);
         if position.is_none() && resolved.is_none() {
             return None;
         }
@@ -204,6 +245,16 @@ impl Resolve for Resolver {
             numbers.insert(packed, resolved);
         }
         resolved
+    }
+}
+
+impl Resolver {
+    fn enter(&self, exchange: &str, symbol: &str) -> Option<Resolved> {
+        let resolved = self.instruments.enter(exchange, symbol)?;
+        if let Some(shard) = self.shard {
+            self.instruments.settle(resolved.instrument, shard);
+        }
+        Some(resolved)
     }
 }
 

@@ -8,6 +8,7 @@ use timely::dataflow::operators::Operator as _;
 
 use crate::batch::Batch;
 use crate::instruments::Instruments;
+use crate::meter::Meter;
 
 /// One operator's states, by instrument. Knows nothing of timely.
 #[derive(Debug)]
@@ -26,16 +27,16 @@ impl<O: Operator> Keyed<O> {
 
     /// Feeds a batch to the states of its instruments.
     pub fn on_batch(&mut self, batch: Batch<O::Input>) -> Batch<O::Output> {
-        let Batch { epoch, worker, end, values, ledger, bytes } = batch;
+        let Batch { epoch, worker, end, values, ledger, bytes, stretch } = batch;
         let mut out = Out::with_ledger(ledger, values.len());
         for tagged in values {
             out.tag(tagged.instrument, tagged.order);
             self.state(tagged.instrument).on_input(tagged.value, &mut out);
         }
         if end {
-            self.end(&mut out);
+            self.end(stretch.as_ref().map(|stretch| stretch.cut.shard), &mut out);
         }
-        Batch { epoch, worker, end, values: out.values, ledger: out.ledger, bytes }
+        Batch { epoch, worker, end, values: out.values, ledger: out.ledger, bytes, stretch }
     }
 
     /// Appends the state of an instrument to `bytes`; nothing where it has none.
@@ -72,9 +73,13 @@ impl<O: Operator> Keyed<O> {
         &mut self.states[at]
     }
 
-    /// Instruments end in the order of their names, whatever worker they are on.
-    fn end(&mut self, out: &mut Out<O::Output>) {
+    /// Instruments end in the order of their names, whatever worker they are on; those of one shard where there
+    /// are several.
+    fn end(&mut self, shard: Option<u32>, out: &mut Out<O::Output>) {
         for (order, instrument) in self.instruments.by_name().into_iter().enumerate() {
+            if shard.is_some() && self.instruments.home(instrument.id) != shard {
+                continue;
+            }
             if let Some(Some(state)) = self.states.get_mut(instrument.id.0 as usize) {
                 out.tag(instrument.id, order as u32);
                 state.on_end(out);
@@ -88,6 +93,7 @@ pub fn keyed<'scope, O>(
     batches: StreamVec<'scope, u64, Batch<O::Input>>,
     settings: O::Settings,
     instruments: Instruments,
+    meter: &Meter,
 ) -> StreamVec<'scope, u64, Batch<O::Output>>
 where
     O: Operator + 'static,
@@ -95,6 +101,7 @@ where
     O::Input: 'static,
     O::Output: Clone + 'static,
 {
+    let time = meter.operator(O::NAME);
     batches.unary(Pipeline, O::NAME, move |_capability, _info| {
         let mut keyed = Keyed::<O>::new(settings, instruments);
         move |input, output| {
@@ -102,7 +109,7 @@ where
             input.for_each(|capability, batches| {
                 let mut session = output.session(&capability);
                 for batch in batches.drain(..) {
-                    session.give(keyed.on_batch(batch));
+                    session.give(time.measure(|| keyed.on_batch(batch)));
                 }
             });
         }

@@ -17,6 +17,7 @@ use timely::dataflow::StreamVec;
 use crate::batch::Batch;
 use crate::instruments::Instruments;
 use crate::keyed::keyed;
+use crate::meter::Meter;
 use crate::settings::Settings;
 
 /// Builds the graph on this worker. Batches must hold the rows of this worker's instruments, in log order.
@@ -24,11 +25,12 @@ pub fn market<'scope>(
     rows: StreamVec<'scope, u64, Batch<Row>>,
     settings: &Settings,
     instruments: &Instruments,
+    meter: &Meter,
 ) -> StreamVec<'scope, u64, Batch<Outcome>> {
-    let ordered = keyed::<Order>(rows, settings.order, instruments.clone());
-    let live = keyed::<Gaps>(ordered, (), instruments.clone());
-    let measured = keyed::<FeatureWindows>(live, settings.features.clone(), instruments.clone());
-    let sampled = keyed::<Seconds>(measured, settings.seconds, instruments.clone());
-    let scored = keyed::<Score>(sampled, settings.model.clone(), instruments.clone());
-    keyed::<Rules>(scored, settings.rules.clone(), instruments.clone())
+    let ordered = keyed::<Order>(rows, settings.order, instruments.clone(), meter);
+    let live = keyed::<Gaps>(ordered, (), instruments.clone(), meter);
+    let measured = keyed::<FeatureWindows>(live, settings.features.clone(), instruments.clone(), meter);
+    let sampled = keyed::<Seconds>(measured, settings.seconds, instruments.clone(), meter);
+    let scored = keyed::<Score>(sampled, settings.model.clone(), instruments.clone(), meter);
+    keyed::<Rules>(scored, settings.rules.clone(), instruments.clone(), meter)
 }

@@ -1,11 +1,13 @@
-//! Brings chunks from a reader's queue into the graph.
+//! Brings chunks from a reader's queue into the graph, and deliveries from a live log.
+
+use std::time::Duration;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::generic::operator::source;
 use timely::dataflow::{Scope, StreamVec};
 use timely::scheduling::SyncActivator;
 
-use crate::batch::Chunk;
+use crate::batch::{Chunk, Delivery};
 
 /// What a queue has to give at the moment.
 pub enum Next {
@@ -37,6 +39,47 @@ pub fn chunks<'scope>(
                 }
                 Next::Nothing => {}
                 Next::Ended => capability = None,
+            }
+        }
+    })
+}
+
+/// What a live source wants next.
+pub enum Turn {
+    /// To be called again at once: there is likely more.
+    Again,
+    /// To be called when it is woken, or after this time at the latest.
+    Wait(Duration),
+    /// Nothing ever again.
+    Ended,
+}
+
+/// A stream of deliveries, read on this worker. `poll` puts what has arrived into the list, without waiting.
+/// `milliseconds` since the job's start are the epochs, so that one is never smaller than the one before.
+/// `on_wake` gets what wakes this worker.
+pub fn deliveries<'scope>(
+    scope: Scope<'scope, u64>,
+    mut poll: impl FnMut(&mut Vec<Delivery>) -> Turn + 'static,
+    milliseconds: impl Fn() -> u64 + 'static,
+    on_wake: impl FnOnce(SyncActivator),
+) -> StreamVec<'scope, u64, Delivery> {
+    source::<_, CapacityContainerBuilder<Vec<Delivery>>, _, _>(scope, "poll", move |capability, info| {
+        let activator = scope.activator_for(info.address.clone());
+        on_wake(scope.worker().sync_activator_for(info.address.to_vec()));
+        let mut capability = Some(capability);
+        let mut arrived = Vec::new();
+        move |output| {
+            let Some(held) = capability.as_mut() else { return };
+            let turn = poll(&mut arrived);
+            let epoch = milliseconds().max(held.time() + 1);
+            held.downgrade(&epoch);
+            if !arrived.is_empty() {
+                output.session(held).give_iterator(arrived.drain(..));
+            }
+            match turn {
+                Turn::Again => activator.activate(),
+                Turn::Wait(at_most) => activator.activate_after(at_most),
+                Turn::Ended => capability = None,
             }
         }
     })

@@ -152,6 +152,8 @@ impl FeatureWindows {
         self.push(clock, mid);
         let moments = self.returns.moments();
         Features {
+            source: row.source,
+            index: row.index,
             event_time: row.event_time,
             clock,
             digits: row.digits,

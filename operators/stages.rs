@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::row::Row;
+use crate::row::{Row, Source};
 use crate::time::Time;
 
 /// How many return horizons a job may have.
@@ -49,6 +49,9 @@ pub enum Live {
 /// The features of one tick (SPEC 3). NaN stands for null.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Features {
+    /// The row that is this tick.
+    pub source: Source,
+    pub index: u32,
     pub event_time: Time,
     pub clock: Time,
     pub digits: u8,

@@ -3,7 +3,9 @@
 pub mod backtest;
 pub mod cli;
 pub mod config;
+pub mod halt;
 pub mod kafka;
+pub mod live;
 pub mod logs;
 pub mod metrics;
 pub mod models;

@@ -1,12 +1,21 @@
 //! All metrics, declared in one place, each with a help text for the person on call.
+//!
+//! Names begin with `foreshock_`; beside them stand the names by which existing dashboards know the same facts
+//! (SPEC 10).
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use foreshock_operators::account::{Counts, Reason};
+use prometheus::core::Collector;
+use prometheus::{
+    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
+};
 
 /// The metrics of one process.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub registry: Registry,
     pub http: HttpMetrics,
+    pub job: JobMetrics,
 }
 
 /// What the HTTP server counts.
@@ -18,15 +27,72 @@ pub struct HttpMetrics {
     pub seconds: HistogramVec,
 }
 
+/// What a live job counts.
+#[derive(Clone, Debug)]
+pub struct JobMetrics {
+    messages: IntCounterVec,
+    rows: IntCounterVec,
+    buffered: IntGauge,
+    dead_letters: IntCounterVec,
+    locked: IntCounter,
+    hurried: IntCounter,
+    control_records: IntCounter,
+    refused: IntCounter,
+    gaps: IntCounter,
+    samples: IntCounter,
+    /// By kind: records handed to the producer.
+    pub outputs: IntCounterVec,
+    /// By state and priority.
+    pub alerts: IntCounterVec,
+    /// By priority.
+    pub active_alerts: IntGaugeVec,
+    /// By exchange and instrument: 0 calm, 1 a warning is active, 2 a critical alert is.
+    pub regime: IntGaugeVec,
+    pub predictions: IntCounter,
+    /// The same by what was predicted.
+    pub predictions_by_class: IntCounterVec,
+    pub probability: Histogram,
+    /// From the poll that returned a tick to the producer's taking of its outputs.
+    pub latency: Histogram,
+    pub volatility_latency: Histogram,
+    pub instruments: IntGauge,
+    pub open_silences: IntGauge,
+    pub kafka_connected: IntGauge,
+    pub ready: IntGauge,
+    /// By topic and partition, as are all of these.
+    pub lag: IntGaugeVec,
+    pub kafka_lag: IntGaugeVec,
+    pub lag_seconds: GaugeVec,
+    pub volatility_lag_seconds: GaugeVec,
+    pub position: IntGaugeVec,
+    pub committed: IntGaugeVec,
+    /// By result.
+    pub commits: IntCounterVec,
+    /// By worker, as are the next ones.
+    pub backlog_bytes: IntGaugeVec,
+    pub producer_records: IntGaugeVec,
+    pub backlog_waits: IntCounterVec,
+    pub steps: IntCounterVec,
+    pub backlog_limit: IntGauge,
+    /// By operator and worker.
+    pub operator_seconds: CounterVec,
+    pub model_loaded: IntGauge,
+    /// By name, version, variant and sha256.
+    pub model_info: IntGaugeVec,
+}
+
 impl Metrics {
     /// Declares all metrics in a registry of their own.
-    ///
-    /// # Panics
-    /// When two metrics have one name: a slip in this file.
     pub fn new() -> Metrics {
         let registry = Registry::new();
-        let http = HttpMetrics::new(&registry);
-        Metrics { registry, http }
+        let declare = Declare(&registry);
+        let build =
+            declare.gauges("foreshock_build_info", "Always 1; its label tells the version.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let process = prometheus::process_collector::ProcessCollector::for_self();
+        registry.register(Box::new(process)).expect("no other metric has these names");
+        let (http, job) = (HttpMetrics::new(&declare), JobMetrics::new(&declare));
+        Metrics { registry, http, job }
     }
 }
 
@@ -37,20 +103,259 @@ impl Default for Metrics {
 }
 
 impl HttpMetrics {
-    fn new(registry: &Registry) -> HttpMetrics {
-        let requests = IntCounterVec::new(
-            Opts::new("http_requests_total", "Requests answered, by method, endpoint and status."),
-            &["method", "endpoint", "status"],
+    fn new(declare: &Declare) -> HttpMetrics {
+        HttpMetrics {
+            requests: declare.counters(
+                "http_requests_total",
+                "Requests answered, by method, endpoint and status.",
+                &["method", "endpoint", "status"],
+            ),
+            seconds: declare.histograms(
+                "http_request_duration_seconds",
+                "Time from a request's head to its answer.",
+                exponential(0.0001, 2.5, 12),
+                &["endpoint"],
+            ),
+        }
+    }
+}
+
+impl JobMetrics {
+    fn new(declare: &Declare) -> JobMetrics {
+        let shard = &["topic", "partition"];
+        let latency = || exponential(0.000_05, 2.0, 18);
+        JobMetrics {
+            messages: declare.counters(
+                "foreshock_messages_total",
+                "Messages read, by what became of them: rows, control, ignored or deadlettered.",
+                &["fate"],
+            ),
+            rows: declare.counters(
+                "foreshock_rows_total",
+                "Rows read, by what became of them: ticks, applied, duplicate, late, ignored or deadlettered.",
+                &["fate"],
+            ),
+            buffered: declare.gauge("foreshock_buffered_rows", "Rows that wait for older ones (order.reorder)."),
+            dead_letters: declare.counters(
+                "foreshock_dead_letters_total",
+                "Messages and rows refused, by reason. A rise means that a feed has changed or is damaged.",
+                &["reason"],
+            ),
+            locked: declare.counter("foreshock_locked_quotes_total", "Quotes whose bid equals their ask: legal."),
+            hurried: declare.counter(
+                "foreshock_hurried_rows_total",
+                "Rows that went on before older ones could come, because too many were waiting.",
+            ),
+            control_records: declare.counter(
+                "foreshock_control_records_total",
+                "Control records met in the input; this version counts them and applies none.",
+            ),
+            refused: declare.counter(
+                "foreshock_predictions_refused_total",
+                "Ticks without a prediction, because a feature that the model insists on was null.",
+            ),
+            gaps: declare.counter("foreshock_gaps_total", "Stretches without data that have ended."),
+            samples: declare.counter("foreshock_samples_total", "Per-second samples made."),
+            outputs: declare.counters(
+                "foreshock_outputs_total",
+                "Records handed to the producer, by kind of output.",
+                &["kind"],
+            ),
+            alerts: declare.counters(
+                "foreshock_alerts_total",
+                "Changes in the life of alerts, by state and priority.",
+                &["state", "priority"],
+            ),
+            active_alerts: declare.gauges(
+                "foreshock_active_alerts",
+                "Alerts that are active now, by priority.",
+                &["priority"],
+            ),
+            regime: declare.gauges(
+                "market_regime_state",
+                "State of an instrument's market: 0 calm, 1 with an active warning, 2 with an active critical alert.",
+                &["exchange", "instrument"],
+            ),
+            predictions: declare.counter("foreshock_predictions_total", "Ticks scored by the model."),
+            predictions_by_class: declare.counters(
+                "predictions_total",
+                "Ticks scored by the model, by what it predicted: 1 is a spike.",
+                &["prediction"],
+            ),
+            probability: declare.histogram(
+                "prediction_probability",
+                "Probabilities of a spike that the model gave to ticks.",
+                (1..=10).map(|tenth| f64::from(tenth) / 10.0).collect(),
+            ),
+            latency: declare.histogram(
+                "foreshock_latency_seconds",
+                "Time from reading a scored tick to the producer's taking of its outputs.",
+                latency(),
+            ),
+            volatility_latency: declare.histogram(
+                "volatility_prediction_latency_seconds",
+                "The same as foreshock_latency_seconds.",
+                latency(),
+            ),
+            instruments: declare.gauge("foreshock_instruments", "Instruments met so far."),
+            open_silences: declare.gauge(
+                "foreshock_open_silences",
+                "Instruments of which nothing was read for longer than their gap_after, by the wall clock.",
+            ),
+            kafka_connected: declare.gauge(
+                "foreshock_kafka_connected",
+                "1 when the brokers answered lately. With 0 nothing is read or written; both go on by themselves.",
+            ),
+            ready: declare.gauge("foreshock_ready", "1 once the job has read all there was."),
+            lag: declare.gauges(
+                "foreshock_consumer_lag_messages",
+                "Messages still to read. An upper bound where the log has holes.",
+                shard,
+            ),
+            kafka_lag: declare.gauges("kafka_consumer_lag", "The same as foreshock_consumer_lag_messages.", shard),
+            lag_seconds: declare.float_gauges(
+                "foreshock_consumer_lag_seconds",
+                "Age of the last message read, by Kafka's timestamps; 0 when all is read.",
+                shard,
+            ),
+            volatility_lag_seconds: declare.float_gauges(
+                "volatility_consumer_lag_seconds",
+                "The same as foreshock_consumer_lag_seconds.",
+                shard,
+            ),
+            position: declare.gauges("foreshock_consumer_position", "The next offset to read.", shard),
+            committed: declare.gauges(
+                "foreshock_committed_offset",
+                "The offset that a restart begins at: all outputs of what is before it are delivered.",
+                shard,
+            ),
+            commits: declare.counters("foreshock_commits_total", "Commits of offsets, by result.", &["result"]),
+            backlog_bytes: declare.gauges(
+                "foreshock_backlog_bytes",
+                "Bytes of outputs on their way to the brokers.",
+                &["worker"],
+            ),
+            producer_records: declare.gauges(
+                "foreshock_producer_queue_records",
+                "Records in the producer's queue, in flight included.",
+                &["worker"],
+            ),
+            backlog_waits: declare.counters(
+                "foreshock_backlog_waits_total",
+                "Times that reading waited because the backlog was full: the brokers take less than comes in.",
+                &["worker"],
+            ),
+            steps: declare.counters("foreshock_worker_steps_total", "Steps of the dataflow.", &["worker"]),
+            backlog_limit: declare.gauge(
+                "foreshock_backlog_limit_bytes",
+                "The most bytes of outputs on their way, for each worker (kafka.backlog).",
+            ),
+            operator_seconds: declare.float_counters(
+                "foreshock_operator_seconds_total",
+                "Time that the operators of the dataflow have worked.",
+                &["operator", "worker"],
+            ),
+            model_loaded: declare.gauge("model_loaded", "1 when a model is in force."),
+            model_info: declare.gauges(
+                "foreshock_model_info",
+                "Always 1; its labels tell the model in force.",
+                &["name", "version", "variant", "sha256"],
+            ),
+        }
+    }
+
+    /// Adds the account of a batch.
+    pub fn count(&self, counts: &Counts) {
+        let add = |counter: &IntCounterVec, labels: [(&str, i64); 6]| {
+            for (label, n) in labels.into_iter().filter(|(_, n)| *n > 0) {
+                counter.with_label_values(&[label]).inc_by(n.unsigned_abs());
+            }
+        };
+        add(
+            &self.messages,
+            [
+                ("rows", counts.messages_rows),
+                ("control", counts.messages_control),
+                ("ignored", counts.messages_ignored),
+                ("deadlettered", counts.messages_deadlettered),
+                ("", 0),
+                ("", 0),
+            ],
         );
-        let seconds = HistogramVec::new(
-            HistogramOpts::new("http_request_duration_seconds", "Time from a request's head to its answer.")
-                .buckets(prometheus::exponential_buckets(0.0001, 2.5, 12).expect("the buckets grow")),
-            &["endpoint"],
+        add(
+            &self.rows,
+            [
+                ("ticks", counts.ticks),
+                ("applied", counts.applied),
+                ("duplicate", counts.duplicate),
+                ("late", counts.late),
+                ("ignored", counts.rows_ignored),
+                ("deadlettered", counts.rows_deadlettered),
+            ],
         );
-        let requests = requests.expect("the name is good");
-        let seconds = seconds.expect("the name is good");
-        registry.register(Box::new(requests.clone())).expect("the name is new");
-        registry.register(Box::new(seconds.clone())).expect("the name is new");
-        HttpMetrics { requests, seconds }
+        for (reason, n) in Reason::ALL.into_iter().zip(counts.deadletter).filter(|(_, n)| *n > 0) {
+            self.dead_letters.with_label_values(&[reason.name()]).inc_by(n.unsigned_abs());
+        }
+        self.buffered.add(counts.buffered);
+        let plain = [
+            (&self.locked, counts.locked),
+            (&self.hurried, counts.hurried),
+            (&self.control_records, counts.control_records),
+            (&self.refused, counts.refused),
+            (&self.gaps, counts.gaps),
+            (&self.samples, counts.samples),
+            (&self.predictions, counts.predictions),
+        ];
+        for (counter, n) in plain {
+            counter.inc_by(u64::try_from(n).unwrap_or_default());
+        }
+    }
+}
+
+fn exponential(first: f64, factor: f64, count: usize) -> Vec<f64> {
+    prometheus::exponential_buckets(first, factor, count).expect("the buckets grow")
+}
+
+/// Makes metrics and enters them in a registry. Panics at a name that is taken or malformed: a slip in this file,
+/// which every start would show.
+struct Declare<'a>(&'a Registry);
+
+impl Declare<'_> {
+    fn enter<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        let metric = made.expect("the name and labels are well formed");
+        self.0.register(Box::new(metric.clone())).expect("no other metric has this name");
+        metric
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.enter(IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.enter(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.enter(IntGauge::new(name, help))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.enter(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+        self.enter(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn float_counters(&self, name: &str, help: &str, labels: &[&str]) -> CounterVec {
+        self.enter(CounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
+        self.enter(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+    }
+
+    fn histograms(&self, name: &str, help: &str, buckets: Vec<f64>, labels: &[&str]) -> HistogramVec {
+        self.enter(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
     }
 }

@@ -3,12 +3,19 @@
 //! The job swaps a whole [`State`] in; whoever asks takes the one in force. Nobody reaches into a dataflow.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use foreshock_operators::account::Counts;
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::Model;
 use foreshock_operators::time::Time;
+
+/// The time by the system's clock: for status, never for results.
+pub fn wall_time() -> Time {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
 
 /// Where a job is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +77,21 @@ pub struct State {
     pub shards: Vec<ShardState>,
     /// The account since this process started.
     pub counts: Counts,
+    pub active_alerts: usize,
+    /// The last change in the life of an alert.
+    pub last_alert: Option<AlertChange>,
+}
+
+/// One change in the life of an alert.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlertChange {
+    pub exchange: Arc<str>,
+    pub instrument: Arc<str>,
+    pub rule: Arc<str>,
+    pub priority: &'static str,
+    pub state: &'static str,
+    /// In event time.
+    pub time: Time,
 }
 
 impl Default for State {
@@ -80,11 +102,18 @@ impl Default for State {
             caught_up: false,
             shards: Vec::new(),
             counts: Counts::default(),
+            active_alerts: 0,
+            last_alert: None,
         }
     }
 }
 
 impl State {
+    /// Whether the job serves and has once read all there was.
+    pub fn is_ready(&self) -> bool {
+        self.phase == Phase::Running && self.caught_up
+    }
+
     /// Why the job isn't serving at the moment; `None` when it is.
     pub fn problem(&self) -> Option<String> {
         match &self.phase {

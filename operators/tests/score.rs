@@ -18,6 +18,8 @@ const ZERO: NullPolicy = NullPolicy::Value(0.0);
 
 fn features() -> Features {
     Features {
+        source: Source::default(),
+        index: 0,
         event_time: Time(1),
         clock: Time(2),
         digits: 6,

@@ -15,6 +15,8 @@ const NULL: f64 = f64::NAN;
 /// A tick whose metrics are 10, 20, 30, 40 and 50 times `value`.
 fn tick(time: Nanos, value: f64) -> Features {
     Features {
+        source: Source::default(),
+        index: 0,
         event_time: Time(START + time),
         clock: Time(START + time),
         digits: 6,

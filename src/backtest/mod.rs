@@ -21,10 +21,11 @@ use foreshock_dataflows::emit::Kind;
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::settings::Settings;
 
+use crate::halt::Halt;
 use input::Input;
 use log::{Log, LogSettings};
 use output::{Destination, Outputs};
-use pipeline::{Halt, Shared, pass_through};
+use pipeline::{Shared, pass_through};
 use sniff::Expected;
 use summary::Summary;
 

@@ -9,8 +9,7 @@
 //! [`EPOCHS_PER_WORKER`] epochs a worker ahead of the writer.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
@@ -20,6 +19,7 @@ use foreshock_dataflows::decode::{DecodeSettings, LogFile, decode, in_order};
 use foreshock_dataflows::emit::{Emit, Kind, Part, emit};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::market::market;
+use foreshock_dataflows::meter::Meter;
 use foreshock_dataflows::settings::Settings;
 use foreshock_dataflows::source::{Next, chunks};
 use foreshock_operators::account::Counts;
@@ -29,6 +29,7 @@ use tracing::{debug, warn};
 
 use super::log::Log;
 use super::output::Outputs;
+use crate::halt::Halt;
 
 /// Epochs on their way between reader and writer, for each worker: enough that nobody waits for a neighbour,
 /// few enough that memory stays small.
@@ -52,25 +53,6 @@ impl Shared {
     pub fn too_many(&self) -> Error {
         let max = self.settings.instruments.max;
         anyhow!("more than {max} instruments; raise instruments.max if they are real")
-    }
-}
-
-/// Ends a run early, with the first reason given.
-#[derive(Clone, Default)]
-pub struct Halt(Arc<(AtomicBool, Mutex<Option<Error>>)>);
-
-impl Halt {
-    fn fail(&self, error: Error) {
-        self.0.1.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        self.0.0.store(true, Ordering::Release);
-    }
-
-    pub fn is_set(&self) -> bool {
-        self.0.0.load(Ordering::Acquire)
-    }
-
-    pub fn reason(&self) -> Option<Error> {
-        self.0.1.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
@@ -173,7 +155,7 @@ fn build(
             let _ = wake.send(activator);
         });
         let rows = decode(chunks, decode_settings.clone(), instruments, *workers);
-        let outcomes = market(in_order(rows), settings, instruments);
+        let outcomes = market(in_order(rows), settings, instruments, &Meter::default());
         let encoder = Encoder::new(&settings.features.horizons, &settings.model);
         let files = decode_settings.files.clone();
         let emitter = Emit::new(kinds.clone(), files, instruments.clone(), encoder, *workers);

@@ -93,8 +93,10 @@ impl ClientContext for Words {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 error!(target: "foreshock::kafka::client", facility, "{message}");
             }
-            // A broker that is away is told of once, by the job itself.
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if facility == "FAIL" => {
+            // A broker that is away is told of once, by the job itself; a coordinator that loads is asked again.
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning
+                if matches!(facility, "FAIL" | "GETPID" | "COORD" | "ERROR") =>
+            {
                 debug!(target: "foreshock::kafka::client", facility, "{message}");
             }
             RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
@@ -108,6 +110,10 @@ impl ClientContext for Words {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // No error: the queue of the partition has told of it.
+        if matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::PartitionEOF)) {
+            return;
+        }
         match error.rdkafka_error_code() {
             Some(
                 RDKafkaErrorCode::BrokerTransportFailure

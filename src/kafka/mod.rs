@@ -1,3 +1,8 @@
 //! All that talks to Kafka: only this folder knows the client library.
 
 pub mod client;
+pub mod offsets;
+pub mod progress;
+pub mod sink;
+pub mod source;
+pub mod topics;

@@ -95,6 +95,8 @@ pub fn sample(time: Time, known: &[(Metric, f64, f64)]) -> Scored {
 /// A tick whose own time lies behind its instrument's clock.
 pub fn tick(clock: Time, probability: f64) -> Scored {
     let features = Features {
+        source: Source::default(),
+        index: 0,
         event_time: clock.minus(1),
         clock,
         digits: 9,

@@ -1,0 +1,164 @@
+//! One message ─► its rows, with the account of what became of it: the same for files and topics.
+
+use foreshock_operators::account::{DeadLetter, Ledger, Reason};
+use foreshock_operators::decode::{Envelope, Format, Refused, Verdict, decode};
+use foreshock_operators::row::{Extent, Row, Source};
+use foreshock_operators::time::Nanos;
+
+use crate::batch::Range;
+use crate::instruments::Resolver;
+
+/// What bounds the messages and rows that are taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub range: Range,
+    /// How far a row's time may lie ahead of its receipt.
+    pub max_ahead: Nanos,
+    /// A longer message is refused.
+    pub max_message_bytes: usize,
+}
+
+/// The account of one batch while it is decoded.
+#[derive(Debug, Default)]
+pub struct Account {
+    pub ledger: Ledger,
+    /// Position in the batch of the next row or refusal.
+    pub order: u32,
+}
+
+/// Decodes messages one by one.
+pub struct Messages {
+    pub limits: Limits,
+    resolver: Resolver,
+    rows: Vec<Row>,
+    refused: Vec<Refused>,
+}
+
+impl Messages {
+    pub fn new(limits: Limits, resolver: Resolver) -> Messages {
+        Messages { limits, resolver, rows: Vec::new(), refused: Vec::new() }
+    }
+
+    /// Takes a message apart and gives its rows, each with its position in the batch. Says so where the message
+    /// is of another market than its envelope names.
+    pub fn take(
+        &mut self,
+        format: Format,
+        message: &[u8],
+        envelope: &Envelope,
+        account: &mut Account,
+        give: impl FnMut(u32, Row),
+    ) -> Option<String> {
+        let (source, extent) = (envelope.source, envelope.extent);
+        if message.len() > self.limits.max_message_bytes {
+            let detail = self.too_large(message.len() as u64);
+            account.refuse_message(source, extent, Reason::TooLarge, detail);
+            return None;
+        }
+        self.rows.clear();
+        self.refused.clear();
+        let verdict =
+            decode(format, message, envelope, &mut self.resolver, &mut self.rows, &mut self.refused);
+        if may_be_control(&verdict) && is_control_record(message) {
+            account.control_record();
+            return None;
+        }
+        match verdict {
+            Verdict::Control => account.control_message(),
+            Verdict::Ignored => {
+                account.ledger.counts.messages_in += 1;
+                account.ledger.counts.messages_ignored += 1;
+            }
+            Verdict::Rows => self.deal(source, extent, account, give),
+            Verdict::Refused { reason, detail } => account.refuse_message(source, extent, reason, detail),
+            Verdict::Contradiction { found } => {
+                let expected = envelope.exchange.unwrap_or_default();
+                let detail = format!("a message of {found} in a file of {expected}");
+                account.refuse_message(source, extent, Reason::OtherMarket, detail.clone());
+                return Some(detail);
+            }
+        }
+        None
+    }
+
+    /// What is wrong with a message of this length.
+    pub fn too_large(&self, length: u64) -> String {
+        format!("{length} bytes, expected at most {}", self.limits.max_message_bytes)
+    }
+
+    fn deal(
+        &mut self,
+        source: Source,
+        extent: Extent,
+        account: &mut Account,
+        mut give: impl FnMut(u32, Row),
+    ) {
+        let before = self.rows.len() + self.refused.len();
+        let range = self.limits.range;
+        self.rows.retain(|row| range.contains(row.event_time));
+        self.refused.retain(|refused| refused.event_time.is_none_or(|time| range.contains(time)));
+        let counts = &mut account.ledger.counts;
+        let outside = before - self.rows.len() - self.refused.len();
+        counts.outside += outside as i64;
+        if outside > 0 && self.rows.is_empty() && self.refused.is_empty() {
+            return;
+        }
+        counts.messages_in += 1;
+        counts.messages_rows += 1;
+        counts.rows_in += (self.rows.len() + self.refused.len()) as i64;
+        for mut row in self.rows.drain(..) {
+            row.alone = before == 1;
+            give(account.order, row);
+            account.order += 1;
+        }
+        for Refused { index, reason, detail, .. } in self.refused.drain(..) {
+            account.ledger.counts.rows_deadlettered += 1;
+            account.refuse(source, index, extent, reason, detail);
+        }
+    }
+}
+
+impl Account {
+    /// Counts a message that is an acknowledgement or a line of the recorder's.
+    pub fn control_message(&mut self) {
+        self.ledger.counts.messages_in += 1;
+        self.ledger.counts.messages_control += 1;
+    }
+
+    /// Counts a control record: ours, whatever the venue; applied from the input itself once live jobs take them.
+    pub fn control_record(&mut self) {
+        self.control_message();
+        self.ledger.counts.control_records += 1;
+    }
+
+    /// Refuses a whole message.
+    pub fn refuse_message(&mut self, source: Source, extent: Extent, reason: Reason, detail: String) {
+        self.ledger.counts.messages_in += 1;
+        self.ledger.counts.messages_deadlettered += 1;
+        self.refuse(source, 0, extent, reason, detail);
+    }
+
+    fn refuse(&mut self, source: Source, index: u32, extent: Extent, reason: Reason, detail: String) {
+        self.ledger.refuse(DeadLetter { order: self.order, reason, detail, source, index, extent });
+        self.order += 1;
+    }
+}
+
+/// Whether a decoder's word leaves room for a control record, which stands in logs of any format (SPEC 7).
+fn may_be_control(verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Control | Verdict::Ignored => true,
+        Verdict::Refused { reason, .. } => *reason == Reason::WrongType,
+        Verdict::Rows | Verdict::Contradiction { .. } => false,
+    }
+}
+
+fn is_control_record(message: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Record<'a> {
+        #[serde(rename = "type")]
+        kind: &'a str,
+    }
+    memchr::memmem::find(message, b"\"control\"").is_some()
+        && serde_json::from_slice::<Record>(message).is_ok_and(|record| record.kind == "control")
+}

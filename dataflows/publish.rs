@@ -1,0 +1,204 @@
+//! Outcomes ─encode─► records for topics, each with its key and the row it comes from.
+
+use std::sync::Arc;
+
+use foreshock_operators::account::Counts;
+use foreshock_operators::encode::{Encoder, dead_letter};
+use foreshock_operators::operator::Tagged;
+use foreshock_operators::row::{Extent, InstrumentId};
+use foreshock_operators::stages::{Alert, Outcome};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Operator as _;
+
+use crate::batch::{Batch, Cut, Stretch};
+use crate::emit::Kind;
+use crate::instruments::Instruments;
+use crate::meter::Meter;
+
+/// What a record is keyed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// `<exchange>:<instrument>`.
+    Instrument(InstrumentId),
+    /// This stretch of the publication's bytes.
+    Text(Extent),
+}
+
+/// One record for one topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub kind: Kind,
+    pub key: Key,
+    /// Its value in the publication's bytes.
+    pub value: Extent,
+    /// The row it comes from: offset and index in the message.
+    pub offset: u64,
+    pub index: u32,
+}
+
+/// All that a batch has to tell, and where its shard goes on behind it.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    pub cut: Cut,
+    pub bytes: Vec<u8>,
+    /// In the order of the log.
+    pub records: Vec<Record>,
+    pub counts: Counts,
+    /// The probability of each tick that was scored, and whether it is a spike.
+    pub predictions: Vec<(f64, bool)>,
+    /// The changes of alerts among the records.
+    pub alerts: Vec<(InstrumentId, Box<Alert>)>,
+    /// The first message or row that was refused, and why.
+    pub first_refused: Option<String>,
+    /// Why the log can't be used at all, where a message of the batch says so.
+    pub unusable: Option<String>,
+}
+
+/// Encodes one worker's live batches. Knows nothing of timely.
+pub struct Publish {
+    kinds: Arc<[Kind]>,
+    /// `topic/partition` of each shard.
+    shards: Arc<[String]>,
+    instruments: Instruments,
+    encoder: Encoder,
+    /// Bytes of the largest publication lately: the next one is likely to need as much.
+    room: usize,
+}
+
+impl Publish {
+    pub fn new(
+        kinds: Arc<[Kind]>,
+        shards: Arc<[String]>,
+        instruments: Instruments,
+        encoder: Encoder,
+    ) -> Publish {
+        Publish { kinds, shards, instruments, encoder, room: 0 }
+    }
+
+    /// The records of a batch; `None` for a batch that comes from no shard.
+    pub fn batch(&mut self, batch: Batch<Outcome>) -> Option<Publication> {
+        let stretch = batch.stretch?;
+        let mut out = Publication {
+            cut: stretch.cut,
+            bytes: Vec::with_capacity(self.room + self.room / 8),
+            records: Vec::with_capacity(2 * batch.values.len() + batch.ledger.dead.len()),
+            counts: batch.ledger.counts,
+            predictions: Vec::with_capacity(batch.values.len()),
+            alerts: Vec::new(),
+            first_refused: None,
+            unusable: batch.ledger.unusable,
+        };
+        for tagged in batch.values {
+            self.outcome(tagged, &stretch, &mut out);
+        }
+        let mut dead = batch.ledger.dead;
+        dead.sort_by_key(|letter| letter.order);
+        let shard = self.shards.get(stretch.cut.shard as usize).map_or("", String::as_str);
+        if let Some(letter) = dead.first() {
+            let (line, reason) = (letter.source.line, letter.reason.name());
+            out.first_refused = Some(format!("{shard}/{line}: {reason} ({})", letter.detail));
+        }
+        if self.kinds.contains(&Kind::Deadletter) {
+            for letter in &dead {
+                let (start, length) = (letter.extent.start as usize, letter.extent.length as usize);
+                let message = &batch.bytes[start..batch.bytes.len().min(start + length)];
+                // The refused message's own key, which says at least where it was meant to go.
+                let key = stretch.key(letter.source.line).unwrap_or_default();
+                let key = key.start as usize..(key.start + key.length) as usize;
+                let key = extent(&mut out.bytes, |bytes| bytes.extend_from_slice(&batch.bytes[key]));
+                let value = extent(&mut out.bytes, |bytes| dead_letter(letter, shard, message, bytes));
+                out.records.push(Record {
+                    kind: Kind::Deadletter,
+                    key: Key::Text(key),
+                    value: without_line_break(value),
+                    offset: letter.source.line,
+                    index: letter.index,
+                });
+            }
+        }
+        self.room = self.room.max(out.bytes.len());
+        Some(out)
+    }
+
+    fn outcome(&mut self, tagged: Tagged<Outcome>, stretch: &Stretch, out: &mut Publication) {
+        let instrument = tagged.instrument;
+        if !self.encoder.knows(instrument) {
+            self.encoder.introduce(&self.instruments.get(instrument));
+        }
+        // What is let go at the end of a log comes from no row of the batch.
+        let end = (u64::try_from(stretch.cut.next_offset - 1).unwrap_or_default(), 0);
+        let (mut offset, mut index) = stretch.positions.get(tagged.order as usize).copied().unwrap_or(end);
+        if let Outcome::Tick(features, prediction) = &tagged.value {
+            // With a reorder buffer a tick may be older than the row that let it go.
+            (offset, index) = (features.source.line, features.index);
+            if let Some(spike) = prediction.spike {
+                out.predictions.push((prediction.probability, spike));
+            }
+        }
+        for kind in self.kinds.iter() {
+            let mut key = Key::Instrument(instrument);
+            let start = out.bytes.len();
+            let bytes = &mut out.bytes;
+            match (kind, &tagged.value) {
+                (Kind::Features, Outcome::Tick(features, _)) => {
+                    self.encoder.features(instrument, features, bytes);
+                }
+                (Kind::Predictions, Outcome::Tick(features, prediction)) if prediction.spike.is_some() => {
+                    self.encoder.prediction(instrument, features, prediction, bytes);
+                }
+                (Kind::Metrics, Outcome::Sample(sample)) => self.encoder.sample(instrument, sample, bytes),
+                (Kind::Gaps, Outcome::Gap(gap)) => self.encoder.gap(instrument, gap, bytes),
+                (Kind::Alerts, Outcome::Alert(alert)) => self.encoder.alert(instrument, alert, bytes),
+                _ => continue,
+            }
+            let value = Extent { start: start as u32, length: (out.bytes.len() - start) as u32 };
+            if let Outcome::Alert(alert) = &tagged.value {
+                key = Key::Text(extent(&mut out.bytes, |bytes| bytes.extend_from_slice(alert.id.as_bytes())));
+            }
+            let value = without_line_break(value);
+            out.records.push(Record { kind: *kind, key, value, offset, index });
+        }
+        if let Outcome::Alert(alert) = tagged.value {
+            out.alerts.push((instrument, alert));
+        }
+    }
+}
+
+/// Appends something and says where it is.
+fn extent(bytes: &mut Vec<u8>, append: impl FnOnce(&mut Vec<u8>)) -> Extent {
+    let start = bytes.len();
+    append(bytes);
+    Extent { start: start as u32, length: (bytes.len() - start) as u32 }
+}
+
+/// Lines end in a line break, records don't.
+fn without_line_break(line: Extent) -> Extent {
+    Extent { length: line.length - 1, ..line }
+}
+
+/// Encodes all that arrives and hands it over; nothing flows on.
+pub fn publish<'scope>(
+    outcomes: StreamVec<'scope, u64, Batch<Outcome>>,
+    mut publish: Publish,
+    mut deliver: impl FnMut(Publication) + 'static,
+    meter: &Meter,
+) {
+    let time = meter.operator("publish");
+    outcomes.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
+        Pipeline,
+        "publish",
+        move |_capability, _info| {
+            move |input, _output| {
+                input.for_each(|_capability, batches| {
+                    for batch in batches.drain(..) {
+                        if let Some(publication) = time.measure(|| publish.batch(batch)) {
+                            deliver(publication);
+                        }
+                    }
+                });
+            }
+        },
+    );
+}

@@ -1,0 +1,126 @@
+//! What brokers know of a job: its committed offsets, and where its logs begin and end.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::client::{Role, Words, client_config, refused};
+use crate::config::Kafka;
+
+/// Asks for offsets and commits them. Reads no messages.
+pub struct Offsets {
+    consumer: BaseConsumer<Words>,
+}
+
+/// One end of a log and the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The first offset that is still there.
+    pub low: i64,
+    /// The offset behind the last message.
+    pub high: i64,
+}
+
+impl Offsets {
+    /// A client of its own for a group.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn connect(kafka: &Kafka, group: &str) -> Result<Offsets> {
+        let mut config = client_config(kafka, group, Role::Admin);
+        // With the default a log would end before an open transaction.
+        config.set("isolation.level", "read_uncommitted");
+        Ok(Offsets { consumer: refused(config.create_with_context(Words), "consumer")? })
+    }
+
+    /// The client itself, for metadata.
+    pub fn consumer(&self) -> &BaseConsumer<Words> {
+        &self.consumer
+    }
+
+    /// Where a partition's log begins and ends.
+    ///
+    /// # Errors
+    /// When no broker answers in time.
+    pub fn bounds(&self, topic: &str, partition: i32, at_most: Duration) -> Result<Bounds, KafkaError> {
+        let (low, high) = self.consumer.fetch_watermarks(topic, partition, at_most)?;
+        Ok(Bounds { low, high })
+    }
+
+    /// The committed offsets of these partitions, `None` where there is none.
+    ///
+    /// # Errors
+    /// When no coordinator answers in time, or refuses.
+    pub fn committed(&self, partitions: &[(String, i32)], at_most: Duration) -> Result<Vec<Option<i64>>> {
+        let mut asked = TopicPartitionList::new();
+        for (topic, partition) in partitions {
+            asked.add_partition(topic, *partition);
+        }
+        let answer =
+            self.consumer.committed_offsets(asked, at_most).context("could not read committed offsets")?;
+        let find = |(topic, partition): &(String, i32)| {
+            let Some(found) = answer.find_partition(topic, *partition) else { return Ok(None) };
+            found
+                .error()
+                .with_context(|| format!("could not read the committed offset of {topic}/{partition}"))?;
+            Ok(match found.offset() {
+                Offset::Offset(offset) => Some(offset),
+                _ => None,
+            })
+        };
+        partitions.iter().map(find).collect()
+    }
+
+    /// Commits these offsets and waits for the answer.
+    ///
+    /// # Errors
+    /// When the coordinator refuses or can't be reached.
+    pub fn commit<'a>(&self, offsets: impl Iterator<Item = (&'a str, i32, i64)>) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for (topic, partition, offset) in offsets {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
+        self.consumer.commit(&list, CommitMode::Sync).context("could not commit offsets")?;
+        if let Some(wrong) = list.elements().iter().find(|element| element.error().is_err()) {
+            bail!(
+                "could not commit the offset of {}/{}: {:?}",
+                wrong.topic(),
+                wrong.partition(),
+                wrong.error()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Whether an error, at its root, says that brokers are away: then the same may pass later.
+pub fn passes(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<KafkaError>()).any(is_away)
+}
+
+/// Whether an error says that brokers are away, rather than that what was asked is wrong.
+fn is_away(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::RequestTimedOut
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::WaitingForCoordinator
+                | RDKafkaErrorCode::CoordinatorNotAvailable
+                | RDKafkaErrorCode::CoordinatorLoadInProgress
+                | RDKafkaErrorCode::NotCoordinator
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::NotLeaderForPartition
+        )
+    )
+}

@@ -1,0 +1,290 @@
+//! Reads one worker's shards: messages ─► deliveries, each of one shard.
+//!
+//! Every shard has a queue of its own, so that one whose outputs wait is simply not asked; the others go on. The
+//! client fetches ahead in its own threads and wakes the worker when an empty queue gets something.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use foreshock_dataflows::batch::{Cut, Delivered, Delivery};
+use foreshock_operators::decode::EXCHANGES;
+use foreshock_operators::row::Extent;
+use foreshock_operators::time::Time;
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+use timely::scheduling::SyncActivator;
+use tracing::debug;
+
+use super::client::{Role, Words, client_config, refused};
+use super::progress::{Progress, Shard};
+use crate::config::Kafka;
+use crate::live::clock::Clock;
+
+/// The most messages of one delivery: enough that a batch's own cost doesn't matter, few enough that shards take
+/// turns within a millisecond.
+const MESSAGES_MAX: usize = 512;
+
+/// The most bytes of one delivery, unless its first message alone is larger.
+const BYTES_MAX: usize = 512 << 10;
+
+/// Header of a raw message: the exchange it comes from.
+const EXCHANGE: &str = "exchange";
+/// Header of a raw message: when it was received, in UTC nanoseconds.
+const RECEIVED_AT: &str = "received_at";
+/// Header of a control record.
+const CONTROL: &str = "foreshock-control";
+
+impl ConsumerContext for Words {}
+
+/// The shards that one worker reads.
+pub struct Source {
+    consumer: Arc<BaseConsumer<Words>>,
+    queues: Vec<Queue>,
+    /// The shard to ask first the next time.
+    first: usize,
+    clock: Clock,
+    until_end: bool,
+}
+
+struct Queue {
+    queue: PartitionQueue<Words>,
+    name: String,
+    /// Position in the job's list of shards.
+    shard: u32,
+    next_offset: i64,
+    /// It was read as far as it will be.
+    ended: bool,
+    progress: Arc<Progress>,
+    /// Names of exchanges that headers gave, so that each is kept once.
+    exchanges: Vec<Arc<str>>,
+}
+
+/// What there may be after a poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// A limit was reached before the queues were empty.
+    More,
+    Drained,
+    /// All shards were read to the end that was to be reached.
+    Ended,
+}
+
+impl Source {
+    /// Begins to fetch these shards, each with its number, where they start. With `until_end` each ends where its
+    /// log has no more.
+    ///
+    /// # Errors
+    /// When the client can't be made.
+    pub fn start(
+        kafka: &Kafka,
+        group: &str,
+        shards: &[(u32, Shard, Arc<Progress>)],
+        until_end: bool,
+        clock: Clock,
+    ) -> Result<Source> {
+        let mut config = client_config(kafka, group, Role::Consumer);
+        // Whether all was read is known from this, not from offsets, which have holes.
+        config.set("enable.partition.eof", "true");
+        let consumer: BaseConsumer<Words> = refused(config.create_with_context(Words), "consumer")?;
+        let consumer = Arc::new(consumer);
+        let mut assignment = TopicPartitionList::new();
+        let mut queues = Vec::new();
+        for (number, shard, progress) in shards {
+            assignment
+                .add_partition_offset(&shard.topic, shard.partition, Offset::Offset(shard.start))
+                .with_context(|| format!("could not begin {} at {}", shard.name(), shard.start))?;
+            // Before the assignment: what is fetched then can't go anywhere else.
+            let queue = consumer
+                .split_partition_queue(&shard.topic, shard.partition)
+                .with_context(|| format!("could not open a queue for {}", shard.name()))?;
+            queues.push(Queue {
+                queue,
+                name: shard.name(),
+                shard: *number,
+                next_offset: shard.start,
+                ended: false,
+                progress: progress.clone(),
+                exchanges: EXCHANGES.iter().map(|name| Arc::from(*name)).collect(),
+            });
+        }
+        consumer.assign(&assignment).context("could not assign partitions")?;
+        Ok(Source { consumer, queues, first: 0, clock, until_end })
+    }
+
+    /// Has the worker woken whenever an empty queue gets something.
+    pub fn wake(&mut self, activator: &Arc<SyncActivator>) {
+        for queue in &mut self.queues {
+            let activator = activator.clone();
+            queue.queue.set_nonempty_callback(move || {
+                // A worker that is gone has nothing to be woken for.
+                let _ = activator.activate();
+            });
+        }
+    }
+
+    /// Takes what has arrived, without waiting: one delivery a shard at the most.
+    ///
+    /// # Errors
+    /// When a shard can't be read any further: its offset is gone, or the topic, or the right to read it.
+    pub fn poll(&mut self, deliveries: &mut Vec<Delivery>) -> Result<Polled> {
+        // Errors and news of the client itself; messages come through the shards' own queues.
+        if let Some(Err(error)) = self.consumer.poll(Duration::ZERO)
+            && let Judgement::Fatal(why) = judge(&error)
+        {
+            bail!("could not read from Kafka: {why}");
+        }
+        let count = self.queues.len();
+        let mut polled = Polled::Drained;
+        for at in 0..count {
+            let queue = &mut self.queues[(self.first + at) % count];
+            if !queue.ended && queue.poll(self.clock, self.until_end, deliveries)? {
+                polled = Polled::More;
+            }
+        }
+        if count > 0 {
+            self.first = (self.first + 1) % count;
+        }
+        let ended = self.until_end && self.queues.iter().all(|queue| queue.ended);
+        Ok(if ended { Polled::Ended } else { polled })
+    }
+}
+
+impl Queue {
+    /// Takes what has arrived; says whether a limit was reached.
+    fn poll(&mut self, clock: Clock, until_end: bool, deliveries: &mut Vec<Delivery>) -> Result<bool> {
+        let mut delivery = Delivery {
+            end: false,
+            bytes: Arc::default(),
+            messages: Vec::new(),
+            cut: Cut { shard: self.shard, ..Cut::default() },
+        };
+        let mut bytes = Vec::new();
+        let mut is_full = false;
+        let mut reached_end = false;
+        while !is_full && !reached_end {
+            match self.queue.poll(Duration::ZERO) {
+                None => break,
+                Some(Ok(message)) => {
+                    if delivery.messages.is_empty() {
+                        delivery.cut.read_at = clock.nanoseconds();
+                    }
+                    delivery.cut.stamped_at = message.timestamp().to_millis().unwrap_or_default();
+                    delivery.cut.next_offset = message.offset() + 1;
+                    delivery.messages.push(delivered(&message, &mut bytes, &mut self.exchanges));
+                    is_full = delivery.messages.len() >= MESSAGES_MAX || bytes.len() >= BYTES_MAX;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => reached_end = true,
+                Some(Err(error)) => match judge(&error) {
+                    Judgement::Passing => debug!(shard = self.name, %error, "reading goes on by itself"),
+                    Judgement::Fatal(why) => {
+                        bail!("could not read {} at {}: {why}", self.name, self.next_offset)
+                    }
+                },
+            }
+        }
+        if !delivery.messages.is_empty() {
+            self.next_offset = delivery.cut.next_offset;
+            self.progress.read(self.next_offset, delivery.cut.stamped_at);
+            delivery.bytes = Arc::new(bytes);
+            deliveries.push(delivery);
+        }
+        if reached_end {
+            self.progress.reached_end();
+            if until_end {
+                self.ended = true;
+                let cut = Cut {
+                    shard: self.shard,
+                    next_offset: self.next_offset,
+                    read_at: clock.nanoseconds(),
+                    stamped_at: self.progress.stamped_at().unwrap_or_default(),
+                };
+                deliveries.push(Delivery { end: true, bytes: Arc::default(), messages: Vec::new(), cut });
+            }
+        }
+        Ok(is_full || (reached_end && !self.ended))
+    }
+}
+
+/// Copies a message out of the client's memory.
+fn delivered(message: &BorrowedMessage, bytes: &mut Vec<u8>, exchanges: &mut Vec<Arc<str>>) -> Delivered {
+    let mut append = |part: &[u8]| {
+        let extent = Extent { start: bytes.len() as u32, length: part.len() as u32 };
+        bytes.extend_from_slice(part);
+        extent
+    };
+    let key = message.key().unwrap_or_default();
+    // Only exchanges that we know: keys of other makers may have colons too.
+    let named = key.iter().position(|byte| *byte == b':').map(|colon| &key[..colon]);
+    let mut exchange =
+        named.and_then(|name| exchanges[..EXCHANGES.len()].iter().find(|e| e.as_bytes() == name)).cloned();
+    let (key, body) = (append(key), message.payload().map(&mut append));
+    let mut received = message.timestamp().to_millis().map(|ms| Time(ms.saturating_mul(1_000_000)));
+    let (mut control, mut problem) = (false, None);
+    for header in message.headers().iter().flat_map(|headers| headers.iter()) {
+        let text = header.value.and_then(|value| std::str::from_utf8(value).ok());
+        match (header.key, text) {
+            (EXCHANGE, Some(name)) => {
+                exchange = Some(interned(name, exchanges));
+            }
+            (RECEIVED_AT, text) => match text.and_then(|text| text.parse().ok()) {
+                Some(nanoseconds) => received = Some(Time(nanoseconds)),
+                None => {
+                    let found = text.unwrap_or("no text");
+                    problem =
+                        Some(format!("header {RECEIVED_AT}: found {found:.40}, expected UTC nanoseconds"));
+                }
+            },
+            (CONTROL, _) => control = true,
+            _ => {}
+        }
+    }
+    Delivered { offset: message.offset().unsigned_abs(), key, body, received, exchange, control, problem }
+}
+
+/// How many names of exchanges a shard keeps: headers are not ours to trust.
+const EXCHANGES_MAX: usize = 256;
+
+fn interned(name: &str, exchanges: &mut Vec<Arc<str>>) -> Arc<str> {
+    if let Some(known) = exchanges.iter().find(|known| ***known == *name) {
+        return known.clone();
+    }
+    let name: Arc<str> = name.into();
+    if exchanges.len() < EXCHANGES_MAX {
+        exchanges.push(name.clone());
+    }
+    name
+}
+
+/// What an error of a consumer means for the job.
+enum Judgement {
+    /// The client tries again by itself.
+    Passing,
+    Fatal(String),
+}
+
+fn judge(error: &KafkaError) -> Judgement {
+    let Some(code) = error.rdkafka_error_code() else { return Judgement::Passing };
+    match code {
+        RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset => Judgement::Fatal(format!(
+            "the broker doesn't have this offset any more ({error}); start with --from-beginning to read what is \
+             left, from cold windows"
+        )),
+        RDKafkaErrorCode::UnknownTopic
+        | RDKafkaErrorCode::UnknownTopicOrPartition
+        | RDKafkaErrorCode::UnknownPartition
+        | RDKafkaErrorCode::TopicAuthorizationFailed
+        | RDKafkaErrorCode::GroupAuthorizationFailed
+        | RDKafkaErrorCode::ClusterAuthorizationFailed
+        | RDKafkaErrorCode::Authentication
+        | RDKafkaErrorCode::SaslAuthenticationFailed
+        | RDKafkaErrorCode::NotImplemented
+        | RDKafkaErrorCode::BadCompression
+        | RDKafkaErrorCode::Fatal => Judgement::Fatal(error.to_string()),
+        _ => Judgement::Passing,
+    }
+}

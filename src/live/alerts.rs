@@ -1,0 +1,72 @@
+//! Which alerts are active now: status, made from the changes that the job tells.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use foreshock_operators::operator::Instrument;
+use foreshock_operators::stages::{Alert, AlertState, Priority};
+
+use crate::metrics::JobMetrics;
+use crate::status::AlertChange;
+
+/// The alerts that are active, by id.
+#[derive(Debug, Default)]
+pub struct Alerts {
+    active: BTreeMap<Arc<str>, Active>,
+    /// The last change.
+    pub last: Option<AlertChange>,
+}
+
+#[derive(Debug)]
+struct Active {
+    exchange: Arc<str>,
+    instrument: Arc<str>,
+    priority: Priority,
+}
+
+impl Alerts {
+    /// Takes a change into account.
+    pub fn note(&mut self, instrument: &Instrument, alert: Alert, metrics: &JobMetrics) {
+        metrics.alerts.with_label_values(&[alert.state.name(), alert.priority.name()]).inc();
+        match alert.state {
+            AlertState::Active | AlertState::Escalated => {
+                let active = Active {
+                    exchange: instrument.exchange.clone(),
+                    instrument: instrument.name.clone(),
+                    priority: alert.priority,
+                };
+                self.active.insert(alert.id.clone(), active);
+            }
+            // A suppressed alert says nothing of the market until it goes on.
+            AlertState::Suppressed | AlertState::Resolved => {
+                self.active.remove(&alert.id);
+            }
+        }
+        for priority in [Priority::P1, Priority::P2, Priority::P3] {
+            let count = self.active.values().filter(|active| active.priority == priority).count();
+            metrics.active_alerts.with_label_values(&[priority.name()]).set(count as i64);
+        }
+        let of_instrument = self.active.values().filter(|active| {
+            *active.exchange == *instrument.exchange && *active.instrument == *instrument.name
+        });
+        let regime = match of_instrument.map(|active| active.priority).min() {
+            None => 0,
+            Some(Priority::P1) => 2,
+            Some(Priority::P2 | Priority::P3) => 1,
+        };
+        metrics.regime.with_label_values(&[&*instrument.exchange, &*instrument.name]).set(regime);
+        self.last = Some(AlertChange {
+            exchange: instrument.exchange.clone(),
+            instrument: instrument.name.clone(),
+            rule: alert.rule,
+            priority: alert.priority.name(),
+            state: alert.state.name(),
+            time: alert.time,
+        });
+    }
+
+    /// How many are active.
+    pub fn active(&self) -> usize {
+        self.active.len()
+    }
+}

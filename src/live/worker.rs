@@ -1,0 +1,171 @@
+//! One worker of a live job: reads its shards, computes, hands outputs to the producer.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use foreshock_dataflows::live::{LiveDecode, decode};
+use foreshock_dataflows::market::market;
+use foreshock_dataflows::publish::{Publish, publish};
+use foreshock_dataflows::source::{Turn, deliveries};
+use foreshock_operators::encode::Encoder;
+use foreshock_operators::time::SECOND;
+use timely::worker::Worker;
+
+use super::Shared;
+use crate::kafka::progress::{Progress, Shard};
+use crate::kafka::sink::{Accepted, Sink};
+use crate::kafka::source::{Polled, Source};
+use crate::metrics::JobMetrics;
+
+/// How long a worker sleeps when nothing wakes it: then it looks at delivery reports and at whether to stop.
+const IDLE: Duration = Duration::from_millis(10);
+
+/// How long a worker waits before it looks again whether the backlog has room.
+const FULL: Duration = Duration::from_millis(1);
+
+/// Works until the job ends.
+///
+/// # Errors
+/// When a client can't be made, or outputs were not delivered in time at the end.
+pub fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<()> {
+    let index = worker.index();
+    let ends = open(shared, index).inspect_err(|_| {
+        shared.halt.fail(anyhow::anyhow!("worker {index} could not start"));
+    });
+    let (source, sink) = ends?;
+    let (source, sink) = (Rc::new(RefCell::new(source)), Rc::new(RefCell::new(sink)));
+    build(worker, index, shared, source, &sink);
+    let metrics = &shared.metrics.job;
+    let label = index.to_string();
+    let steps = metrics.steps.with_label_values(&[&label]);
+    let backlog_bytes = metrics.backlog_bytes.with_label_values(&[&label]);
+    let queued = metrics.producer_records.with_label_values(&[&label]);
+    metrics.backlog_limit.set(shared.config.kafka.backlog as i64);
+    while worker.step_or_park(Some(IDLE)) {
+        steps.inc();
+        let mut sink = sink.borrow_mut();
+        pump(&mut sink, shared);
+        backlog_bytes.set(sink.backlog_bytes() as i64);
+        queued.set(sink.queued_records() as i64);
+    }
+    if shared.halt.is_set() {
+        return Ok(());
+    }
+    let mut sink = sink.borrow_mut();
+    let drained = sink.drain(shared.config.kafka.stop_timeout, |accepted| observe(&accepted, shared));
+    backlog_bytes.set(sink.backlog_bytes() as i64);
+    queued.set(sink.queued_records() as i64);
+    drained
+}
+
+fn open(shared: &Shared, index: usize) -> Result<(Source, Sink)> {
+    let (config, clock) = (&shared.config, shared.clock);
+    let mine: Vec<(u32, Shard, Arc<Progress>)> = shared
+        .shards
+        .iter()
+        .zip(shared.progress.iter())
+        .enumerate()
+        .filter(|(number, _)| number % shared.workers == index)
+        .map(|(number, (shard, progress))| (number as u32, shard.clone(), progress.clone()))
+        .collect();
+    let source = Source::start(&config.kafka, &config.job, &mine, shared.until_end, clock)?;
+    let sink = Sink::start(
+        &config.kafka,
+        &config.topics,
+        &config.job,
+        shared.shards.clone(),
+        shared.progress.clone(),
+        shared.instruments.clone(),
+    )?;
+    Ok((source, sink))
+}
+
+/// Builds the graph: the same for every worker.
+fn build(
+    worker: &mut Worker,
+    index: usize,
+    shared: &Arc<Shared>,
+    source: Rc<RefCell<Source>>,
+    sink: &Rc<RefCell<Sink>>,
+) {
+    let settings = &shared.config.settings;
+    let (clock, meter) = (shared.clock, &shared.meters[index]);
+    let waits = shared.metrics.job.backlog_waits.with_label_values(&[&index.to_string()]);
+    worker.dataflow::<u64, _, _>(|scope| {
+        let (polled, filled, job) = (source.clone(), sink.clone(), shared.clone());
+        let poll = move |arrived: &mut Vec<_>| {
+            if job.is_stopping() {
+                return Turn::Ended;
+            }
+            if filled.borrow().backlog_bytes() >= job.config.kafka.backlog {
+                waits.inc();
+                return Turn::Wait(FULL);
+            }
+            match polled.borrow_mut().poll(arrived) {
+                Ok(Polled::More) => Turn::Again,
+                Ok(Polled::Drained) => Turn::Wait(IDLE),
+                Ok(Polled::Ended) => Turn::Ended,
+                Err(error) => {
+                    job.halt.fail(error);
+                    Turn::Ended
+                }
+            }
+        };
+        let deliveries = deliveries(
+            scope,
+            poll,
+            move || clock.milliseconds(),
+            |activator| source.borrow_mut().wake(&Arc::new(activator)),
+        );
+        let last_seen = shared.last_seen[index].clone();
+        let decoder = LiveDecode::new(shared.decode.clone(), &shared.instruments, last_seen);
+        let rows = decode(deliveries, decoder, meter);
+        let outcomes = market(rows, settings, &shared.instruments, meter);
+        let encoder = Encoder::new(&settings.features.horizons, &settings.model);
+        let names = shared.decode.shards.clone();
+        let publisher = Publish::new(shared.kinds.clone(), names, shared.instruments.clone(), encoder);
+        let (sink, job) = (sink.clone(), shared.clone());
+        let deliver = move |mut publication: foreshock_dataflows::publish::Publication| {
+            if job.halt.is_set() {
+                return;
+            }
+            if let Some(why) = publication.unusable.take() {
+                return job.halt.fail(anyhow::Error::msg(why));
+            }
+            if job.instruments.too_many() {
+                let max = job.config.settings.instruments.max;
+                return job.halt.fail(anyhow::anyhow!(
+                    "more than {max} instruments; raise instruments.max if they are real"
+                ));
+            }
+            job.account(index, &mut publication);
+            let mut sink = sink.borrow_mut();
+            sink.take(publication);
+            pump(&mut sink, &job);
+        };
+        publish(outcomes, publisher, deliver, meter);
+    });
+}
+
+fn pump(sink: &mut Sink, shared: &Shared) {
+    if let Err(error) = sink.pump(|accepted| observe(&accepted, shared)) {
+        shared.halt.fail(error);
+    }
+}
+
+/// Takes the latency of a publication's ticks.
+fn observe(accepted: &Accepted, shared: &Shared) {
+    if accepted.predictions == 0 {
+        return;
+    }
+    let waited = shared.clock.nanoseconds().saturating_sub(accepted.cut.read_at) as f64 / SECOND as f64;
+    let JobMetrics { latency, volatility_latency, .. } = &shared.metrics.job;
+    for histogram in [latency, volatility_latency] {
+        let local = histogram.local();
+        (0..accepted.predictions).for_each(|_| local.observe(waited));
+        local.flush();
+    }
+}
