@@ -18,13 +18,15 @@ const ALL: [(&str, &str); 4] = [
     ("log.connection.close", "false"),
 ];
 
-const CONSUMER: [(&str, &str); 8] = [
+const CONSUMER: [(&str, &str); 9] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     // An offset that is gone is for us to judge, not to be skipped over silently.
     ("auto.offset.reset", "error"),
     ("fetch.wait.max.ms", "10"),
     ("fetch.error.backoff.ms", "100"),
+    // With the default of a second a reader that is faster than the broker stands still most of the time.
+    ("fetch.queue.backoff.ms", "5"),
     // What is fetched ahead bounds memory, whatever the number of partitions.
     ("queued.max.messages.kbytes", "16384"),
     ("queued.min.messages", "20000"),

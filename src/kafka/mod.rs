@@ -1,6 +1,7 @@
 //! All that talks to Kafka: only this folder knows the client library.
 
 pub mod client;
+pub mod embedded;
 pub mod offsets;
 pub mod progress;
 pub mod sink;

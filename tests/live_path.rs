@@ -1,0 +1,309 @@
+//! The live path without a broker: however a log is cut into deliveries and spread over shards, each shard tells
+//! what a backtest of its log tells, byte for byte.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use foreshock::config::{Config, Mode};
+use foreshock_dataflows::batch::{Batch, Chunk, Cut, Delivered, Delivery, Range, Run};
+use foreshock_dataflows::decode::{Decode, DecodeSettings, LogFile};
+use foreshock_dataflows::emit::{Emit, Kind};
+use foreshock_dataflows::instruments::Instruments;
+use foreshock_dataflows::keyed::Keyed;
+use foreshock_dataflows::live::{LastSeen, LiveDecode, LiveSettings};
+use foreshock_dataflows::messages::Limits;
+use foreshock_dataflows::publish::{Key, Publication, Publish};
+use foreshock_operators::account::Counts;
+use foreshock_operators::decode::Format;
+use foreshock_operators::encode::Encoder;
+use foreshock_operators::features::FeatureWindows;
+use foreshock_operators::gaps::Gaps;
+use foreshock_operators::order::Order;
+use foreshock_operators::row::{Extent, Row};
+use foreshock_operators::rules::Rules;
+use foreshock_operators::score::Score;
+use foreshock_operators::seconds::Seconds;
+use foreshock_operators::stages::Outcome;
+use foreshock_operators::time::{MILLISECOND, Time};
+
+use support::feed;
+use support::random::Random;
+
+const KINDS: [Kind; 6] =
+    [Kind::Features, Kind::Predictions, Kind::Metrics, Kind::Gaps, Kind::Alerts, Kind::Deadletter];
+
+/// The operators of one worker.
+struct Market {
+    order: Keyed<Order>,
+    gaps: Keyed<Gaps>,
+    features: Keyed<FeatureWindows>,
+    seconds: Keyed<Seconds>,
+    score: Keyed<Score>,
+    rules: Keyed<Rules>,
+}
+
+impl Market {
+    fn new(config: &Config, instruments: &Instruments) -> Market {
+        let settings = &config.settings;
+        Market {
+            order: Keyed::new(settings.order, instruments.clone()),
+            gaps: Keyed::new((), instruments.clone()),
+            features: Keyed::new(settings.features.clone(), instruments.clone()),
+            seconds: Keyed::new(settings.seconds, instruments.clone()),
+            score: Keyed::new(settings.model.clone(), instruments.clone()),
+            rules: Keyed::new(settings.rules.clone(), instruments.clone()),
+        }
+    }
+
+    fn on_batch(&mut self, batch: Batch<Row>) -> Batch<Outcome> {
+        let live = self.gaps.on_batch(self.order.on_batch(batch));
+        let sampled = self.seconds.on_batch(self.features.on_batch(live));
+        self.rules.on_batch(self.score.on_batch(sampled))
+    }
+}
+
+fn config(reorder: &str) -> Config {
+    let reorder = ("FORESHOCK_ORDER__REORDER".to_owned(), reorder.to_owned());
+    Config::load(&[], [reorder], Mode::Backtest).unwrap()
+}
+
+/// The lines of each kind, as a backtest of one file writes them.
+fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<Kind, String>, Counts) {
+    let instruments = Instruments::new(config.settings.instruments.clone());
+    let file =
+        LogFile { name: name.to_owned(), format: Format::CoinbaseExchange, exchange: None, inferred: false };
+    let files: Arc<[LogFile]> = vec![file].into();
+    let settings = DecodeSettings {
+        files: files.clone(),
+        range: Range::default(),
+        max_ahead: config.settings.max_ahead,
+        max_message_bytes: config.input.max_message_bytes,
+    };
+    let mut decode = Decode::new(settings, &instruments);
+    let mut market = Market::new(config, &instruments);
+    let encoder = Encoder::new(&config.settings.features.horizons, &config.settings.model);
+    let mut emit = Emit::new(KINDS.into(), files, instruments.clone(), encoder, 1);
+    let mut bytes = Vec::new();
+    for line in lines {
+        bytes.extend_from_slice(line.as_bytes());
+        bytes.push(b'\n');
+    }
+    // Offsets count from 0, lines from 1: the first line is put where the first offset is.
+    let run = Run { file: 0, first_line: 0, start: 0, end: bytes.len(), too_large: None };
+    let chunk = Chunk { epoch: 0, end: false, bytes: Arc::new(bytes), runs: vec![run] };
+    let end = Chunk { epoch: 1, end: true, bytes: Arc::default(), runs: Vec::new() };
+    let (mut texts, mut counts) = (BTreeMap::<Kind, String>::new(), Counts::default());
+    for chunk in [chunk, end] {
+        for rows in decode.chunk(chunk, 1) {
+            let part = emit.batch(market.on_batch(rows));
+            counts.add(&part.counts);
+            for (kind, lines) in KINDS.into_iter().zip(&part.lines) {
+                texts.entry(kind).or_default().push_str(std::str::from_utf8(&lines.bytes).unwrap());
+            }
+        }
+    }
+    (texts, counts)
+}
+
+fn delivery(shard: u32, first_offset: u64, lines: &[String], end: bool) -> Delivery {
+    let (mut bytes, mut messages) = (Vec::new(), Vec::new());
+    let mut append = |text: &str| {
+        let extent = Extent { start: bytes.len() as u32, length: text.len() as u32 };
+        bytes.extend_from_slice(text.as_bytes());
+        extent
+    };
+    for (at, line) in lines.iter().enumerate() {
+        messages.push(Delivered {
+            offset: first_offset + at as u64,
+            key: append("coinbase:A-KEY"),
+            body: Some(append(line)),
+            received: None,
+            exchange: Some("coinbase".into()),
+            control: false,
+            problem: None,
+        });
+    }
+    let cut = Cut { shard, next_offset: (first_offset + lines.len() as u64) as i64, ..Cut::default() };
+    Delivery { end, bytes: Arc::new(bytes), messages, cut }
+}
+
+/// Two logs with instruments of their own.
+fn logs(seed: u64, count: usize) -> [Vec<String>; 2] {
+    let mut logs = [Vec::new(), Vec::new()];
+    for message in feed::Recipe::lively(seed, 6).messages(count) {
+        logs[message.product % 2].push(message.line);
+    }
+    logs
+}
+
+#[track_caller]
+fn check(seed: u64, reorder: &str) {
+    let config = config(reorder);
+    let mut random = Random::new(seed);
+    let logs = logs(seed, 6_000);
+    let names: Arc<[String]> = ["ticks.raw/0".to_owned(), "ticks.raw/7".to_owned()].into();
+    let instruments = Instruments::new(config.settings.instruments.clone());
+    let settings = LiveSettings {
+        shards: names.clone(),
+        format: None,
+        exchange: None,
+        limits: Limits {
+            range: Range::default(),
+            max_ahead: config.settings.max_ahead,
+            max_message_bytes: config.input.max_message_bytes,
+        },
+    };
+    let mut decode = LiveDecode::new(settings, &instruments, LastSeen::default());
+    let mut market = Market::new(&config, &instruments);
+    let encoder = Encoder::new(&config.settings.features.horizons, &config.settings.model);
+    let mut publish = Publish::new(KINDS.into(), names.clone(), instruments.clone(), encoder);
+
+    let mut got = [BTreeMap::<Kind, String>::new(), BTreeMap::new()];
+    let mut counts = [Counts::default(), Counts::default()];
+    let mut at = [0, 0];
+    let mut take = |delivery: Delivery| {
+        let shard = delivery.cut.shard as usize;
+        let (cut, offsets) = (delivery.cut, delivery.messages.iter().map(|m| m.offset).collect::<Vec<_>>());
+        let publication = publish.batch(market.on_batch(decode.delivery(delivery))).unwrap();
+        assert_eq!(publication.cut, cut);
+        assert_eq!(publication.unusable, None);
+        counts[shard].add(&publication.counts);
+        tell(&publication, &instruments, &offsets, &mut got[shard]);
+    };
+    while (0..2).any(|shard| at[shard] < logs[shard].len()) {
+        let shard = random.below(2);
+        let size = [0, 1, 2, 7, 300][random.below(5)].min(logs[shard].len() - at[shard]);
+        let lines = &logs[shard][at[shard]..at[shard] + size];
+        take(delivery(shard as u32, at[shard] as u64, lines, false));
+        at[shard] += size;
+    }
+    for shard in 0..2 {
+        take(delivery(shard, at[shard as usize] as u64, &[], true));
+    }
+    for (shard, log) in logs.iter().enumerate() {
+        let (expected, expected_counts) = backtest(&config, &names[shard], log);
+        assert_eq!(counts[shard], expected_counts);
+        for kind in KINDS {
+            assert!(!expected[&kind].is_empty() || kind == Kind::Alerts, "the feed has {kind:?}");
+            assert_eq!(got[shard].get(&kind).map_or("", String::as_str), expected[&kind], "{kind:?}");
+        }
+    }
+}
+
+/// Adds a publication's records to the lines told so far, and looks at their keys and offsets.
+fn tell(
+    publication: &Publication,
+    instruments: &Instruments,
+    offsets: &[u64],
+    lines: &mut BTreeMap<Kind, String>,
+) {
+    let text = |extent: Extent| {
+        let range = extent.start as usize..(extent.start + extent.length) as usize;
+        std::str::from_utf8(&publication.bytes[range]).unwrap()
+    };
+    for record in &publication.records {
+        let value = text(record.value);
+        let json: serde_json::Value = serde_json::from_str(value).unwrap();
+        match record.key {
+            Key::Instrument(id) => assert_eq!(json["instrument"], *instruments.get(id).name),
+            Key::Text(key) if record.kind == Kind::Alerts => assert_eq!(json["id"], text(key)),
+            Key::Text(key) => assert_eq!(text(key), "coinbase:A-KEY"),
+        }
+        // With a reorder buffer a tick may have come in an earlier delivery.
+        assert!(record.offset <= publication.cut.next_offset as u64);
+        if record.kind == Kind::Deadletter {
+            let source = json["source"].as_str().unwrap();
+            assert!(source.ends_with(&format!("/{}/{}", record.offset, record.index)), "{source}");
+        } else if record.kind != Kind::Features && record.kind != Kind::Predictions && !offsets.is_empty() {
+            assert!(offsets.contains(&record.offset));
+        }
+        let lines = lines.entry(record.kind).or_default();
+        lines.push_str(value);
+        lines.push('\n');
+    }
+}
+
+#[test]
+fn any_cutting_into_deliveries_tells_what_a_backtest_tells() {
+    for seed in 1..6 {
+        check(seed, "0ms");
+    }
+}
+
+#[test]
+fn with_a_reorder_buffer_too() {
+    for seed in 6..9 {
+        check(seed, "500ms");
+    }
+}
+
+fn live(shards: &[&str], exchange: Option<&str>) -> (LiveDecode, Instruments) {
+    let config = config("0ms");
+    let instruments = Instruments::new(config.settings.instruments.clone());
+    let settings = LiveSettings {
+        shards: shards.iter().map(|name| (*name).to_owned()).collect(),
+        format: None,
+        exchange: exchange.map(Arc::from),
+        limits: Limits {
+            range: Range::default(),
+            max_ahead: config.settings.max_ahead,
+            max_message_bytes: 1 << 20,
+        },
+    };
+    (LiveDecode::new(settings, &instruments, LastSeen::default()), instruments)
+}
+
+const QUOTE: &str = r#"{"type":"quote","exchange":"x","instrument":"A-B","event_time":"2026-01-02T03:04:05Z","bid":1,"ask":2}"#;
+
+#[test]
+fn an_instrument_in_two_shards_makes_the_log_unusable_and_names_both() {
+    let (mut decode, _) = live(&["t/0", "t/1"], None);
+    let lines = [QUOTE.to_owned()];
+    assert_eq!(decode.delivery(delivery(0, 5, &lines, false)).ledger.unusable, None);
+    let why = decode.delivery(delivery(1, 9, &lines, false)).ledger.unusable.unwrap();
+    assert!(why.starts_with("x:A-B was met in t/0 and in t/1:"), "{why}");
+}
+
+#[track_caller]
+fn one(mut message: Delivered, body: &str) -> Batch<Row> {
+    let (mut decode, _) = live(&["t/0"], None);
+    message.body = message.body.map(|_| Extent { start: 0, length: body.len() as u32 });
+    let cut = Cut { next_offset: 6, ..Cut::default() };
+    let bytes = Arc::new(body.as_bytes().to_vec());
+    decode.delivery(Delivery { end: false, bytes, messages: vec![message], cut })
+}
+
+fn plain() -> Delivered {
+    let (key, body) = (Extent::default(), Some(Extent::default()));
+    Delivered { offset: 5, key, body, received: None, exchange: None, control: false, problem: None }
+}
+
+#[test]
+fn what_comes_beside_a_message_decides_over_it() {
+    let rows = one(plain(), QUOTE);
+    assert_eq!((rows.ledger.counts.messages_rows, rows.values.len()), (1, 1));
+
+    let null = one(Delivered { body: None, ..plain() }, QUOTE).ledger;
+    assert_eq!((null.counts.messages_deadlettered, null.dead[0].reason.name()), (1, "empty"));
+
+    let control = one(Delivered { control: true, ..plain() }, "not even JSON").ledger.counts;
+    assert_eq!((control.messages_control, control.control_records), (1, 1));
+
+    let problem = one(Delivered { problem: Some("header".into()), ..plain() }, QUOTE).ledger;
+    assert_eq!((problem.dead[0].reason.name(), &*problem.dead[0].detail), ("no_time", "header"));
+
+    // The quote's time is far from the receipt.
+    let ahead = one(Delivered { received: Some(Time(1_700_000_000_000 * MILLISECOND)), ..plain() }, QUOTE);
+    assert_eq!(ahead.ledger.dead[0].reason.name(), "time_ahead");
+}
+
+#[test]
+fn a_message_of_another_market_than_its_header_names_is_refused() {
+    let usdm = r#"{"e":"bookTicker","u":1,"s":"BTCUSDT","b":"1","B":"1","a":"2","A":"1","T":1723161414335,"E":1723161414335}"#;
+    let wrong = one(Delivered { exchange: Some("binance".into()), ..plain() }, usdm).ledger;
+    assert_eq!(wrong.dead[0].reason.name(), "other_market");
+    let right = one(Delivered { exchange: Some("binance-usdm".into()), ..plain() }, usdm);
+    assert_eq!(right.values.len(), 1);
+}
