@@ -10,10 +10,13 @@ use tracing::{debug, error, info, warn};
 use crate::config::Kafka;
 
 /// Properties of all clients. Ours come first, so that configuration can change each of them.
-const ALL: [(&str, &str); 4] = [
+const ALL: [(&str, &str); 6] = [
     // A broker that is back should be met again within a second; librdkafka adds jitter of its own.
     ("reconnect.backoff.ms", "50"),
     ("reconnect.backoff.max.ms", "1000"),
+    // A broker that takes a connection and then says nothing, as one may that is just starting, is left again.
+    ("socket.connection.setup.timeout.ms", "5000"),
+    ("socket.timeout.ms", "10000"),
     ("socket.keepalive.enable", "true"),
     ("log.connection.close", "false"),
 ];
