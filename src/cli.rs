@@ -1,5 +1,7 @@
 //! The command line.
 
+mod replay;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,6 +46,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Backtest(BacktestArgs),
+    Replay(replay::ReplayArgs),
     CheckConfig(CheckConfigArgs),
 }
 
@@ -117,6 +120,7 @@ struct CheckConfigArgs {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Backtest(args) => backtest(args),
+        Command::Replay(args) => replay::replay(args),
         Command::CheckConfig(args) => check(&args),
     };
     match done {

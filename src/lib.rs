@@ -3,8 +3,10 @@
 pub mod backtest;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod kafka;
 pub mod logs;
 pub mod metrics;
 pub mod models;
+pub mod replay;
 pub mod status;
