@@ -201,6 +201,7 @@ impl Kind {
             Kind::Integer { .. } | Kind::IntegerOr { .. } | Kind::Bytes { .. } => {
                 text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Integer)
             }
+            Kind::Bool => text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Bool),
             Kind::Digest if text == "null" => Value::Null,
             Kind::Topics => Value::List(text.split(',').map(item).collect()),
             Kind::Properties => {
