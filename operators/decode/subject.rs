@@ -88,6 +88,7 @@ fn coinbase_exchange_symbol(text: &str) -> Option<String> {
 }
 
 message! {
+    /// The macro wants a field, looked at or not.
     Envelope {
         kind: "type",
         [events: Entry: "events"],
@@ -195,24 +196,40 @@ fn binance_symbol(event: &Event, text: &str) -> Option<String> {
     rare.symbol.or(order.and_then(|order| order.s)).map(str::to_owned)
 }
 
+message! {
+    OkxNamed {
+        id: "instId",
+    }
+}
+
+message! {
+    /// The macro wants a field here too.
+    OkxEntries {
+        arg: "arg",
+        [data: OkxNamed: "data"],
+    }
+}
+
 fn okx_symbol(text: &str) -> Option<String> {
     #[derive(Deserialize)]
-    struct Message<'a> {
-        #[serde(borrow)]
-        arg: Option<Instrument<'a>>,
-        #[serde(borrow)]
-        data: Option<Vec<Instrument<'a>>>,
+    struct Subscribed<'a> {
+        #[serde(borrow, default)]
+        arg: OkxNamed<'a>,
+        #[serde(borrow, default)]
+        data: Field<'a>,
     }
-    #[derive(Deserialize)]
-    struct Instrument<'a> {
-        #[serde(borrow, default, rename = "instId")]
-        id: Field<'a>,
-    }
-    let message: Message = serde_json::from_str(text).ok()?;
-    let mut one = One::default();
+    let message: Subscribed = serde_json::from_str(text).ok()?;
     // Acknowledgements name what was subscribed to, which is no news of it.
-    let entries = message.data?;
-    entries.iter().chain(&message.arg).for_each(|entry| one.add(&entry.id));
+    if !matches!(message.data, Field::List) {
+        return None;
+    }
+    if let Some(symbol) = message.arg.id.text() {
+        return Some(symbol.to_owned());
+    }
+    let mut entries = OkxEntries::default();
+    fill(text, &mut entries).ok()?;
+    let mut one = One::default();
+    entries.data.items("data").unwrap_or_default().iter().for_each(|entry| one.add(&entry.id));
     one.symbol()
 }
 
@@ -305,6 +322,7 @@ mod tests {
         check(r#"{"arg":{"channel":"trades","instId":"A-B"},"data":[{"instId":"A-B"}]}"#, Some("A-B"));
         check(r#"{"arg":{"channel":"tickers","instType":"SPOT"},"data":[{"instId":"A-B"}]}"#, Some("A-B"));
         check(r#"{"arg":{"channel":"tickers"},"data":[{"instId":"A-B"},{"instId":"C-D"}]}"#, None);
+        check(r#"{"arg":{"channel":"candle1m","instId":"A-B"},"data":[["1","2"]]}"#, Some("A-B"));
         check(r#"{"event":"subscribe","arg":{"channel":"books","instId":"A-B"}}"#, None);
         check("pong", None);
     }
