@@ -149,6 +149,7 @@ pub fn replay(args: ReplayArgs) -> Result<()> {
     let text = if args.json { summary.to_json().to_string() } else { summary.to_string() };
     print(format!("{text}\n").as_bytes())?;
     match summary.failure {
+        Some(why) if summary.undelivered == 0 => bail!("the producer can't go on: {why}"),
         Some(first) => bail!("{} messages were not delivered; the first: {first}", summary.undelivered),
         None => Ok(()),
     }

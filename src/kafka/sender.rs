@@ -130,9 +130,14 @@ impl Sender {
         self.producer.context().0.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Why the producer can't send any more, where brokers have said so.
+    pub fn fatal(&self) -> Option<String> {
+        self.producer.client().fatal_error().map(|(code, reason)| format!("{code}: {reason}"))
+    }
+
     /// Whether the producer can't go on: what it sends is not delivered any more.
     pub fn is_broken(&self) -> bool {
-        self.producer.client().fatal_error().is_some()
+        self.fatal().is_some()
             || self.failure().is_some_and(|failure| {
                 failure.error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut)
             })

@@ -73,7 +73,7 @@ impl Passes {
     ///
     /// # Errors
     /// When its times or ids would leave what a message may have.
-    pub fn next(&mut self) -> Result<()> {
+    pub fn advance(&mut self) -> Result<()> {
         if self.is_first() {
             let length = |range: Option<(Time, Time)>| range.map_or(0, |(first, last)| last.since(first));
             let length = length(self.event_times).max(length(self.received));

@@ -1,10 +1,12 @@
 //! Reads the log on a thread of its own: standard input may be silent for long, and a stop shall not wait for it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use foreshock_dataflows::batch::Chunk;
 use foreshock_dataflows::decode::LogFile;
 
@@ -12,6 +14,9 @@ use crate::backtest::log::{Log, LogSettings};
 
 /// Chunks read ahead.
 const AHEAD: usize = 2;
+
+/// How often something that waits looks whether it shall stop.
+pub const TICK: Duration = Duration::from_millis(50);
 
 /// What comes from the log.
 pub enum News {
@@ -58,4 +63,16 @@ fn pass(settings: &LogSettings, news: &Sender<Result<News>>) -> Result<bool> {
         }
     }
     Ok(tell(News::Ended))
+}
+
+/// The next news of the log; `None`: stopped, or there is no more.
+pub fn next(news: &Receiver<Result<News>>, stop: &AtomicBool) -> Result<Option<News>> {
+    loop {
+        match news.recv_timeout(TICK) {
+            _ if stop.load(Ordering::Relaxed) => return Ok(None),
+            Ok(what) => return what.map(Some),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+        }
+    }
 }

@@ -23,8 +23,9 @@ pub struct Summary {
     pub topic: String,
     pub partitions: i32,
     pub ended: Ended,
-    /// Messages delivered, and the bytes of their values.
+    /// Messages delivered.
     pub messages: u64,
+    /// Bytes of the values sent.
     pub bytes: u64,
     /// How many keys they had.
     pub keys: usize,
@@ -35,7 +36,7 @@ pub struct Summary {
     pub too_large: u64,
     /// Messages that were not delivered.
     pub undelivered: u64,
-    /// The first of them, and why.
+    /// The first of them, and why; or why there can be no more.
     pub failure: Option<String>,
     pub passes: u64,
     pub seconds: f64,
