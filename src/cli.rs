@@ -1,5 +1,7 @@
 //! The command line.
 
+mod replay;
+
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -49,6 +51,7 @@ struct Cli {
 enum Command {
     Run(RunArgs),
     Backtest(BacktestArgs),
+    Replay(replay::ReplayArgs),
     CheckConfig(CheckConfigArgs),
 }
 
@@ -166,6 +169,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run(args),
         Command::Backtest(args) => backtest(args),
+        Command::Replay(args) => replay::replay(args),
         Command::CheckConfig(args) => check(&args),
     };
     match done {

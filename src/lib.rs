@@ -3,10 +3,12 @@
 pub mod backtest;
 pub mod cli;
 pub mod config;
+pub mod demo;
 pub mod halt;
 pub mod kafka;
 pub mod live;
 pub mod logs;
 pub mod metrics;
 pub mod models;
+pub mod replay;
 pub mod status;

@@ -150,6 +150,7 @@ fn variables_take_every_kind_of_value() {
         ("FORESHOCK_BACKTEST__CHUNK_BYTES", "65536"),
         ("FORESHOCK_INPUT__MAX_MESSAGE_BYTES", "1MiB"),
         ("FORESHOCK_INPUT__FORMAT", ""),
+        ("FORESHOCK_KAFKA__CREATE_TOPICS", "false"),
         ("MODEL_VARIANT", "baseline"),
         ("LOG_LEVEL", "WARN,foreshock::kafka=debug"),
         ("UNRELATED", "x"),
@@ -161,6 +162,7 @@ fn variables_take_every_kind_of_value() {
     assert_eq!(exchanges["binance"].quote_channel, Some(Channel::BookTicker));
     assert_eq!(config.settings.features.horizons, [SECOND, 5 * SECOND, 250 * SECOND]);
     assert_eq!((config.backtest.chunk_bytes, config.input.max_message_bytes), (65536, 1 << 20));
+    assert!(!config.kafka.create_topics);
     assert_eq!(config.settings.model.variant(), "baseline");
     assert_eq!(config.log.level, "warn,foreshock::kafka=debug");
     let brackets = load("", &[("FORESHOCK_FEATURES__RETURN_HORIZONS", "[1s, 5s]")]).unwrap();

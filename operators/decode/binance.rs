@@ -23,7 +23,7 @@ pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
             return Ok(Verdict::Contradiction { found });
         }
         (Some(exchange), _) => exchange,
-        (None, found) => found.unwrap_or(SPOT),
+        (None, _) => exchange_of(&event),
     };
     let kind = match &event.kind {
         Field::Missing if event.is_bare_quote() => "bookTicker",
@@ -46,6 +46,11 @@ pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
 const SPOT: &str = "binance";
 const USD_MARGINED: &str = "binance-usdm";
 const COIN_MARGINED: &str = "binance-coinm";
+
+/// The exchange of an event whose source names none.
+pub(super) fn exchange_of(event: &Event) -> &'static str {
+    event.market().unwrap_or(SPOT)
+}
 
 /// The market that a message can only be of, if its shape tells.
 pub fn market(message: &[u8]) -> Option<&'static str> {

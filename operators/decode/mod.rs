@@ -19,10 +19,14 @@ mod message;
 mod okx;
 mod rows;
 mod scan;
+mod shift;
+mod subject;
 
 pub use binance::{market, market_of_url};
 pub use detect::detect;
 pub use line::{Line, split_line};
+pub use shift::{Id, Shift, ids, shift};
+pub use subject::{Subject, subject};
 
 use crate::account::Reason;
 use crate::row::{Extent, InstrumentId, Row, Source};

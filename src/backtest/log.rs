@@ -13,11 +13,14 @@ use foreshock_operators::decode::{
     ClockSource, Envelope, Format, Line, Resolve, Resolved, decode, split_line,
 };
 use foreshock_operators::row::{Extent, InstrumentId, Source};
-use foreshock_operators::time::{Nanos, Time};
+use foreshock_operators::time::{MINUTE, Nanos, Time};
 
 use super::blocks::{Block, Blocks, LINES_MAX, PREFIX_MAX};
 use super::input::Input;
 use super::sniff::{self, Expected};
+
+/// A row whose time lies further ahead of its receipt says nothing of the log's times.
+const AHEAD_MAX: Nanos = 60 * MINUTE;
 
 /// How a log is read.
 #[derive(Clone, Debug)]
@@ -180,21 +183,27 @@ impl Cursor {
             let exchange = self.exchange.as_deref();
             let is_read = block.too_large.is_none() && body.len() <= self.max_message_bytes;
             let time = received
-                .or_else(|| is_read.then(|| event_time(self.format, exchange, &line[body])).flatten());
+                .or_else(|| is_read.then(|| event_time(self.format, exchange, &line[body], None)).flatten());
             self.time = self.time.max(time.unwrap_or(self.time));
         }
     }
 }
 
-/// The time of a message's first row; `None` where it has no row.
-fn event_time(format: Format, exchange: Option<&str>, message: &[u8]) -> Option<Time> {
+/// The event time of a message's first row; `None` where it has no row, or one whose time lies far ahead of its
+/// receipt.
+pub fn event_time(
+    format: Format,
+    exchange: Option<&str>,
+    message: &[u8],
+    received: Option<Time>,
+) -> Option<Time> {
     let envelope = Envelope {
-        received: None,
+        received,
         exchange,
         checked: false,
         source: Source::default(),
         extent: Extent::default(),
-        max_ahead: Nanos::MAX,
+        max_ahead: AHEAD_MAX,
     };
     let (mut rows, mut refused) = (Vec::new(), Vec::new());
     decode(format, message, &envelope, &mut AnyInstrument, &mut rows, &mut refused);

@@ -201,6 +201,7 @@ impl Kind {
             Kind::Integer { .. } | Kind::IntegerOr { .. } | Kind::Bytes { .. } => {
                 text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Integer)
             }
+            Kind::Bool => text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Bool),
             Kind::Digest if text == "null" => Value::Null,
             Kind::Topics => Value::List(text.split(',').map(item).collect()),
             Kind::Properties => {
@@ -234,7 +235,7 @@ fn properties(entries: &[(Key, Node)]) -> Option<Vec<(String, String)>> {
 }
 
 /// What Kafka allows.
-fn is_topic(name: &str) -> bool {
+pub(crate) fn is_topic(name: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
     (1..=249).contains(&name.len()) && name.bytes().all(allowed) && name != "." && name != ".."
 }
@@ -250,7 +251,7 @@ fn topics(items: &[Node]) -> Option<Vec<String>> {
 }
 
 /// `host:port`, or `protocol://host:port` as librdkafka takes it too.
-fn is_address(text: &str) -> bool {
+pub(crate) fn is_address(text: &str) -> bool {
     let text = text.trim();
     let address = text.split_once("://").map_or(text, |(_, rest)| rest);
     address.rsplit_once(':').is_some_and(|(host, port)| {

@@ -3,7 +3,9 @@
 pub mod client;
 pub mod embedded;
 pub mod offsets;
+pub mod partitioner;
 pub mod progress;
+pub mod sender;
 pub mod sink;
 pub mod source;
 pub mod topics;

@@ -181,8 +181,12 @@ struct Found {
 
 /// What to say of brokers that know no `CreateTopics`, such as librdkafka's mock cluster: they answer late or never.
 fn without_admin(error: &KafkaError) -> Option<anyhow::Error> {
+    let code = match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        other => other.rdkafka_error_code(),
+    };
     let silent = matches!(
-        error.rdkafka_error_code(),
+        code,
         Some(
             RDKafkaErrorCode::OperationTimedOut
                 | RDKafkaErrorCode::RequestTimedOut

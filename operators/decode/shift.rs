@@ -1,0 +1,404 @@
+//! Moves a message's times and ids, for logs that are played more than once.
+//!
+//! The text is changed in place: only the digits of a time or an id differ, all else stays byte for byte. A message
+//! is walked by its marks alone, so that one that is no JSON comes out as it went in or nearly so: it can't be used
+//! either way.
+
+use std::ops::Range;
+
+use super::Format;
+use super::binance_event::Event;
+use super::message::unescape;
+use crate::time::{SECOND, parse_rfc3339, write_rfc3339};
+
+/// Times outside are left alone: no row has them (2000 to 2100, in milliseconds).
+const MILLISECONDS: Range<u64> = 946_684_800_000..4_102_444_800_000;
+
+/// Ids from here on are left alone: whole numbers that JSON can't be trusted with are no venue's ids.
+const ID_END: u64 = 1 << 53;
+
+/// How far to move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shift {
+    /// Whole seconds, so that a time keeps its fraction whatever its digits.
+    pub seconds: i64,
+    pub ids: u64,
+}
+
+/// An id that a message has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Id {
+    /// What it counts, by the name of a field.
+    pub name: &'static str,
+    /// Whether it counts the connection's messages rather than the instrument's.
+    pub of_connection: bool,
+}
+
+/// Calls `on_id` with every id that [`shift`] would move.
+pub fn ids(format: Format, message: &[u8], mut on_id: impl FnMut(Id, u64)) {
+    visit(format, message, |place, _, number| {
+        if let Place::Id(id) = place {
+            on_id(id, number);
+        }
+    });
+}
+
+/// Appends a message to `out` with its times and ids moved.
+pub fn shift(format: Format, message: &[u8], by: Shift, out: &mut Vec<u8>) {
+    let mut copied = 0;
+    visit(format, message, |place, range, number| {
+        out.extend_from_slice(&message[copied..range.start]);
+        copied = range.end;
+        let text = &message[range];
+        match place {
+            Place::Id(_) => write_number(number.saturating_add(by.ids), text.len(), out),
+            Place::Milliseconds => {
+                write_number(number.saturating_add_signed(by.seconds.saturating_mul(1_000)), text.len(), out);
+            }
+            Place::Rfc3339 => {
+                // The whole seconds are moved as if they were UTC: fraction and zone stay as they stand.
+                let (seconds, rest) = text.split_at(SECONDS_LENGTH);
+                match parse_rfc3339([seconds, b"Z"].concat()) {
+                    Some((time, _)) => {
+                        let moved = time.plus(by.seconds.saturating_mul(SECOND));
+                        write_rfc3339(moved, 0, out);
+                        out.pop();
+                    }
+                    None => out.extend_from_slice(seconds),
+                }
+                out.extend_from_slice(rest);
+            }
+        }
+    });
+    out.extend_from_slice(&message[copied..]);
+}
+
+/// Length of `YYYY-MM-DDTHH:MM:SS`.
+const SECONDS_LENGTH: usize = 19;
+
+/// Keeps the zeros that a number in quotes may begin with.
+fn write_number(number: u64, width: usize, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("{number:0width$}").as_bytes());
+}
+
+/// What stands in a place.
+#[derive(Clone, Copy)]
+enum Place {
+    Id(Id),
+    Milliseconds,
+    Rfc3339,
+}
+
+/// Calls `on_place` with every time and id, where it stands, and its number (0 for RFC 3339).
+fn visit(format: Format, message: &[u8], mut on_place: impl FnMut(Place, Range<usize>, u64)) {
+    let event = match format {
+        Format::Binance => Kind::of(message),
+        _ => Kind::Other,
+    };
+    walk(message, |parent, key, range| {
+        let text = &message[range.clone()];
+        let found = match format {
+            Format::CoinbaseExchange | Format::CoinbaseAdvancedTrade => coinbase(key),
+            Format::Binance => binance(event, parent, key),
+            Format::Okx => okx(key),
+            Format::Canonical => canonical(key),
+        };
+        match found {
+            Some(Place::Rfc3339) if text.len() > SECONDS_LENGTH && parse_rfc3339(text).is_some() => {
+                on_place(Place::Rfc3339, range, 0);
+            }
+            Some(Place::Rfc3339) | None => {}
+            Some(place) => {
+                let allowed = if matches!(place, Place::Milliseconds) { MILLISECONDS } else { 0..ID_END };
+                let number = whole(text).filter(|number| allowed.contains(number));
+                if let Some(number) = number {
+                    on_place(place, range, number);
+                }
+            }
+        }
+    });
+}
+
+fn whole(text: &[u8]) -> Option<u64> {
+    let is_whole = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    is_whole.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
+}
+
+fn id(name: &'static str) -> Option<Place> {
+    Some(Place::Id(Id { name, of_connection: false }))
+}
+
+fn of_connection(name: &'static str) -> Option<Place> {
+    Some(Place::Id(Id { name, of_connection: true }))
+}
+
+fn coinbase(key: &[u8]) -> Option<Place> {
+    match key {
+        b"time" | b"timestamp" | b"event_time" => Some(Place::Rfc3339),
+        b"sequence" => id("sequence"),
+        b"trade_id" | b"last_trade_id" => id("trade_id"),
+        b"sequence_num" => of_connection("sequence_num"),
+        b"heartbeat_counter" => of_connection("heartbeat_counter"),
+        _ => None,
+    }
+}
+
+fn canonical(key: &[u8]) -> Option<Place> {
+    match key {
+        b"event_time" => Some(Place::Rfc3339),
+        b"sequence" => id("sequence"),
+        _ => None,
+    }
+}
+
+fn okx(key: &[u8]) -> Option<Place> {
+    match key {
+        b"ts" => Some(Place::Milliseconds),
+        b"tradeId" => id("tradeId"),
+        b"seqId" | b"prevSeqId" => id("seqId"),
+        _ => None,
+    }
+}
+
+/// The events of Binance in which a letter is an id: elsewhere it is a price, a time, or an order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Book,
+    Trade,
+    AggTrade,
+    Other,
+}
+
+impl Kind {
+    fn of(message: &[u8]) -> Kind {
+        let Ok(text) = std::str::from_utf8(message) else { return Kind::Other };
+        let plain;
+        let text = if super::has_backslash(message) {
+            plain = unescape(text);
+            &plain
+        } else {
+            text
+        };
+        let Ok(event) = Event::parse(text) else { return Kind::Other };
+        match event.kind.text() {
+            Some("bookTicker" | "depthUpdate") => Kind::Book,
+            Some("trade") => Kind::Trade,
+            Some("aggTrade") => Kind::AggTrade,
+            Some(_) => Kind::Other,
+            // Spot quotes, partial books and snapshots.
+            None => Kind::Book,
+        }
+    }
+}
+
+fn binance(kind: Kind, parent: &[u8], key: &[u8]) -> Option<Place> {
+    let of_event = parent.is_empty() || parent == b"data";
+    match (kind, key) {
+        (_, b"E" | b"T") => Some(Place::Milliseconds),
+        // A candle's beginning.
+        (Kind::Other, b"t") if parent == b"k" => Some(Place::Milliseconds),
+        (Kind::Book, b"u" | b"U" | b"pu" | b"lastUpdateId") if of_event => id("u"),
+        (Kind::Trade, b"t") if of_event => id("t"),
+        (Kind::AggTrade, b"a") if of_event => id("a"),
+        (Kind::AggTrade, b"f" | b"l") if of_event => id("t"),
+        _ => None,
+    }
+}
+
+/// Deeper objects are not looked into: no message has them.
+const DEEPEST: usize = 16;
+
+/// Calls `on_value` with every number and text that stands under a key, the key before it, and the key of the
+/// object that has it (empty for the message itself).
+fn walk(message: &[u8], mut on_value: impl FnMut(&[u8], &[u8], Range<usize>)) {
+    // The key of each object or list that is open; entries of a list stand under the list's.
+    let mut open: [Range<usize>; DEEPEST] = Default::default();
+    let mut depth = 0;
+    // The key whose value comes next.
+    let mut key = 0..0;
+    let mut at = 0;
+    while let Some(byte) = message.get(at) {
+        match byte {
+            b'{' | b'[' => {
+                if depth == DEEPEST {
+                    return;
+                }
+                if key.is_empty() && depth > 0 {
+                    key = open[depth - 1].clone();
+                }
+                open[depth] = std::mem::take(&mut key);
+                depth += 1;
+                at += 1;
+            }
+            b'}' | b']' => {
+                depth = usize::saturating_sub(depth, 1);
+                key = 0..0;
+                at += 1;
+            }
+            b'"' => {
+                let start = at + 1;
+                let Some(end) = string_end(message, start) else { return };
+                at = end + 1;
+                let after = message[at..].iter().find(|byte| !byte.is_ascii_whitespace());
+                if after == Some(&b':') && key.is_empty() {
+                    key = start..end;
+                } else {
+                    give(message, &open[..depth], &mut key, start..end, &mut on_value);
+                }
+            }
+            b'0'..=b'9' | b'-' => {
+                let start = at;
+                let is_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+                at += message[at..].iter().take_while(|byte| is_number(byte)).count();
+                give(message, &open[..depth], &mut key, start..at, &mut on_value);
+            }
+            b',' => {
+                key = 0..0;
+                at += 1;
+            }
+            _ => at += 1,
+        }
+    }
+}
+
+fn give(
+    message: &[u8],
+    open: &[Range<usize>],
+    key: &mut Range<usize>,
+    value: Range<usize>,
+    on_value: &mut impl FnMut(&[u8], &[u8], Range<usize>),
+) {
+    let key = std::mem::take(key);
+    if key.is_empty() {
+        return;
+    }
+    let parent = open.last().map_or(&[][..], |parent| &message[parent.clone()]);
+    let name = &message[key];
+    // A key may be written with escapes; none that is looked for needs them.
+    match std::str::from_utf8(name) {
+        Ok(text) if name.contains(&b'\\') => on_value(parent, unescape(text).as_bytes(), value),
+        _ => on_value(parent, name, value),
+    }
+}
+
+/// Where the text that begins at `at` has its closing quote.
+fn string_end(message: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match message.get(at)? {
+            b'"' => return Some(at),
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BY: Shift = Shift { seconds: 86_400, ids: 1_000 };
+
+    #[track_caller]
+    fn check(format: Format, message: &str, expected: &str) {
+        let mut out = Vec::new();
+        shift(format, message.as_bytes(), BY, &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn coinbase_exchange() {
+        check(
+            Format::CoinbaseExchange,
+            r#"{"type":"match","trade_id":999,"price":"10","sequence": 5,"time":"2021-02-28T23:59:59.120Z"}"#,
+            r#"{"type":"match","trade_id":1999,"price":"10","sequence": 1005,"time":"2021-03-01T23:59:59.120Z"}"#,
+        );
+    }
+
+    #[test]
+    fn coinbase_advanced_trade() {
+        check(
+            Format::CoinbaseAdvancedTrade,
+            r#"{"timestamp":"2024-10-04T07:13:31.158696693Z","sequence_num":2,"events":[{"trades":[{"trade_id":"07","time":"2024-10-04T07:13:31+02:00"}]}]}"#,
+            r#"{"timestamp":"2024-10-05T07:13:31.158696693Z","sequence_num":1002,"events":[{"trades":[{"trade_id":"1007","time":"2024-10-05T07:13:31+02:00"}]}]}"#,
+        );
+    }
+
+    #[test]
+    fn letters_of_binance_mean_what_the_event_says() {
+        check(
+            Format::Binance,
+            r#"{"stream":"x@bookTicker","data":{"e":"bookTicker","u":7,"s":"X","b":"1","B":"2","a":"3","A":"4","T":1723161414335,"E":1723161414336}}"#,
+            r#"{"stream":"x@bookTicker","data":{"e":"bookTicker","u":1007,"s":"X","b":"1","B":"2","a":"3","A":"4","T":1723247814335,"E":1723247814336}}"#,
+        );
+        check(
+            Format::Binance,
+            r#"{"u":7,"s":"X","b":"1","B":"2","a":"3","A":"4"}"#,
+            r#"{"u":1007,"s":"X","b":"1","B":"2","a":"3","A":"4"}"#,
+        );
+        check(
+            Format::Binance,
+            r#"{"e":"aggTrade","E":1723161414335,"a":5,"p":"6","q":"7","f":8,"l":9,"T":0}"#,
+            r#"{"e":"aggTrade","E":1723247814335,"a":1005,"p":"6","q":"7","f":1008,"l":1009,"T":0}"#,
+        );
+        check(
+            Format::Binance,
+            r#"{"e":"trade","t":5,"b":88,"a":50,"T":1723161414335}"#,
+            r#"{"e":"trade","t":1005,"b":88,"a":50,"T":1723247814335}"#,
+        );
+        check(
+            Format::Binance,
+            r#"{"e":"depthUpdate","U":1,"u":2,"pu":-1,"b":[["5","6"]],"a":[]}"#,
+            r#"{"e":"depthUpdate","U":1001,"u":1002,"pu":-1,"b":[["5","6"]],"a":[]}"#,
+        );
+        check(
+            Format::Binance,
+            r#"{"e":"kline","k":{"t":1723161414335,"f":5,"o":"6"}}"#,
+            r#"{"e":"kline","k":{"t":1723247814335,"f":5,"o":"6"}}"#,
+        );
+    }
+
+    #[test]
+    fn okx_and_canonical() {
+        check(
+            Format::Okx,
+            r#"{"arg":{"instId":"A"},"data":[{"ts":"1652459226199","tradeId":"5","seqId":6,"prevSeqId":-1,"asks":[["5","6"]]}]}"#,
+            r#"{"arg":{"instId":"A"},"data":[{"ts":"1652545626199","tradeId":"1005","seqId":1006,"prevSeqId":-1,"asks":[["5","6"]]}]}"#,
+        );
+        check(
+            Format::Canonical,
+            r#"{"event_\u0074ime":"2026-01-02T03:04:05Z","sequence":"7","bid":5}"#,
+            r#"{"event_\u0074ime":"2026-01-03T03:04:05Z","sequence":"1007","bid":5}"#,
+        );
+    }
+
+    #[test]
+    fn what_can_not_be_moved_stays() {
+        for message in [
+            "",
+            "{",
+            "\"",
+            r#"{"sequence""#,
+            r#"{"sequence":"#,
+            r#"{"sequence":1.5,"event_time":"yesterday"}"#,
+            r#"{"sequence":null,"event_time":1723161414335}"#,
+            r#"{"sequence":9007199254740993}"#,
+            r#"{"sequence":{"a":[1,2,"3"]}}"#,
+            r#"{"x\\":1,"event_time":"2026-13-02T03:04:05Z"}"#,
+            "{\"sequence\":\"5\\",
+            "[[[[[[[[[[[[[[[[[[[[[[",
+            "]]}}",
+        ] {
+            check(Format::Canonical, message, message);
+        }
+    }
+
+    #[test]
+    fn ids_are_told_by_what_they_count() {
+        let mut found = Vec::new();
+        let message = br#"{"sequence_num":3,"events":[{"trades":[{"trade_id":"7"},{"trade_id":"8"}]}]}"#;
+        ids(Format::CoinbaseAdvancedTrade, message, |id, number| {
+            found.push((id.name, id.of_connection, number))
+        });
+        assert_eq!(found, [("sequence_num", true, 3), ("trade_id", false, 7), ("trade_id", false, 8)]);
+    }
+}

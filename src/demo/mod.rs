@@ -1,0 +1,3 @@
+//! What `foreshock demo` shows: a market that nobody had to record.
+
+pub mod market;
