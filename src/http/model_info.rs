@@ -46,7 +46,7 @@ pub struct ModelInfo {
     #[schema(example = 60.0)]
     horizon_s: Seconds,
     /// Of the model's file, in hex.
-    #[schema(example = "ef537f25c895bfa782526529a9b63d97aa631564d5d789c2b765448c8635fb6c")]
+    #[schema(example = "6993f6445dfb71e8866d9519041bdb4fc76bbddea776d2d83d0323fc476e4bb2")]
     sha256: String,
     #[schema(example = "2026-03-02T08:59:00.000000Z")]
     loaded_at: String,
