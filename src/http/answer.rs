@@ -17,7 +17,7 @@ pub struct Problem {
 
 /// An error, as it is told.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(title = "Error")]
+#[schema(as = Error)]
 pub struct Told {
     /// What was found and what was expected.
     #[schema(example = "rows[1].ret_std: invalid type: string \"high\", expected a finite number or null")]

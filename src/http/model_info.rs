@@ -78,6 +78,7 @@ pub struct ModelFeature {
 
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = NullPolicy)]
 enum NullShown {
     Value(f64),
     Word(&'static str),

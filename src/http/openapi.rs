@@ -6,8 +6,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::json;
-use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, SchemaType, Type};
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::openapi::schema::{AdditionalProperties, AnyOfBuilder, ObjectBuilder, SchemaType, Type};
+use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 
 use crate::models;
@@ -32,7 +32,7 @@ use super::{docs, job, model_info, predict, root};
         docs::page,
         docs::file
     ),
-    components(schemas(FeatureRow, Told)),
+    components(schemas(FeatureRow, ManyRows, Told)),
     tags(
         (name = "predictions", description = "The model and its word on rows of features"),
         (name = "job", description = "What the job says of itself"),
@@ -42,13 +42,16 @@ use super::{docs, job, model_info, predict, root};
 struct Description;
 
 /// The body of a request for predictions.
-#[derive(ToSchema)]
-#[schema(as = PredictionRequest)]
-#[serde(untagged)]
-#[allow(dead_code, reason = "it only stands in the description")]
-pub enum PredictionRequest {
-    One(FeatureRow),
-    Many(ManyRows),
+pub struct PredictionRequest;
+
+impl ToSchema for PredictionRequest {}
+
+impl PartialSchema for PredictionRequest {
+    // Not one of them alone: `rows` would be a fine name for what is no feature.
+    fn schema() -> RefOr<Schema> {
+        let either = AnyOfBuilder::new().item(Ref::from_schema_name(FeatureRow::name()));
+        either.item(Ref::from_schema_name(ManyRows::name())).into()
+    }
 }
 
 /// Several rows.
