@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Kind, Model, NullPolicy, Term, Transform};
+use crate::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
 use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
 use crate::stages::{Features, Prediction, Sampled, Scored};
 
@@ -72,12 +72,17 @@ impl Identity {
 
 /// The model's word on one tick.
 pub fn predict(model: &Model, features: &Features) -> Prediction {
+    predict_by(model, |feature| feature.of(features))
+}
+
+/// The model's word on these values, NaN being null: [`Features`] always know `n`, other rows may not.
+pub fn predict_by(model: &Model, value: impl Fn(FeatureRef) -> f64) -> Prediction {
     let linear = match &model.kind {
         Kind::Baseline { threshold, null } => {
-            value_or_policy(features.volatility_z, *null).map(|z| z - threshold)
+            value_or_policy(value(FeatureRef::VolatilityZ), *null).map(|z| z - threshold)
         }
         Kind::Logistic { intercept, terms } => {
-            terms.iter().try_fold(*intercept, |sum, term| Some(sum + weigh(term, term.feature.of(features))?))
+            terms.iter().try_fold(*intercept, |sum, term| Some(sum + weigh(term, value(term.feature))?))
         }
     };
     match linear.map(sigmoid).filter(|probability| !probability.is_nan()) {

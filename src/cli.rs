@@ -1,6 +1,8 @@
 //! The command line.
 
+mod demo;
 mod replay;
+mod run;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -8,7 +10,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::available_parallelism;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -22,12 +23,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use crate::backtest::input::Input;
 use crate::backtest::output::Destination;
 use crate::backtest::sniff::Expected;
-use crate::backtest::summary::Summary;
 use crate::backtest::{Backtest, Misuse, Progress};
+use crate::config::kind::is_address;
 use crate::config::{Config, ConfigErrors, Mode, check_config, environment};
-use crate::live::Job;
 use crate::logs;
-use crate::metrics::Metrics;
 
 /// Done.
 const DONE: u8 = 0;
@@ -49,53 +48,11 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    Run(RunArgs),
+    Run(run::RunArgs),
+    Demo(demo::DemoArgs),
     Backtest(BacktestArgs),
     Replay(replay::ReplayArgs),
     CheckConfig(CheckConfigArgs),
-}
-
-/// Run the live job: ticks from Kafka, features, predictions and alerts to Kafka.
-///
-/// Ends at Ctrl-C or SIGTERM when all that was begun is delivered and committed; a second signal ends it at once.
-#[derive(Args, Debug)]
-struct RunArgs {
-    /// Configuration file; may be given several times, later ones win.
-    #[arg(long = "config", value_name = "FILE")]
-    configs: Vec<PathBuf>,
-
-    /// Worker threads; by default one for each processor. The output is the same for any number.
-    #[arg(short, long, value_name = "N", value_parser = parse_workers)]
-    workers: Option<usize>,
-
-    /// Kafka brokers, `host:port` with commas between them, instead of kafka.brokers.
-    #[arg(long, value_name = "LIST")]
-    brokers: Option<String>,
-
-    /// Begin at the first message of each partition, whatever was read before.
-    #[arg(long)]
-    from_beginning: bool,
-
-    /// End where the topics end: a backtest of topics. Without committed offsets it begins at the first message.
-    #[arg(long)]
-    until_end: bool,
-
-    /// What the messages hold; told from each message where left out: coinbase-exchange, coinbase-advanced-trade,
-    /// binance, okx, canonical.
-    #[arg(long, value_parser = parse_format)]
-    format: Option<Format>,
-
-    /// Whose messages they are, where neither header nor key says so.
-    #[arg(long, value_name = "NAME")]
-    exchange: Option<String>,
-
-    /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter; by default all.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_topic_kind)]
-    emit: Vec<Kind>,
-
-    /// Print the account at the end as one JSON object.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Run recorded feeds through the graph of a live job, as fast as the machine can.
@@ -167,7 +124,8 @@ struct CheckConfigArgs {
 /// Runs the program.
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Run(args) => run(args),
+        Command::Run(args) => run::run(args),
+        Command::Demo(args) => demo::demo(args),
         Command::Backtest(args) => backtest(args),
         Command::Replay(args) => replay::replay(args),
         Command::CheckConfig(args) => check(&args),
@@ -188,40 +146,6 @@ fn check(args: &CheckConfigArgs) -> Result<()> {
     let mut text = Vec::new();
     check_config(&config, &mut text)?;
     print(&text)
-}
-
-fn run(args: RunArgs) -> Result<()> {
-    // A key of its own in the environment, so that its value is checked like any other's.
-    let brokers = args.brokers.map(|brokers| ("FORESHOCK_KAFKA__BROKERS".to_owned(), brokers));
-    let config = Config::load(&args.configs, environment().chain(brokers), Mode::Run)?;
-    logs::start(&config.log);
-    let started = Instant::now();
-    let job = Job {
-        config,
-        workers: args.workers.unwrap_or_else(processors),
-        kinds: topic_kinds(args.emit),
-        format: args.format,
-        exchange: args.exchange,
-        from_beginning: args.from_beginning,
-        until_end: args.until_end,
-        board: Arc::default(),
-        metrics: Metrics::new(),
-        stop: on_signals()?,
-    };
-    let done = job.run()?;
-    let summary = Summary::new(done.counts, done.rows_per_worker, started.elapsed());
-    let text = if args.json { summary.to_json().to_string() } else { summary.to_string() };
-    print(format!("{text}\n").as_bytes())
-}
-
-/// The kinds of output that have topics; all of them where none is named.
-fn topic_kinds(mut named: Vec<Kind>) -> Vec<Kind> {
-    if named.is_empty() {
-        named = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Scored).collect();
-    }
-    named.sort();
-    named.dedup();
-    named
 }
 
 /// A flag that the first Ctrl-C or SIGTERM sets; the second ends the process.
@@ -344,13 +268,6 @@ fn parse_kind(name: &str) -> Result<Kind, String> {
     Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| format!("expected one of {known}"))
 }
 
-fn parse_topic_kind(name: &str) -> Result<Kind, String> {
-    match parse_kind(name)? {
-        Kind::Scored => Err("scored rows go to files only: see backtest".to_owned()),
-        kind => Ok(kind),
-    }
-}
-
 fn parse_mode(name: &str) -> Result<Mode, String> {
     [Mode::Run, Mode::Backtest, Mode::Demo]
         .into_iter()
@@ -368,4 +285,9 @@ fn parse_workers(text: &str) -> Result<usize, String> {
 fn parse_time(text: &str) -> Result<Time, String> {
     let time = parse_rfc3339(text).map(|(time, _)| time);
     time.ok_or_else(|| "expected a time like 2024-08-08T23:55:00Z".to_string())
+}
+
+fn parse_brokers(text: &str) -> Result<String, String> {
+    let expected = "expected addresses host:port with commas between them";
+    if text.split(',').all(is_address) { Ok(text.to_owned()) } else { Err(expected.to_owned()) }
 }

@@ -1,10 +1,12 @@
 //! With what foreshock talks: the command line, configuration, files and brokers.
 
+pub mod account;
 pub mod backtest;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod halt;
+pub mod http;
 pub mod kafka;
 pub mod live;
 pub mod logs;

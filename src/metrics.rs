@@ -23,8 +23,16 @@ pub struct Metrics {
 pub struct HttpMetrics {
     /// By method, endpoint and status.
     pub requests: IntCounterVec,
+    /// By endpoint and status: the same requests, under the name that existing dashboards know.
+    pub api_requests: IntCounterVec,
     /// By endpoint.
     pub seconds: HistogramVec,
+    /// Of the requests for predictions that got some.
+    pub prediction_seconds: Histogram,
+    /// Open at the moment.
+    pub connections: IntGauge,
+    /// How often all connections that may be open were open.
+    pub connections_full: IntCounter,
 }
 
 /// What a live job counts.
@@ -104,17 +112,34 @@ impl Default for Metrics {
 
 impl HttpMetrics {
     fn new(declare: &Declare) -> HttpMetrics {
+        // From 10 us, an answer out of memory, to 1 s.
+        let buckets = || exponential(0.000_01, 2.5, 14);
         HttpMetrics {
             requests: declare.counters(
                 "http_requests_total",
                 "Requests answered, by method, endpoint and status.",
                 &["method", "endpoint", "status"],
             ),
+            api_requests: declare.counters(
+                "volatility_api_requests_total",
+                "Requests answered, by endpoint and status.",
+                &["endpoint", "status"],
+            ),
             seconds: declare.histograms(
                 "http_request_duration_seconds",
                 "Time from a request's head to its answer.",
-                exponential(0.0001, 2.5, 12),
+                buckets(),
                 &["endpoint"],
+            ),
+            prediction_seconds: declare.histogram(
+                "prediction_latency_seconds",
+                "Time from the head of a request for predictions to its answer, where there was no error.",
+                buckets(),
+            ),
+            connections: declare.gauge("foreshock_http_connections", "Open connections to the HTTP server."),
+            connections_full: declare.counter(
+                "foreshock_http_connections_full_total",
+                "How often http.max_connections was reached, so that further connections had to wait.",
             ),
         }
     }

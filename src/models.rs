@@ -73,6 +73,14 @@ pub fn feature_names(horizons: &[Nanos]) -> Vec<String> {
     fixed.into_iter().map(str::to_owned).chain(horizons.iter().map(|horizon| return_name(*horizon))).collect()
 }
 
+/// The name of a feature in a job with these return horizons; `ret_std`, never its other name.
+pub fn feature_name(feature: FeatureRef, horizons: &[Nanos]) -> String {
+    let name =
+        feature_names(horizons).into_iter().find(|name| FeatureRef::named(name, horizons) == Some(feature));
+    // A return of a job with more horizons has no name here.
+    name.unwrap_or_else(|| format!("{feature:?}"))
+}
+
 fn model(mut section: Section, sha256: String, horizons: &[Nanos]) -> Option<Model> {
     let name = section.text("name", Charset::Id);
     let version = section.text("version", Charset::Id);

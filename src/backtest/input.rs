@@ -16,6 +16,8 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 pub enum Input {
     Stdin,
     File(PathBuf),
+    /// A file of this name that is built into the program.
+    Builtin(&'static str, &'static [u8]),
 }
 
 impl Input {
@@ -28,6 +30,7 @@ impl Input {
     pub fn name(&self) -> String {
         match self {
             Input::Stdin => "-".to_string(),
+            Input::Builtin(name, _) => (*name).to_string(),
             Input::File(path) => {
                 path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
             }
@@ -38,6 +41,7 @@ impl Input {
     pub fn path(&self) -> String {
         match self {
             Input::Stdin => "-".to_string(),
+            Input::Builtin(name, _) => (*name).to_string(),
             Input::File(path) => path.to_string_lossy().into_owned(),
         }
     }
@@ -46,6 +50,7 @@ impl Input {
     pub fn described(&self) -> String {
         match self {
             Input::Stdin => "standard input".to_string(),
+            Input::Builtin(name, _) => format!("the built-in file {name:?}"),
             Input::File(path) => format!("{:?}", path.display().to_string()),
         }
     }
@@ -54,6 +59,7 @@ impl Input {
     pub fn size(&self) -> Option<u64> {
         match self {
             Input::Stdin => None,
+            Input::Builtin(_, bytes) => Some(bytes.len() as u64),
             Input::File(path) => path.metadata().ok().filter(|data| data.is_file()).map(|data| data.len()),
         }
     }
@@ -66,6 +72,7 @@ impl Input {
     pub fn open(&self, progress: &Arc<AtomicU64>) -> Result<Box<dyn Read + Send>> {
         let raw: Box<dyn Read + Send> = match self {
             Input::Stdin => Box::new(io::stdin()),
+            Input::Builtin(_, bytes) => Box::new(*bytes),
             Input::File(path) => {
                 let file =
                     File::open(path).with_context(|| format!("could not open {}", self.described()))?;

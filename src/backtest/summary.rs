@@ -3,8 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use foreshock_operators::account::{Counts, Reason};
-use serde_json::{Map, Value, json};
+use foreshock_operators::account::Counts;
+use serde_json::Value;
+
+use crate::account;
 
 /// The account of a whole run.
 #[derive(Clone, Debug)]
@@ -34,46 +36,12 @@ impl Summary {
 
     /// The object of `--json` (SPEC 9).
     pub fn to_json(&self) -> Value {
-        let counts = &self.counts;
-        let reasons: Map<String, Value> =
-            self.reasons().map(|(reason, count)| (reason.name().to_string(), count.into())).collect();
-        json!({
-            "messages_in": counts.messages_in,
-            "messages": {
-                "rows": counts.messages_rows,
-                "control": counts.messages_control,
-                "ignored": counts.messages_ignored,
-                "deadlettered": counts.messages_deadlettered,
-            },
-            "rows_in": counts.rows_in,
-            "rows": {
-                "ticks": counts.ticks,
-                "applied": counts.applied,
-                "duplicate": counts.duplicate,
-                "late": counts.late,
-                "ignored": counts.rows_ignored,
-                "deadlettered": counts.rows_deadlettered,
-                "buffered": counts.buffered,
-            },
-            "deadletter": reasons,
-            "predictions": counts.predictions,
-            "refused": counts.refused,
-            "locked": counts.locked,
-            "outside": counts.outside,
-            "hurried": counts.hurried,
-            "control_records": counts.control_records,
-            "samples": counts.samples,
-            "gaps": counts.gaps,
-            "alerts": counts.alerts,
-            "rows_per_worker": self.rows_per_worker,
-            "seconds": self.elapsed.as_secs_f64(),
-            "ticks_per_second": self.ticks_per_second(),
-            "peak_rss_bytes": self.peak_rss_bytes,
-        })
-    }
-
-    fn reasons(&self) -> impl Iterator<Item = (Reason, i64)> {
-        Reason::ALL.into_iter().zip(self.counts.deadletter).filter(|(_, count)| *count > 0)
+        let mut fields = account::fields(&self.counts);
+        fields.insert("rows_per_worker".to_owned(), self.rows_per_worker.as_slice().into());
+        fields.insert("seconds".to_owned(), self.elapsed.as_secs_f64().into());
+        fields.insert("ticks_per_second".to_owned(), self.ticks_per_second().into());
+        fields.insert("peak_rss_bytes".to_owned(), self.peak_rss_bytes.into());
+        Value::Object(fields)
     }
 }
 
@@ -103,7 +71,7 @@ impl fmt::Display for Summary {
             n(c.buffered),
         )?;
         let reasons: Vec<String> =
-            self.reasons().map(|(reason, count)| format!("{} {}", n(count), reason.name())).collect();
+            account::reasons(c).map(|(reason, count)| format!("{} {}", n(count), reason.name())).collect();
         if !reasons.is_empty() {
             writeln!(f, "refused     {}", reasons.join(", "))?;
         }

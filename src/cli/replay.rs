@@ -3,25 +3,24 @@
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use crossbeam_channel::{RecvTimeoutError, bounded};
 use foreshock_operators::decode::Format;
 use foreshock_operators::time::Nanos;
 use indicatif::{ProgressBar, ProgressStyle};
-use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing::info;
 
-use super::{FAILED, parse_format, print};
+use super::{on_signals, parse_brokers, parse_format, print};
 use crate::backtest::Misuse;
 use crate::backtest::input::Input;
 use crate::backtest::log::LogSettings;
 use crate::backtest::sniff::Expected;
-use crate::config::kind::{is_address, is_topic};
+use crate::config::kind::is_topic;
 use crate::config::{Config, Mode, duration, environment};
 use crate::logs;
 use crate::replay::pace::Pace;
@@ -96,13 +95,7 @@ pub fn replay(args: ReplayArgs) -> Result<()> {
     let brokers = args.brokers.map(|brokers| ("FORESHOCK_KAFKA__BROKERS".to_owned(), brokers));
     let config = Config::load(&args.configs, environment().chain(brokers), Mode::Run)?;
     logs::start(&config.log);
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        // The second signal ends the process at once: the first has set the flag by then.
-        signal_hook::flag::register_conditional_shutdown(signal, FAILED.into(), stop.clone())
-            .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
-            .context("could not listen for signals")?;
-    }
+    let stop = on_signals()?;
     let inputs: Vec<Input> = args.files.iter().map(|path| Input::named(path)).collect();
     if inputs.iter().filter(|input| **input == Input::Stdin).count() > 1 {
         bail!(Misuse("standard input can be read only once".to_owned()));
@@ -194,11 +187,6 @@ impl Shown {
 fn parse_topic(name: &str) -> Result<String, String> {
     let expected = "expected 1 to 249 letters, digits, \".\", \"_\" and \"-\"";
     if is_topic(name) { Ok(name.to_owned()) } else { Err(expected.to_owned()) }
-}
-
-fn parse_brokers(text: &str) -> Result<String, String> {
-    let expected = "expected addresses host:port with commas between them";
-    if text.split(',').all(is_address) { Ok(text.to_owned()) } else { Err(expected.to_owned()) }
 }
 
 fn parse_pace(text: &str) -> Result<Pace, String> {

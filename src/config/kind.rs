@@ -66,7 +66,7 @@ pub enum Kind {
     Topics,
     /// Addresses `host:port` with commas between them.
     Addresses,
-    /// One address `ip:port` to listen at.
+    /// One address `ip:port` to listen at, or off.
     Listen,
 }
 
@@ -183,6 +183,7 @@ impl Kind {
             (Kind::Addresses, Value::Text(text)) if text.split(',').all(is_address) => {
                 Some(Setting::Text(text.clone()))
             }
+            (Kind::Listen, Value::Text(text)) if text == "off" => Some(Setting::Word("off")),
             (Kind::Listen, Value::Text(text)) if text.parse::<SocketAddr>().is_ok() => {
                 Some(Setting::Text(text.clone()))
             }
@@ -385,7 +386,7 @@ impl fmt::Display for Kind {
             Kind::Topic => f.write_str("a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\""),
             Kind::Topics => f.write_str("a list of topic names, each once"),
             Kind::Addresses => f.write_str("addresses host:port with commas between them"),
-            Kind::Listen => f.write_str("an address such as \"127.0.0.1:8000\""),
+            Kind::Listen => f.write_str("an address such as \"127.0.0.1:8000\" or off"),
             Kind::Note => f.write_str("text, a finite number, true or false"),
             Kind::LogLevel => {
                 write!(f, "one of {}, or a list such as \"info,foreshock=debug\"", LEVELS.join(", "))

@@ -79,7 +79,8 @@ pub struct Config {
     pub job: String,
     pub kafka: Kafka,
     pub topics: Topics,
-    pub http: Http,
+    /// `None`: there is to be no HTTP server.
+    pub http: Option<Http>,
     pub log: Log,
     /// Every key with the value in force and where it comes from, in the order of the table of keys.
     pub values: Vec<(&'static str, Effective)>,
@@ -258,17 +259,14 @@ fn topics(layers: &Layers) -> Topics {
     Topics { input: layers.texts("topics.input"), output: output.filter_map(named).collect() }
 }
 
-fn http(layers: &Layers) -> Http {
-    Http {
-        listen: layers
-            .text("http.listen")
-            .and_then(|text| text.parse().ok())
-            .expect("the key's kind says so"),
+fn http(layers: &Layers) -> Option<Http> {
+    Some(Http {
+        listen: layers.text("http.listen")?.parse().ok()?,
         max_body_bytes: layers.integer("http.max_body_bytes") as usize,
         max_rows: layers.integer("http.max_rows") as usize,
         max_connections: layers.integer("http.max_connections") as usize,
         timeout: layers.time("http.timeout"),
-    }
+    })
 }
 
 /// No two kinds of rows go to one topic, and none back to where it came from.

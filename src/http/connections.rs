@@ -1,0 +1,135 @@
+//! Accepts connections and bounds what each may cost: how many, how long, how large a head.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use crate::config;
+use crate::metrics::HttpMetrics;
+
+use super::stream::Bounded;
+
+/// How long requests in progress get to finish when the server stops.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long to wait before the next try when the system has no connection to give, as when files run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The most bytes of a request's head, and of what is read or written at a time.
+const MAX_HEAD_BYTES: usize = 32 << 10;
+/// The most headers of a request.
+const MAX_HEADERS: usize = 100;
+
+/// Serves until `stop` says so, then finishes what has begun.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    settings: config::Http,
+    metrics: HttpMetrics,
+    mut stop: watch::Receiver<bool>,
+) {
+    let most = u32::try_from(settings.max_connections).unwrap_or(u32::MAX);
+    let permits = Arc::new(Semaphore::new(most as usize));
+    let is_stopping = stop.clone();
+    tokio::select! {
+        biased;
+        () = told(&mut stop) => {}
+        () = accept(&listener, &permits, |stream, permit| {
+            let open = Open { metrics: metrics.clone(), _permit: permit };
+            open.metrics.connections.inc();
+            tokio::spawn(connection(stream, router.clone(), settings.timeout, is_stopping.clone(), open));
+        }, &metrics) => {}
+    }
+    drop(listener);
+    if timeout(STOP_TIMEOUT, permits.acquire_many(most)).await.is_err() {
+        let open = most as usize - permits.available_permits();
+        warn!(open, "http connections are cut off: their requests did not finish in time");
+    }
+}
+
+/// Gives connections away as they come, and as long as there are permits: further ones wait with the system.
+async fn accept(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+    mut give: impl FnMut(TcpStream, OwnedSemaphorePermit),
+    metrics: &HttpMetrics,
+) {
+    let mut is_failing = false;
+    loop {
+        if permits.available_permits() == 0 {
+            metrics.connections_full.inc();
+        }
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                is_failing = false;
+                give(stream, permit);
+            }
+            Err(error) => {
+                if !is_failing {
+                    warn!(%error, "could not accept an http connection; trying again");
+                }
+                is_failing = true;
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A place among the open connections; given back when the connection is gone.
+struct Open {
+    metrics: HttpMetrics,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.metrics.connections.dec();
+    }
+}
+
+/// Serves one connection to its end.
+async fn connection(
+    stream: TcpStream,
+    router: Router,
+    longest: Duration,
+    mut stop: watch::Receiver<bool>,
+    _open: Open,
+) {
+    // Answers are written whole: waiting to fill a packet would only delay them.
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "could not turn off the delay of an http connection");
+    }
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // Runs from the end of the answer before, so it bounds idle connections too.
+        .header_read_timeout(longest)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        // A client may close its half when it has sent all.
+        .half_close(true)
+        .serve_connection(TokioIo::new(Bounded::new(stream, longest)), TowerToHyperService::new(router));
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = told(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        debug!(%error, "http connection ended early");
+    }
+}
+
+/// Waits until the server is to stop; its owner being gone says so too.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}

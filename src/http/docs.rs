@@ -1,0 +1,83 @@
+//! `GET /docs`: a page to read about the endpoints and to try them. All it needs is in the program.
+
+use std::sync::Arc;
+
+use axum::extract::Path;
+use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use utoipa_swagger_ui::Config;
+
+use super::answer::{Problem, Told, bytes_of};
+
+const PAGE: &str = r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>foreshock: endpoints</title>
+<link rel="icon" type="image/png" href="/docs/favicon-32x32.png">
+<link rel="stylesheet" href="/docs/swagger-ui.css">
+</head>
+<body>
+<div id="endpoints"></div>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"#;
+
+/// Without `validatorUrl` the page would show a badge from another host.
+const START: &str = r##"SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#endpoints",
+  deepLinking: true,
+  tryItOutEnabled: true,
+  validatorUrl: null,
+});
+"##;
+
+/// The browser holds the page to it: nothing comes from another host.
+const FROM_HERE_ONLY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:";
+
+/// A page to read about these endpoints and to try them, which works without a network.
+#[utoipa::path(get, path = "/docs", tag = "about", responses(
+    (status = 200, description = "The page", body = String, content_type = "text/html"),
+))]
+pub async fn page() -> Response {
+    let mut response = bytes_of("text/html; charset=utf-8", StatusCode::OK, PAGE);
+    response.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(FROM_HERE_ONLY));
+    response
+}
+
+/// What the page at `/docs` is made of.
+#[utoipa::path(get, path = "/docs/{file}", tag = "about",
+    params(("file" = String, Path, description = "The name of the file", example = "swagger-ui.css")),
+    responses(
+        (status = 200, description = "The file", body = String, content_type = "application/octet-stream"),
+        (status = 404, description = "No such file", body = Told,
+            example = json!({"error": "there is nothing at /docs/none.js"})),
+    )
+)]
+pub async fn file(Path(name): Path<String>) -> Result<Response, Problem> {
+    let mut response = match &*name {
+        "start.js" => bytes_of("text/javascript", StatusCode::OK, START),
+        "swagger-ui.css" => vendored("text/css", &name)?,
+        "swagger-ui-bundle.js" => vendored("text/javascript", &name)?,
+        "favicon-32x32.png" => vendored("image/png", &name)?,
+        _ => return Err(nothing(&name)),
+    };
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
+    Ok(response)
+}
+
+fn vendored(kind: &'static str, name: &str) -> Result<Response, Problem> {
+    match utoipa_swagger_ui::serve(name, Arc::new(Config::default())) {
+        Ok(Some(file)) => Ok(bytes_of(kind, StatusCode::OK, file.bytes.into_owned())),
+        _ => Err(nothing(name)),
+    }
+}
+
+fn nothing(name: &str) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at /docs/{name}"))
+}

@@ -1,0 +1,90 @@
+//! Which handler answers which path, and what all handlers share.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, get, post};
+
+use crate::config;
+use crate::metrics::Metrics;
+use crate::status::Board;
+
+use super::answer::Problem;
+use super::root::Index;
+use super::scorer::Scorers;
+use super::traffic::{Traffic, count};
+use super::{docs, job, model_info, openapi, predict, root};
+
+/// What all handlers share.
+#[derive(Debug)]
+pub struct App {
+    pub settings: config::Http,
+    pub board: Arc<Board>,
+    pub metrics: Metrics,
+    pub traffic: Traffic,
+    pub scorers: Scorers,
+    pub started: Instant,
+    pub index: Index,
+    pub openapi: Bytes,
+}
+
+impl App {
+    /// Nothing served yet.
+    pub fn new(settings: &config::Http, board: Arc<Board>, metrics: Metrics) -> App {
+        let paths = || routes().into_iter().map(|(path, what, _)| (path, what));
+        App {
+            settings: settings.clone(),
+            board,
+            metrics,
+            traffic: Traffic::new(paths().map(|(path, _)| path)),
+            scorers: Scorers::default(),
+            started: Instant::now(),
+            index: Index::new(paths().filter(|(_, what)| !what.is_empty())),
+            openapi: openapi::document().into(),
+        }
+    }
+}
+
+/// Paths, what `/` says is there (nothing of parts of a page), and who answers. Where GET works, HEAD does too.
+fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<App>>); 11] {
+    [
+        ("/", "what is where", get(root::root)),
+        ("/health", "whether the job serves", get(job::health)),
+        ("/ready", "whether the job has caught up with its input", get(job::ready)),
+        ("/version", "versions of the endpoints, the model and the program", get(job::version)),
+        ("/metrics", "metrics for Prometheus", get(job::metrics)),
+        ("/stats", "requests, messages and rows by fate, lag by shard", get(job::stats)),
+        ("/model/info", "the model in force", get(model_info::model_info)),
+        ("/predict", "POST rows of features to have them scored", post(predict::predict)),
+        ("/openapi.json", "a description of all endpoints for programs", get(openapi::openapi)),
+        ("/docs", "a page to read about the endpoints and to try them", get(docs::page)),
+        ("/docs/{file}", "", get(docs::file)),
+    ]
+}
+
+/// Answers every request, and counts it.
+pub fn router(app: App) -> Router {
+    let app = Arc::new(app);
+    let router =
+        routes().into_iter().fold(Router::new(), |router, (path, _, method)| router.route(path, method));
+    router
+        .fallback(no_path)
+        .method_not_allowed_fallback(no_method)
+        .layer(from_fn_with_state(app.clone(), count))
+        .with_state(app)
+}
+
+async fn no_path(uri: Uri) -> Problem {
+    let path: String = uri.path().chars().take(200).collect();
+    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}; / lists what is where"))
+}
+
+async fn no_method(method: Method, uri: Uri) -> Problem {
+    let method: String = method.as_str().chars().take(20).collect();
+    let path = uri.path();
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} does not work at {path}"))
+}

@@ -1,0 +1,284 @@
+//! Reads the body of a request for predictions in one pass, scoring each row as it ends.
+//!
+//! ```text
+//! {"ret_std": 0.001, "n": 40}                         one row
+//! {"rows": [{"ret_std": 0.001}, {"ret_std": null}]}   several
+//! ```
+//! serde says what is wrong with a value; what is kept here is which value it was.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use axum::http::StatusCode;
+use foreshock_operators::model::FeatureRef;
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use super::answer::{Problem, Told};
+use super::fields::{Key, NUMBER, Name, Number, ROWS};
+use super::scorer::{Refused, Row, Scorer};
+
+/// The most different names in one row that are no features.
+const MAX_UNKNOWN: usize = 1000;
+/// The most such names that an answer lists.
+const MAX_LISTED: usize = 20;
+/// Names and texts from a request are quoted up to this many characters.
+const MAX_SHOWN: usize = 200;
+/// What `n` may be.
+const COUNT: &str = "a whole number from 0 to 4294967295, or null";
+
+/// What was asked and the model's answer.
+#[derive(Debug)]
+pub struct Read {
+    /// One for each row, with whether it reaches the decision threshold.
+    pub predictions: Vec<(f64, bool)>,
+    /// Whether the rows came as a list.
+    pub is_list: bool,
+    /// Names that are no features, in the order of the request: the first few.
+    pub unknown: Vec<String>,
+}
+
+/// Reads a body and scores its rows.
+pub fn read(body: &[u8], scorer: &Scorer, max_rows: usize) -> Result<Read, Problem> {
+    let text = std::str::from_utf8(body)
+        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is not UTF-8: {error}")))?;
+    let mut reader = Reader::new(scorer, max_rows);
+    let mut json = serde_json::Deserializer::from_str(text);
+    let object = Object { reader: &mut reader, is_row: false };
+    match object.deserialize(&mut json).and_then(|()| json.end()) {
+        Ok(()) => Ok(reader.read),
+        Err(error) => Err(reader.problem(&error)),
+    }
+}
+
+struct Reader<'a> {
+    scorer: &'a Scorer,
+    max_rows: usize,
+    read: Read,
+    /// The row being read, where there is a list of them.
+    row: Option<usize>,
+    /// The name of the value being read.
+    field: Option<Field>,
+    /// What is wrong, where it was found here and not by serde.
+    refused: Option<Refused>,
+}
+
+/// What a row was given so far.
+#[derive(Default)]
+struct Given {
+    row: Row,
+    /// The names that were there, as bits by their numbers.
+    names: u64,
+    /// Names that are no features.
+    unknown: BTreeSet<String>,
+}
+
+#[derive(Clone, Copy)]
+enum Field {
+    /// By its number.
+    Feature(usize),
+    Rows,
+}
+
+impl<'a> Reader<'a> {
+    fn new(scorer: &'a Scorer, max_rows: usize) -> Reader<'a> {
+        let read = Read { predictions: Vec::new(), is_list: false, unknown: Vec::new() };
+        Reader { scorer, max_rows, read, row: None, field: None, refused: None }
+    }
+
+    /// Notes what is wrong; the error only ends the reading.
+    fn refuse<E: Error>(&mut self, field: Option<&str>, why: impl Into<String>) -> E {
+        self.refused = Some(Refused { field: field.map(shown), why: why.into() });
+        E::custom("refused")
+    }
+
+    fn score<E: Error>(&mut self, row: &Row) -> Result<(), E> {
+        match self.scorer.score(row) {
+            Ok(prediction) => self.read.predictions.push(prediction),
+            Err(refused) => {
+                self.refused = Some(refused);
+                return Err(E::custom("refused"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the value of a feature into its row.
+    fn take<E: Error>(
+        &mut self,
+        given: &mut Given,
+        name: usize,
+        feature: FeatureRef,
+        value: f64,
+    ) -> Result<(), E> {
+        let scorer = self.scorer;
+        let refuse = |reader: &mut Self, why: String| Err(reader.refuse(Some(scorer.name(name)), why));
+        if given.names & (1 << name) != 0 {
+            return refuse(self, "found a second time".to_owned());
+        }
+        let is_count = value >= 0.0 && value <= f64::from(u32::MAX) && value.fract() == 0.0;
+        if feature == FeatureRef::N && !value.is_nan() && !is_count {
+            return refuse(self, format!("found {value}, expected {COUNT}"));
+        }
+        let other = given.row.get(feature);
+        let is_same = other == value || (other.is_nan() && value.is_nan());
+        if !is_same && given.names & scorer.names_of(feature) != 0 {
+            let why = "ret_std and volatility are the same feature, but were given two values";
+            return refuse(self, why.to_owned());
+        }
+        given.names |= 1 << name;
+        given.row.set(feature, value);
+        Ok(())
+    }
+
+    /// Lists a name that is no feature.
+    fn pass_over<E: Error>(&mut self, given: &mut Given, name: String) -> Result<(), E> {
+        if given.unknown.contains(&name) {
+            return Err(self.refuse(Some(&name), "found a second time"));
+        }
+        if given.unknown.len() == MAX_UNKNOWN {
+            let why = format!("found more than {MAX_UNKNOWN} names that are no features");
+            return Err(self.refuse(None, why));
+        }
+        let listed = &mut self.read.unknown;
+        let quoted = shown(&name);
+        if listed.len() < MAX_LISTED && !listed.contains(&quoted) {
+            listed.push(quoted);
+        }
+        given.unknown.insert(name);
+        Ok(())
+    }
+
+    /// What to tell the client.
+    fn problem(self, error: &serde_json::Error) -> Problem {
+        let name = self.field.map(|field| match field {
+            Field::Feature(at) => self.scorer.name(at),
+            Field::Rows => ROWS,
+        });
+        let Refused { field, why } = self.refused.unwrap_or_else(|| {
+            let found = shown(&error.to_string());
+            let why = match (self.field, error.is_data()) {
+                (_, true) => found,
+                (Some(Field::Feature(_)), false) => format!("{found}, expected {NUMBER}"),
+                (_, false) => format!("not JSON: {found}"),
+            };
+            Refused { field: name.map(str::to_owned), why }
+        });
+        let place = match (self.row, &field) {
+            (Some(row), Some(field)) => format!("rows[{row}].{field}: "),
+            (Some(row), None) => format!("rows[{row}]: "),
+            (None, Some(field)) => format!("{field}: "),
+            (None, None) => String::new(),
+        };
+        let told = Told { error: format!("{place}{why}"), field, row: self.row };
+        Problem { status: StatusCode::BAD_REQUEST, told }
+    }
+}
+
+/// A text of a request, cut to what an answer may quote.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// Reads an object of features: the body, or a row of its list.
+struct Object<'r, 'a> {
+    reader: &'r mut Reader<'a>,
+    is_row: bool,
+}
+
+impl<'de> DeserializeSeed<'de> for Object<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Object<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of features")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Object { reader, is_row } = self;
+        let mut given = Given::default();
+        while let Some(key) = map.next_key_seed(Name { scorer: reader.scorer, is_row })? {
+            match key {
+                Key::Feature(name, feature) => {
+                    reader.field = Some(Field::Feature(name));
+                    let value = map.next_value_seed(Number)?;
+                    reader.field = None;
+                    reader.take(&mut given, name, feature, value)?;
+                }
+                Key::Rows if reader.read.is_list => {
+                    return Err(reader.refuse(Some(ROWS), "found a second time"));
+                }
+                Key::Rows => {
+                    reader.read.is_list = true;
+                    reader.field = Some(Field::Rows);
+                    map.next_value_seed(List { reader })?;
+                    reader.field = None;
+                }
+                Key::Unknown(name) => {
+                    map.next_value::<IgnoredAny>()?;
+                    reader.pass_over(&mut given, name)?;
+                }
+            }
+        }
+        match given.names {
+            _ if is_row || !reader.read.is_list => reader.score(&given.row),
+            0 => Ok(()),
+            _ => Err(reader.refuse(Some(ROWS), "found beside features, expected one or the other")),
+        }
+    }
+}
+
+/// Reads the list of rows.
+struct List<'r, 'a> {
+    reader: &'r mut Reader<'a>,
+}
+
+impl<'de> DeserializeSeed<'de> for List<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for List<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of objects of features")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
+        let List { reader } = self;
+        reader.field = None;
+        for at in 0.. {
+            reader.row = Some(at);
+            if at == reader.max_rows {
+                // One more is refused before it is read.
+                if rows.next_element::<IgnoredAny>()?.is_none() {
+                    break;
+                }
+                reader.row = None;
+                let why = format!("found more than {at} rows, expected at most {at} (http.max_rows)");
+                return Err(reader.refuse(Some(ROWS), why));
+            }
+            if rows.next_element_seed(Object { reader, is_row: true })?.is_none() {
+                break;
+            }
+        }
+        reader.row = None;
+        if reader.read.predictions.is_empty() {
+            return Err(reader.refuse(Some(ROWS), "found an empty list, expected at least one row"));
+        }
+        Ok(())
+    }
+}
