@@ -148,7 +148,7 @@ impl HttpMetrics {
 impl JobMetrics {
     fn new(declare: &Declare) -> JobMetrics {
         let shard = &["topic", "partition"];
-        let latency = || exponential(0.000_05, 2.0, 18);
+        let latency = || exponential(0.000_02, 1.6, 24);
         JobMetrics {
             messages: declare.counters(
                 "foreshock_messages_total",

@@ -1,0 +1,181 @@
+//! Kafka to Kafka: a job with one worker beside a bare loop over the same client, with the same properties, that
+//! reads the same messages and writes records of the same sizes without looking at anything.
+//!
+//! ```text
+//! KAFKA_BOOTSTRAP_SERVERS=$(scripts/kafka start) cargo bench --bench kafka -- [TICKS] [PAIRS]
+//! ```
+//! Both run in turn, several times; what counts is the ratio of the medians.
+
+use std::env;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foreshock::config::{Config, Kafka, Mode};
+use foreshock::kafka::client::{Role, client_config};
+use foreshock::kafka::topics::Topics;
+use foreshock::live::Job;
+use foreshock::metrics::Metrics;
+use foreshock::status::Board;
+use foreshock_dataflows::emit::Kind;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
+
+#[path = "../tests/support/feed.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
+mod feed;
+#[path = "../tests/support/random.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
+mod random;
+
+const TICKS: usize = 500_000;
+const PAIRS: usize = 5;
+const INSTRUMENTS: usize = 20;
+
+/// Sizes of the job's two records for a tick of this feed.
+const FEATURES_BYTES: usize = 560;
+const PREDICTION_BYTES: usize = 262;
+
+fn main() {
+    let Ok(brokers) = env::var("KAFKA_BOOTSTRAP_SERVERS") else {
+        eprintln!("skipped: set KAFKA_BOOTSTRAP_SERVERS, see scripts/kafka");
+        return;
+    };
+    let mut numbers = env::args().skip(1).filter_map(|arg| arg.parse::<usize>().ok());
+    let (ticks, pairs) = (numbers.next().unwrap_or(TICKS), numbers.next().unwrap_or(PAIRS));
+    let name = format!("bench-{}", std::process::id());
+    let settings = [
+        ("FORESHOCK_KAFKA__BROKERS", brokers),
+        ("FORESHOCK_JOB__NAME", name.clone()),
+        ("FORESHOCK_TOPICS__INPUT", format!("{name}.raw")),
+        ("FORESHOCK_TOPICS__FEATURES", format!("{name}.features")),
+        ("FORESHOCK_TOPICS__PREDICTIONS", format!("{name}.predictions")),
+        ("FORESHOCK_HTTP__LISTEN", "off".to_owned()),
+    ];
+    let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value));
+    // The demo's way with unknown instruments: they are taken.
+    let config = Config::load(&[], settings, Mode::Demo).expect("the settings are valid");
+    let topics = Topics::new(&config.kafka, &name).expect("a client can be made");
+    for topic in ["raw", "bare"] {
+        topics.create(&format!("{name}.{topic}"), 1).expect("the topic can be made");
+    }
+    let sent = produce(&config.kafka, &format!("{name}.raw"), ticks);
+    println!("{ticks} ticks of {INSTRUMENTS} instruments, {} bytes each, in one partition", sent / ticks);
+    let (mut bare, mut job) = (Vec::new(), Vec::new());
+    for pair in 1..=pairs {
+        bare.push(bare_loop(&config.kafka, &name, ticks));
+        job.push(run_job(&config, ticks));
+        let (bare, job) = (bare[pair - 1], job[pair - 1]);
+        println!(
+            "pair {pair}: bare loop {:>7.0} ticks/s, job {:>7.0} ticks/s, ratio {:.2}",
+            rate(ticks, bare),
+            rate(ticks, job),
+            bare.as_secs_f64() / job.as_secs_f64(),
+        );
+    }
+    bare.sort();
+    job.sort();
+    let (bare, job) = (bare[pairs / 2], job[pairs / 2]);
+    println!(
+        "median: bare loop {:.0} ticks/s, job {:.0} ticks/s, ratio {:.2}",
+        rate(ticks, bare),
+        rate(ticks, job),
+        bare.as_secs_f64() / job.as_secs_f64(),
+    );
+}
+
+fn rate(ticks: usize, took: Duration) -> f64 {
+    ticks as f64 / took.as_secs_f64()
+}
+
+fn producer(kafka: &Kafka) -> BaseProducer {
+    let config = client_config(kafka, "bench", Role::Producer);
+    config.create().expect("a producer can be made")
+}
+
+/// Fills the input; says how many bytes went there.
+fn produce(kafka: &Kafka, topic: &str, ticks: usize) -> usize {
+    let producer = producer(kafka);
+    let recipe = feed::Recipe {
+        seed: 1,
+        products: INSTRUMENTS,
+        pace: 200_000,
+        ties: false,
+        dirt: false,
+        silences: false,
+    };
+    let mut bytes = 0;
+    for message in feed::Feed::new(recipe).filter(|message| message.line.contains("\"ticker\"")).take(ticks) {
+        bytes += message.line.len();
+        send(&producer, || {
+            BaseRecord::to(topic).partition(0).key("coinbase:X").payload(message.line.as_str())
+        });
+    }
+    producer.flush(Duration::from_secs(60)).expect("the input is delivered");
+    bytes
+}
+
+fn send<'a>(producer: &BaseProducer, record: impl Fn() -> BaseRecord<'a, str, str>) {
+    while let Err((error, _)) = producer.send(record()) {
+        assert_eq!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
+        producer.poll(Duration::from_millis(1));
+    }
+}
+
+/// Reads each message and writes two records of the job's sizes.
+fn bare_loop(kafka: &Kafka, name: &str, ticks: usize) -> Duration {
+    let started = Instant::now();
+    let config = client_config(kafka, "bench", Role::Consumer);
+    let consumer: BaseConsumer = config.create().expect("a consumer can be made");
+    let mut from = TopicPartitionList::new();
+    from.add_partition_offset(&format!("{name}.raw"), 0, Offset::Beginning).expect("the offset is legal");
+    consumer.assign(&from).expect("the partition can be assigned");
+    let producer = producer(kafka);
+    let topic = format!("{name}.bare");
+    let texts = ["f".repeat(FEATURES_BYTES), "p".repeat(PREDICTION_BYTES)];
+    let mut read = 0;
+    while read < ticks {
+        let Some(message) = consumer.poll(Duration::from_millis(10)) else { continue };
+        let message = message.expect("the input can be read");
+        let source = format!("{name}.raw/0/{}/0", message.offset());
+        for text in &texts {
+            send(&producer, || {
+                let header = Header { key: "source", value: Some(&source) };
+                let headers = OwnedHeaders::new_with_capacity(1).insert(header);
+                BaseRecord::to(&topic)
+                    .partition(0)
+                    .key("coinbase:PRODUCT-1")
+                    .payload(text.as_str())
+                    .headers(headers)
+            });
+        }
+        read += 1;
+        if read % 256 == 0 {
+            producer.poll(Duration::ZERO);
+        }
+    }
+    producer.flush(Duration::from_secs(60)).expect("the outputs are delivered");
+    started.elapsed()
+}
+
+fn run_job(config: &Config, ticks: usize) -> Duration {
+    let job = Job {
+        config: config.clone(),
+        workers: 1,
+        kinds: vec![Kind::Features, Kind::Predictions],
+        format: None,
+        exchange: None,
+        from_beginning: true,
+        until_end: true,
+        board: Arc::<Board>::default(),
+        metrics: Metrics::new(),
+        stop: Arc::default(),
+    };
+    let started = Instant::now();
+    let done = job.run().expect("the job runs to the end");
+    let took = started.elapsed();
+    assert_eq!(done.counts.ticks as usize, ticks);
+    took
+}
