@@ -3,10 +3,12 @@
 //! Names begin with `foreshock_`; beside them stand the names by which existing dashboards know the same facts
 //! (SPEC 10).
 
+use foreshock_dataflows::emit::Kind;
 use foreshock_operators::account::{Counts, Reason};
+use foreshock_operators::stages::{AlertState, Priority};
 use prometheus::core::Collector;
 use prometheus::{
-    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
 };
 
@@ -100,6 +102,8 @@ impl Metrics {
         let process = prometheus::process_collector::ProcessCollector::for_self();
         registry.register(Box::new(process)).expect("no other metric has these names");
         let (http, job) = (HttpMetrics::new(&declare), JobMetrics::new(&declare));
+        job.begin_at_zero();
+        declare.not_yet();
         Metrics { registry, http, job }
     }
 }
@@ -289,35 +293,59 @@ impl JobMetrics {
         }
     }
 
+    /// Brings every label that is known beforehand into the first scrape: a rise from nothing is no rate.
+    fn begin_at_zero(&self) {
+        for fate in MESSAGE_FATES {
+            self.messages.with_label_values(&[fate]);
+        }
+        for fate in ROW_FATES {
+            self.rows.with_label_values(&[fate]);
+        }
+        for reason in Reason::ALL {
+            self.dead_letters.with_label_values(&[reason.name()]);
+        }
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Scored) {
+            self.outputs.with_label_values(&[kind.name()]);
+        }
+        for priority in [Priority::P1, Priority::P2, Priority::P3] {
+            self.active_alerts.with_label_values(&[priority.name()]);
+            let states =
+                [AlertState::Active, AlertState::Escalated, AlertState::Suppressed, AlertState::Resolved];
+            for state in states {
+                self.alerts.with_label_values(&[state.name(), priority.name()]);
+            }
+        }
+        for class in ["0", "1"] {
+            self.predictions_by_class.with_label_values(&[class]);
+        }
+        for result in ["done", "failed"] {
+            self.commits.with_label_values(&[result]);
+        }
+    }
+
     /// Adds the account of a batch.
     pub fn count(&self, counts: &Counts) {
-        let add = |counter: &IntCounterVec, labels: [(&str, i64); 6]| {
-            for (label, n) in labels.into_iter().filter(|(_, n)| *n > 0) {
+        let add = |counter: &IntCounterVec, labels: &[&str], counts: &[i64]| {
+            for (label, n) in labels.iter().zip(counts).filter(|(_, n)| **n > 0) {
                 counter.with_label_values(&[label]).inc_by(n.unsigned_abs());
             }
         };
-        add(
-            &self.messages,
-            [
-                ("rows", counts.messages_rows),
-                ("control", counts.messages_control),
-                ("ignored", counts.messages_ignored),
-                ("deadlettered", counts.messages_deadlettered),
-                ("", 0),
-                ("", 0),
-            ],
-        );
-        add(
-            &self.rows,
-            [
-                ("ticks", counts.ticks),
-                ("applied", counts.applied),
-                ("duplicate", counts.duplicate),
-                ("late", counts.late),
-                ("ignored", counts.rows_ignored),
-                ("deadlettered", counts.rows_deadlettered),
-            ],
-        );
+        let messages = [
+            counts.messages_rows,
+            counts.messages_control,
+            counts.messages_ignored,
+            counts.messages_deadlettered,
+        ];
+        add(&self.messages, &MESSAGE_FATES, &messages);
+        let rows = [
+            counts.ticks,
+            counts.applied,
+            counts.duplicate,
+            counts.late,
+            counts.rows_ignored,
+            counts.rows_deadlettered,
+        ];
+        add(&self.rows, &ROW_FATES, &rows);
         for (reason, n) in Reason::ALL.into_iter().zip(counts.deadletter).filter(|(_, n)| *n > 0) {
             self.dead_letters.with_label_values(&[reason.name()]).inc_by(n.unsigned_abs());
         }
@@ -337,6 +365,12 @@ impl JobMetrics {
     }
 }
 
+/// What becomes of messages.
+const MESSAGE_FATES: [&str; 4] = ["rows", "control", "ignored", "deadlettered"];
+
+/// What becomes of rows.
+const ROW_FATES: [&str; 6] = ["ticks", "applied", "duplicate", "late", "ignored", "deadlettered"];
+
 fn exponential(first: f64, factor: f64, count: usize) -> Vec<f64> {
     prometheus::exponential_buckets(first, factor, count).expect("the buckets grow")
 }
@@ -350,6 +384,20 @@ impl Declare<'_> {
         let metric = made.expect("the name and labels are well formed");
         self.0.register(Box::new(metric.clone())).expect("no other metric has this name");
         metric
+    }
+
+    /// Names that existing dashboards ask for, of facts that this version has none of: said, rather than left to
+    /// be wondered at.
+    fn not_yet(&self) {
+        self.counter(
+            "websocket_connections_total",
+            "Connections made to venues. This version makes none: it reads Kafka.",
+        );
+        let quality = self.enter(Gauge::new(
+            "prediction_quality_metric",
+            "Share of predictions that came true. NaN: this version doesn't hold them against what happened.",
+        ));
+        quality.set(f64::NAN);
     }
 
     fn counter(&self, name: &str, help: &str) -> IntCounter {

@@ -21,7 +21,7 @@ const ALL: [(&str, &str); 6] = [
     ("log.connection.close", "false"),
 ];
 
-const CONSUMER: [(&str, &str); 9] = [
+const CONSUMER: [(&str, &str); 8] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     // An offset that is gone is for us to judge, not to be skipped over silently.
@@ -30,8 +30,6 @@ const CONSUMER: [(&str, &str); 9] = [
     ("fetch.error.backoff.ms", "100"),
     // With the default of a second a reader that is faster than the broker stands still most of the time.
     ("fetch.queue.backoff.ms", "5"),
-    // What is fetched ahead bounds memory, whatever the number of partitions.
-    ("queued.max.messages.kbytes", "16384"),
     ("queued.min.messages", "20000"),
     ("isolation.level", "read_committed"),
 ];
@@ -79,6 +77,15 @@ pub fn client_config(kafka: &Kafka, group: &str, role: Role) -> ClientConfig {
     }
     config.set_log_level(RDKafkaLogLevel::Info);
     config
+}
+
+/// Whether the configuration sets a property itself.
+pub fn is_configured(kafka: &Kafka, role: Role, name: &str) -> bool {
+    let special = match role {
+        Role::Producer => &kafka.producer_properties,
+        Role::Consumer | Role::Admin => &kafka.consumer_properties,
+    };
+    kafka.properties.iter().chain(special).any(|(known, _)| known == name)
 }
 
 /// What to add to the error of a client that could not be made.

@@ -11,7 +11,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 
-use super::client::{Role, Words, client_config, refused};
+use super::client::{Role, Words, client_config, is_configured, refused};
 use crate::config::Kafka;
 
 /// What may wait for delivery; then the sender waits too.
@@ -69,8 +69,7 @@ impl Sender {
             ("queue.buffering.max.kbytes", QUEUE_KBYTES),
             ("message.max.bytes", &message_max),
         ] {
-            let is_configured = |(known, _): &(String, String)| known == name;
-            if !kafka.properties.iter().chain(&kafka.producer_properties).any(is_configured) {
+            if !is_configured(kafka, Role::Producer, name) {
                 config.set(name, value);
             }
         }

@@ -20,7 +20,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use timely::scheduling::SyncActivator;
 use tracing::debug;
 
-use super::client::{Role, Words, client_config, refused};
+use super::client::{Role, Words, client_config, is_configured, refused};
 use super::progress::{Progress, Shard};
 use crate::config::Kafka;
 use crate::live::clock::Clock;
@@ -31,6 +31,15 @@ const MESSAGES_MAX: usize = 512;
 
 /// The most bytes of one delivery, unless its first message alone is larger.
 const BYTES_MAX: usize = 512 << 10;
+
+/// Property: how much may be fetched ahead.
+const FETCHED_KBYTES: &str = "queued.max.messages.kbytes";
+
+/// How much one worker fetches ahead.
+const FETCHED_KBYTES_MAX: usize = 32 * 1024;
+
+/// How much of one shard is fetched ahead at the least: about one answer of the broker.
+const FETCHED_KBYTES_MIN: usize = 1024;
 
 /// Header of a raw message: the exchange it comes from.
 const EXCHANGE: &str = "exchange";
@@ -90,6 +99,11 @@ impl Source {
         let mut config = client_config(kafka, group, Role::Consumer);
         // Whether all was read is known from this, not from offsets, which have holes.
         config.set("enable.partition.eof", "true");
+        if !is_configured(kafka, Role::Consumer, FETCHED_KBYTES) {
+            // The limit is one for each queue, so for each shard.
+            let each = (FETCHED_KBYTES_MAX / shards.len().max(1)).max(FETCHED_KBYTES_MIN);
+            config.set(FETCHED_KBYTES, each.to_string());
+        }
         let consumer: BaseConsumer<Words> = refused(config.create_with_context(Words), "consumer")?;
         let consumer = Arc::new(consumer);
         let mut assignment = TopicPartitionList::new();
