@@ -63,8 +63,8 @@ pub struct Publish {
     shards: Arc<[String]>,
     instruments: Instruments,
     encoder: Encoder,
-    /// Bytes of the largest publication lately: the next one is likely to need as much.
-    room: usize,
+    /// Bytes that an outcome took in the last publication: the next ones are likely to need as much.
+    room_each: usize,
 }
 
 impl Publish {
@@ -74,7 +74,7 @@ impl Publish {
         instruments: Instruments,
         encoder: Encoder,
     ) -> Publish {
-        Publish { kinds, shards, instruments, encoder, room: 0 }
+        Publish { kinds, shards, instruments, encoder, room_each: 0 }
     }
 
     /// The records of a batch; `None` for a batch that comes from no shard.
@@ -82,7 +82,7 @@ impl Publish {
         let stretch = batch.stretch?;
         let mut out = Publication {
             cut: stretch.cut,
-            bytes: Vec::with_capacity(self.room + self.room / 8),
+            bytes: Vec::with_capacity(batch.values.len() * (self.room_each + self.room_each / 8)),
             records: Vec::with_capacity(2 * batch.values.len() + batch.ledger.dead.len()),
             counts: batch.ledger.counts,
             predictions: Vec::with_capacity(batch.values.len()),
@@ -90,9 +90,11 @@ impl Publish {
             first_refused: None,
             unusable: batch.ledger.unusable,
         };
+        let outcomes = batch.values.len();
         for tagged in batch.values {
             self.outcome(tagged, &stretch, &mut out);
         }
+        self.room_each = out.bytes.len().checked_div(outcomes).unwrap_or(self.room_each);
         let mut dead = batch.ledger.dead;
         dead.sort_by_key(|letter| letter.order);
         let shard = self.shards.get(stretch.cut.shard as usize).map_or("", String::as_str);
@@ -118,7 +120,6 @@ impl Publish {
                 });
             }
         }
-        self.room = self.room.max(out.bytes.len());
         Some(out)
     }
 

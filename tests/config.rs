@@ -589,6 +589,57 @@ fn what_check_config_prints_is_a_config_of_the_same_meaning() {
     assert!(line("# model:").contains("volatility-zscore 1 (baseline), sha256 "));
 }
 
+#[test]
+fn secrets_are_used_and_never_shown() {
+    let yaml = "kafka:
+  properties: {security.protocol: sasl_ssl, sasl.password: hush1, ssl.key.pem: hush2}
+  producer_properties: {sasl.oauthbearer.client.secret: hush3}
+";
+    let config = load(
+        yaml,
+        &[("FORESHOCK_KAFKA__CONSUMER_PROPERTIES", "ssl.keystore.password=hush4,fetch.min.bytes=1")],
+    );
+    let config = config.unwrap();
+    assert_eq!(config.kafka.properties[1], ("sasl.password".to_owned(), "hush1".to_owned()));
+    assert_eq!(config.kafka.consumer_properties[0].1, "hush4");
+    let mut printed = Vec::new();
+    check_config(&config, &mut printed).unwrap();
+    let printed = String::from_utf8(printed).unwrap();
+    assert!(!printed.contains("hush"), "{printed}");
+    assert!(
+        printed.contains("security.protocol: sasl_ssl") && printed.contains("fetch.min.bytes: "),
+        "{printed}"
+    );
+
+    // Nor in errors.
+    let wrong = load("kafka: {properties: {sasl.password: [hush]}}", &[]).unwrap_err().to_string();
+    assert!(wrong.contains("kafka.properties") && !wrong.contains("hush"), "{wrong}");
+}
+
+#[test]
+fn topics_and_addresses_are_checked() {
+    let errors = |yaml: &str| load(yaml, &[]).unwrap_err().to_string();
+    let same = errors("topics: {features: ticks.raw}");
+    assert!(same.contains("topics.features: found \"ticks.raw\", which is also in topics.input"), "{same}");
+    for yaml in [
+        "topics: {input: []}",
+        "topics: {input: [a, a]}",
+        "topics: {alerts: \"no spaces\"}",
+        "topics: {alerts: \"..\"}",
+        "kafka: {brokers: somewhere}",
+        "kafka: {brokers: \"a:1,b:0\"}",
+        "http: {listen: \"8000\"}",
+        "kafka: {replication_factor: none}",
+    ] {
+        assert!(errors(yaml).contains(", expected "), "{yaml}");
+    }
+    let config = load("http: {listen: off}", &[]);
+    // YAML 1.1 would read off as false; here it is text.
+    assert!(config.unwrap().http.is_none());
+    let config = load("topics: {input: [a, b]}\nkafka: {brokers: \"a:1, [::1]:2\"}", &[]).unwrap();
+    assert_eq!((config.topics.input.len(), config.kafka.brokers.as_str()), (2, "a:1, [::1]:2"));
+}
+
 /// Keys of a YAML text that hold values, each with its value's text and the comment above it.
 fn commented_keys(yaml: &str) -> BTreeMap<String, (String, String)> {
     let (mut keys, mut levels, mut comment) = (BTreeMap::new(), Vec::<&str>::new(), Vec::new());

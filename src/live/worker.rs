@@ -32,10 +32,13 @@ const FULL: Duration = Duration::from_millis(1);
 /// When a client can't be made, or outputs were not delivered in time at the end.
 pub fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<()> {
     let index = worker.index();
-    let ends = open(shared, index).inspect_err(|_| {
-        shared.halt.fail(anyhow::anyhow!("worker {index} could not start"));
-    });
-    let (source, sink) = ends?;
+    let (source, sink) = match open(shared, index) {
+        Ok(ends) => ends,
+        Err(error) => {
+            shared.halt.fail(error.context(format!("worker {index} could not start")));
+            return Ok(());
+        }
+    };
     let (source, sink) = (Rc::new(RefCell::new(source)), Rc::new(RefCell::new(sink)));
     build(worker, index, shared, source, &sink);
     let metrics = &shared.metrics.job;
@@ -44,7 +47,8 @@ pub fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<()> {
     let backlog_bytes = metrics.backlog_bytes.with_label_values(&[&label]);
     let queued = metrics.producer_records.with_label_values(&[&label]);
     metrics.backlog_limit.set(shared.config.kafka.backlog as i64);
-    while worker.step_or_park(Some(IDLE)) {
+    // The graph ends when all workers' sources have; one that has failed may never have built its part.
+    while !shared.halt.is_set() && worker.step_or_park(Some(IDLE)) {
         steps.inc();
         let mut sink = sink.borrow_mut();
         pump(&mut sink, shared);
