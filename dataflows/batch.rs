@@ -106,6 +106,9 @@ pub struct Batch<T> {
     pub ledger: Ledger,
     /// The chunk's bytes: the originals of dead letters.
     pub bytes: Arc<Vec<u8>>,
+    /// The offset of the oldest message of a live batch's shard of which a row waits for others: what is behind it
+    /// can't be called done.
+    pub waiting: Option<u64>,
     /// Where a live batch comes from; it never leaves its worker.
     #[serde(skip)]
     pub stretch: Option<Arc<Stretch>>,

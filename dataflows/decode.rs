@@ -66,6 +66,7 @@ impl Decode {
                 values: Vec::with_capacity(per_worker),
                 ledger: Ledger::default(),
                 bytes: bytes.clone(),
+                waiting: None,
                 stretch: None,
             })
             .collect();

@@ -17,17 +17,20 @@ pub struct Keyed<O: Operator> {
     instruments: Instruments,
     /// By instrument number; `None` for instruments of other workers.
     states: Vec<Option<Box<O>>>,
+    /// Whether any state may hold rows back: most can't, and are never asked.
+    may_wait: bool,
 }
 
 impl<O: Operator> Keyed<O> {
     /// No states yet: each instrument gets one with its first row.
     pub fn new(settings: O::Settings, instruments: Instruments) -> Self {
-        Keyed { settings, instruments, states: Vec::new() }
+        let may_wait = O::may_wait(&settings);
+        Keyed { settings, instruments, states: Vec::new(), may_wait }
     }
 
     /// Feeds a batch to the states of its instruments.
     pub fn on_batch(&mut self, batch: Batch<O::Input>) -> Batch<O::Output> {
-        let Batch { epoch, worker, end, values, ledger, bytes, stretch } = batch;
+        let Batch { epoch, worker, end, values, ledger, bytes, waiting, stretch } = batch;
         let mut out = Out::with_ledger(ledger, values.len());
         for tagged in values {
             out.tag(tagged.instrument, tagged.order);
@@ -36,7 +39,10 @@ impl<O: Operator> Keyed<O> {
         if end {
             self.end(stretch.as_ref().map(|stretch| stretch.cut.shard), &mut out);
         }
-        Batch { epoch, worker, end, values: out.values, ledger: out.ledger, bytes, stretch }
+        let shard = stretch.as_ref().map(|stretch| stretch.cut.shard);
+        let waiting =
+            [waiting, shard.and_then(|shard| self.oldest_waiting(shard))].into_iter().flatten().min();
+        Batch { epoch, worker, end, values: out.values, ledger: out.ledger, bytes, waiting, stretch }
     }
 
     /// Appends the state of an instrument to `bytes`; nothing where it has none.
@@ -54,6 +60,16 @@ impl<O: Operator> Keyed<O> {
         let state = O::restore(&self.settings, &self.instruments.get(instrument), bytes)?;
         *self.slot(instrument) = Some(Box::new(state));
         Ok(())
+    }
+
+    /// The oldest message of a shard of which some state holds a row back.
+    fn oldest_waiting(&self, shard: u32) -> Option<u64> {
+        if !self.may_wait {
+            return None;
+        }
+        let of_shard = self.states.iter().zip(0..).filter_map(|(state, id)| Some((state.as_ref()?, id)));
+        let waiting = of_shard.filter_map(|(state, id)| Some((state.oldest_waiting()?, InstrumentId(id))));
+        waiting.filter(|(_, id)| self.instruments.home(*id) == Some(shard)).map(|(offset, _)| offset).min()
     }
 
     fn state(&mut self, id: InstrumentId) -> &mut O {

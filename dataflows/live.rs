@@ -98,7 +98,7 @@ impl LiveDecode {
         let Account { mut ledger, .. } = account;
         self.check_homes(&mut ledger);
         let stretch = Some(Arc::new(Stretch { cut, messages, positions }));
-        Batch { epoch, worker: 0, end, values, ledger, bytes, stretch }
+        Batch { epoch, worker: 0, end, values, ledger, bytes, waiting: None, stretch }
     }
 
     fn message(

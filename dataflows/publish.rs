@@ -17,6 +17,9 @@ use crate::emit::Kind;
 use crate::instruments::Instruments;
 use crate::meter::Meter;
 
+/// How much is kept of the key of a refused message: nobody knows what it is.
+const KEY_MAX: u32 = 1024;
+
 /// What a record is keyed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
@@ -24,6 +27,7 @@ pub enum Key {
     Instrument(InstrumentId),
     /// This stretch of the publication's bytes.
     Text(Extent),
+    None,
 }
 
 /// One record for one topic.
@@ -80,8 +84,11 @@ impl Publish {
     /// The records of a batch; `None` for a batch that comes from no shard.
     pub fn batch(&mut self, batch: Batch<Outcome>) -> Option<Publication> {
         let stretch = batch.stretch?;
+        // A row that waits is in no output yet: what is delivered reaches as far as the message it stands in.
+        let delivered = batch.waiting.and_then(|offset| i64::try_from(offset).ok());
+        let next_offset = stretch.cut.next_offset.min(delivered.unwrap_or(i64::MAX));
         let mut out = Publication {
-            cut: stretch.cut,
+            cut: Cut { next_offset, ..stretch.cut },
             bytes: Vec::with_capacity(batch.values.len() * (self.room_each + self.room_each / 8)),
             records: Vec::with_capacity(2 * batch.values.len() + batch.ledger.dead.len()),
             counts: batch.ledger.counts,
@@ -107,13 +114,14 @@ impl Publish {
                 let (start, length) = (letter.extent.start as usize, letter.extent.length as usize);
                 let message = &batch.bytes[start..batch.bytes.len().min(start + length)];
                 // The refused message's own key, which says at least where it was meant to go.
-                let key = stretch.key(letter.source.line).unwrap_or_default();
-                let key = key.start as usize..(key.start + key.length) as usize;
-                let key = extent(&mut out.bytes, |bytes| bytes.extend_from_slice(&batch.bytes[key]));
+                let key = stretch.key(letter.source.line).filter(|key| key.length > 0).map(|key| {
+                    let key = key.start as usize..(key.start + key.length.min(KEY_MAX)) as usize;
+                    extent(&mut out.bytes, |bytes| bytes.extend_from_slice(&batch.bytes[key]))
+                });
                 let value = extent(&mut out.bytes, |bytes| dead_letter(letter, shard, message, bytes));
                 out.records.push(Record {
                     kind: Kind::Deadletter,
-                    key: Key::Text(key),
+                    key: key.map_or(Key::None, Key::Text),
                     value: without_line_break(value),
                     offset: letter.source.line,
                     index: letter.index,

@@ -1,6 +1,6 @@
 //! Brings chunks from a reader's queue into the graph, and deliveries from a live log.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::generic::operator::source;
@@ -68,6 +68,8 @@ pub fn deliveries<'scope>(
         on_wake(scope.worker().sync_activator_for(info.address.to_vec()));
         let mut capability = Some(capability);
         let mut arrived = Vec::new();
+        // A timer can't be taken back, so none is set while one runs that is early enough.
+        let mut timer: Option<Instant> = None;
         move |output| {
             let Some(held) = capability.as_mut() else { return };
             let turn = poll(&mut arrived);
@@ -78,7 +80,13 @@ pub fn deliveries<'scope>(
             }
             match turn {
                 Turn::Again => activator.activate(),
-                Turn::Wait(at_most) => activator.activate_after(at_most),
+                Turn::Wait(at_most) => {
+                    let (now, due) = (Instant::now(), Instant::now() + at_most);
+                    if timer.is_none_or(|at| at <= now || at > due) {
+                        activator.activate_after(at_most);
+                        timer = Some(due);
+                    }
+                }
                 Turn::Ended => capability = None,
             }
         }

@@ -87,6 +87,16 @@ pub trait Operator: Sized {
     /// Takes one input and gives any number of outputs.
     fn on_input(&mut self, input: Self::Input, out: &mut Out<Self::Output>);
 
+    /// Whether inputs may wait inside for others under these settings.
+    fn may_wait(_settings: &Self::Settings) -> bool {
+        false
+    }
+
+    /// Where in its log the oldest input stands that was taken and is still waiting for others; `None`: none waits.
+    fn oldest_waiting(&self) -> Option<u64> {
+        None
+    }
+
     /// The log has ended: gives what was only waiting for more of it.
     fn on_end(&mut self, _out: &mut Out<Self::Output>) {}
 

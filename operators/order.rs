@@ -119,6 +119,14 @@ impl Operator for Order {
         }
     }
 
+    fn may_wait(settings: &OrderSettings) -> bool {
+        settings.reorder > 0
+    }
+
+    fn oldest_waiting(&self) -> Option<u64> {
+        self.waiting.values().map(|row| row.source.line).min()
+    }
+
     fn on_end(&mut self, out: &mut Out<Row>) {
         while !self.waiting.is_empty() {
             self.release(out);

@@ -16,6 +16,17 @@ impl Halt {
         self.0.0.store(true, Ordering::Release);
     }
 
+    /// Ends the run for a reason that is told otherwise.
+    pub fn set(&self) {
+        self.0.0.store(true, Ordering::Release);
+    }
+
+    /// The reason, as text.
+    pub fn text(&self) -> Option<String> {
+        let reason = self.0.1.lock().unwrap_or_else(PoisonError::into_inner);
+        reason.as_ref().map(|error| format!("{error:#}"))
+    }
+
     /// Whether the run is to end.
     pub fn is_set(&self) -> bool {
         self.0.0.load(Ordering::Acquire)

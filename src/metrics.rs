@@ -78,6 +78,8 @@ pub struct JobMetrics {
     pub committed: IntGaugeVec,
     /// By result.
     pub commits: IntCounterVec,
+    /// By client.
+    pub client_renewals: IntCounterVec,
     /// By worker, as are the next ones.
     pub backlog_bytes: IntGaugeVec,
     pub producer_records: IntGaugeVec,
@@ -259,6 +261,11 @@ impl JobMetrics {
                 shard,
             ),
             commits: declare.counters("foreshock_commits_total", "Commits of offsets, by result.", &["result"]),
+            client_renewals: declare.counters(
+                "foreshock_client_renewals_total",
+                "Clients replaced because they stood still with brokers that answer, by client.",
+                &["client"],
+            ),
             backlog_bytes: declare.gauges(
                 "foreshock_backlog_bytes",
                 "Bytes of outputs on their way to the brokers.",
@@ -317,6 +324,9 @@ impl JobMetrics {
         }
         for class in ["0", "1"] {
             self.predictions_by_class.with_label_values(&[class]);
+        }
+        for client in ["consumer", "producer"] {
+            self.client_renewals.with_label_values(&[client]);
         }
         for result in ["done", "failed"] {
             self.commits.with_label_values(&[result]);

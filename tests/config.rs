@@ -617,6 +617,22 @@ fn secrets_are_used_and_never_shown() {
 }
 
 #[test]
+fn properties_on_which_promises_rest_are_refused() {
+    let errors = load(
+        "kafka: {properties: {group.id: x}, consumer_properties: {enable.auto.commit: true}}",
+        &[("FORESHOCK_KAFKA__PRODUCER_PROPERTIES", "linger.ms=1,enable.idempotence=false")],
+    );
+    let errors = errors.unwrap_err().to_string();
+    for expected in [
+        "kafka.properties: found group.id, which job.name sets",
+        "kafka.consumer_properties: found enable.auto.commit, which is the job's own to set",
+        "kafka.producer_properties: found enable.idempotence, which is the job's own to set",
+    ] {
+        assert!(errors.contains(expected), "{errors}");
+    }
+}
+
+#[test]
 fn topics_and_addresses_are_checked() {
     let errors = |yaml: &str| load(yaml, &[]).unwrap_err().to_string();
     let same = errors("topics: {features: ticks.raw}");

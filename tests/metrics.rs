@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const DOCUMENT: &str = "docs/metrics.md";
 
 /// Counters that only trouble moves, which this test doesn't make.
-const STILL: [&str; 6] = [
+const STILL: [&str; 7] = [
     // Brokers that take less than comes in: tests/mock.rs.
     "foreshock_backlog_waits_total",
     // A reorder buffer with a hundred thousand rows.
@@ -40,6 +40,8 @@ const STILL: [&str; 6] = [
     "foreshock_http_connections_full_total",
     // This version makes no connections to venues.
     "websocket_connections_total",
+    // Brokers that answer and still take and give nothing: tests/mock.rs.
+    "foreshock_client_renewals_total",
     // A model that insists on a feature; the bundled one takes nulls as 0.
     "foreshock_predictions_refused_total",
     // Whole seconds.
@@ -96,7 +98,15 @@ fn the_document_is_what_a_scrape_says_and_what_should_move_has_moved() {
     }
     let features = r#"{"ret_mean":1e-6,"ret_std":1e-5,"n":60}"#;
     assert!(ask(server.address(), "POST /predict", features).starts_with("HTTP/1.1 200"));
-    let scrape = ask(server.address(), "GET /metrics", "");
+    // Instruments are counted once a second.
+    let scrape = loop {
+        let scrape = ask(server.address(), "GET /metrics", "");
+        if scrape.contains("\nforeshock_instruments 2\n") {
+            break scrape;
+        }
+        assert!(Instant::now() < deadline, "{scrape}");
+        thread::sleep(Duration::from_millis(50));
+    };
     let (_, text) = scrape.split_once("\r\n\r\n").unwrap();
 
     check_document(text);

@@ -29,6 +29,7 @@ const PARTITIONS: i32 = 2;
 struct Live {
     broker: Embedded,
     board: Arc<Board>,
+    metrics: Metrics,
     stop: Arc<AtomicBool>,
     job: JoinHandle<Result<Done>>,
 }
@@ -43,6 +44,7 @@ impl Live {
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let config = Config::load(&[], settings.chain([brokers]), Mode::Demo).unwrap();
         let (board, stop) = (Arc::<Board>::default(), Arc::<AtomicBool>::default());
+        let metrics = Metrics::new();
         let job = Job {
             config,
             workers: 2,
@@ -52,11 +54,11 @@ impl Live {
             from_beginning: false,
             until_end: false,
             board: board.clone(),
-            metrics: Metrics::new(),
+            metrics: metrics.clone(),
             stop: stop.clone(),
         };
         let job = thread::spawn(move || job.run());
-        Live { broker, board, stop, job }
+        Live { broker, board, metrics, stop, job }
     }
 
     /// Waits until the job's state is as wanted.
@@ -225,6 +227,31 @@ fn a_small_backlog_makes_reading_wait_and_loses_nothing() {
     live.until("all messages are computed", |state| state.counts.ticks == 8_000);
     live.broker.cluster().broker_round_trip_time(1, Duration::ZERO).unwrap();
     all_in_order(&sources(&live.broker, "ticks.predictions", 8_000), 4_000);
+    live.stop();
+}
+
+#[test]
+fn clients_that_stand_still_are_made_anew_and_nothing_is_lost() {
+    let live = Live::start(&[("FORESHOCK_KAFKA__STALLED_AFTER", "1s")]);
+    live.until("the job runs", |state| state.phase == Phase::Running);
+    feed(&live.broker, 0..200);
+    live.until("the first messages are computed", |state| state.counts.ticks == 200);
+    // Answers come too late to be of use, but they come.
+    live.broker.cluster().broker_round_trip_time(1, Duration::from_millis(2_500)).unwrap();
+    feed(&live.broker, 200..1_000);
+    await_that("a client is made anew", || {
+        let renewals = &live.metrics.job.client_renewals;
+        renewals.with_label_values(&["producer"]).get() + renewals.with_label_values(&["consumer"]).get() > 0
+    });
+    live.broker.cluster().broker_round_trip_time(1, Duration::ZERO).unwrap();
+    live.until("all messages are computed", |state| state.counts.ticks == 1_000);
+    live.until("all is committed", |state| state.shards.iter().all(|shard| shard.committed == Some(500)));
+    let found = sources(&live.broker, "ticks.features", 1_000);
+    for offsets in found {
+        // A new producer may repeat what its predecessor had sent.
+        let distinct: BTreeSet<u64> = offsets.into_iter().collect();
+        assert!(distinct.into_iter().eq(0..500));
+    }
     live.stop();
 }
 

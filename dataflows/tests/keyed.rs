@@ -116,6 +116,7 @@ fn batch(epoch: u64) -> Batch<Row> {
         values,
         ledger: Ledger::default(),
         bytes: Arc::default(),
+        waiting: None,
         stretch: None,
     }
 }

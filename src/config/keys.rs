@@ -87,6 +87,7 @@ pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
         ("kafka.replication_factor", Kind::IntegerOr { min: 1, max: 100, words: &["default"] }),
         ("kafka.commit_interval", duration(10 * MILLISECOND, 60 * SECOND)),
         ("kafka.backlog", Kind::Bytes { min: 1 << 20, max: 4 << 30 }),
+        ("kafka.stalled_after", duration(SECOND, HOUR)),
         ("kafka.stop_timeout", duration(SECOND, HOUR)),
         ("kafka.properties", Kind::Properties),
         ("kafka.consumer_properties", Kind::Properties),

@@ -113,6 +113,7 @@ pub struct Kafka {
     pub commit_interval: Duration,
     /// Bytes of outputs of one worker that may wait for delivery.
     pub backlog: usize,
+    pub stalled_after: Duration,
     pub stop_timeout: Duration,
     /// librdkafka's own names and values; may hold secrets.
     pub properties: Vec<(String, String)>,
@@ -173,6 +174,7 @@ impl Config {
         layers.apply_environment(environment.into_iter());
         check_windows(&mut layers);
         check_topics(&mut layers);
+        check_properties(&mut layers);
 
         let listed = layers.read_file("instruments.file").map(|document| instruments::read(&document));
         let rules = layers.read_file("alerts.file").map(|document| alerts::read(&document));
@@ -246,6 +248,7 @@ fn kafka(layers: &Layers) -> Kafka {
         },
         commit_interval: layers.time("kafka.commit_interval"),
         backlog: layers.integer("kafka.backlog") as usize,
+        stalled_after: layers.time("kafka.stalled_after"),
         stop_timeout: layers.time("kafka.stop_timeout"),
         properties: layers.properties("kafka.properties"),
         consumer_properties: layers.properties("kafka.consumer_properties"),
@@ -280,6 +283,33 @@ fn check_topics(layers: &mut Layers) {
             layers.refuse(&key.path, format!("found {name:?}, which is also in {other}"));
         }
         taken.push((name, &key.path));
+    }
+}
+
+/// Properties on which the job's promises rest; `None`: it has a key of its own.
+const OURS: [(&str, Option<&str>); 8] = [
+    ("bootstrap.servers", Some("kafka.brokers")),
+    ("metadata.broker.list", Some("kafka.brokers")),
+    ("group.id", Some("job.name")),
+    ("enable.auto.commit", None),
+    ("enable.auto.offset.store", None),
+    ("auto.offset.reset", None),
+    ("enable.partition.eof", None),
+    ("enable.idempotence", None),
+];
+
+/// Offsets are committed behind delivered outputs, whatever is configured.
+fn check_properties(layers: &mut Layers) {
+    for path in ["kafka.properties", "kafka.consumer_properties", "kafka.producer_properties"] {
+        for (name, _) in layers.properties(path) {
+            match OURS.iter().find(|(ours, _)| *ours == name) {
+                Some((_, Some(key))) => layers.refuse(path, format!("found {name}, which {key} sets")),
+                Some((_, None)) => {
+                    layers.refuse(path, format!("found {name}, which is the job's own to set"))
+                }
+                None => {}
+            }
+        }
     }
 }
 

@@ -40,6 +40,9 @@ const TELL_EVERY: Duration = Duration::from_secs(3);
 /// How often something that waits looks whether it shall stop.
 const TICK: Duration = Duration::from_millis(50);
 
+/// How long the job may take at the end for what was fed last.
+const SETTLE_WITHIN: Duration = Duration::from_secs(5);
+
 /// Runs until `stop` is set.
 ///
 /// # Errors
@@ -78,6 +81,10 @@ pub fn run(mut config: Config, workers: usize, kinds: Vec<Kind>, stop: &Arc<Atom
         // First the feeds, so that the job has all of what they sent.
         feeding.store(true, Ordering::Relaxed);
         let fed = [recorded, made_up].map(|feed| feed.join().map_err(|_| anyhow!("a feed panicked")));
+        let deadline = Instant::now() + SETTLE_WITHIN;
+        while !job.is_finished() && !is_settled(&board.state()) && Instant::now() < deadline {
+            thread::sleep(TICK);
+        }
         job_stop.store(true, Ordering::Relaxed);
         let done = job.join().map_err(|_| anyhow!("the job panicked"))?;
         for fed in fed {
@@ -130,6 +137,13 @@ fn tell(board: &Board, stop: &AtomicBool, is_over: impl Fn() -> bool) -> Result<
         }
     }
     Ok(())
+}
+
+/// Whether all that is known to be there is read.
+fn is_settled(state: &State) -> bool {
+    let read: i64 = state.shards.iter().map(|shard| shard.position).sum();
+    let there: i64 = state.shards.iter().map(|shard| shard.end).sum();
+    read > 0 && read >= there
 }
 
 fn line(state: &State, rate: f64) -> String {

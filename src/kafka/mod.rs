@@ -1,6 +1,7 @@
 //! All that talks to Kafka: only this folder knows the client library.
 
 pub mod client;
+pub mod commits;
 pub mod embedded;
 pub mod offsets;
 pub mod partitioner;
@@ -9,3 +10,4 @@ pub mod sender;
 pub mod sink;
 pub mod source;
 pub mod topics;
+mod ways;

@@ -1,9 +1,9 @@
-//! What brokers know of a job: its committed offsets, and where its logs begin and end.
+//! What brokers know of a job: the offsets it has committed, and where its logs begin and end.
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use anyhow::{Context as _, Result};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
@@ -11,7 +11,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::client::{Role, Words, client_config, refused};
 use crate::config::Kafka;
 
-/// Asks for offsets and commits them. Reads no messages.
+/// Asks for offsets. Reads no messages.
 pub struct Offsets {
     consumer: BaseConsumer<Words>,
 }
@@ -37,9 +37,24 @@ impl Offsets {
         Ok(Offsets { consumer: refused(config.create_with_context(Words), "consumer")? })
     }
 
-    /// The client itself, for metadata.
-    pub fn consumer(&self) -> &BaseConsumer<Words> {
-        &self.consumer
+    /// How many partitions a topic has by now.
+    ///
+    /// # Errors
+    /// When no broker answers in time.
+    pub fn partitions(&self, topic: &str, at_most: Duration) -> Result<usize, KafkaError> {
+        let answer = self.consumer.fetch_metadata(Some(topic), at_most);
+        self.listen();
+        let metadata = answer?;
+        Ok(metadata
+            .topics()
+            .iter()
+            .find(|found| found.name() == topic)
+            .map_or(0, |found| found.partitions().len()))
+    }
+
+    /// Lets the client tell what it has to say of itself: without this nobody would learn why a broker refuses.
+    fn listen(&self) {
+        while self.consumer.poll(Duration::ZERO).is_some() {}
     }
 
     /// Where a partition's log begins and ends.
@@ -47,7 +62,9 @@ impl Offsets {
     /// # Errors
     /// When no broker answers in time.
     pub fn bounds(&self, topic: &str, partition: i32, at_most: Duration) -> Result<Bounds, KafkaError> {
-        let (low, high) = self.consumer.fetch_watermarks(topic, partition, at_most)?;
+        let answer = self.consumer.fetch_watermarks(topic, partition, at_most);
+        self.listen();
+        let (low, high) = answer?;
         Ok(Bounds { low, high })
     }
 
@@ -60,8 +77,9 @@ impl Offsets {
         for (topic, partition) in partitions {
             asked.add_partition(topic, *partition);
         }
-        let answer =
-            self.consumer.committed_offsets(asked, at_most).context("could not read committed offsets")?;
+        let answer = self.consumer.committed_offsets(asked, at_most);
+        self.listen();
+        let answer = answer.context("could not read committed offsets")?;
         let find = |(topic, partition): &(String, i32)| {
             let Some(found) = answer.find_partition(topic, *partition) else { return Ok(None) };
             found
@@ -74,30 +92,6 @@ impl Offsets {
         };
         partitions.iter().map(find).collect()
     }
-
-    /// Commits these offsets and waits for the answer.
-    ///
-    /// # Errors
-    /// When the coordinator refuses or can't be reached.
-    pub fn commit<'a>(&self, offsets: impl Iterator<Item = (&'a str, i32, i64)>) -> Result<()> {
-        let mut list = TopicPartitionList::new();
-        for (topic, partition, offset) in offsets {
-            list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
-        }
-        if list.count() == 0 {
-            return Ok(());
-        }
-        self.consumer.commit(&list, CommitMode::Sync).context("could not commit offsets")?;
-        if let Some(wrong) = list.elements().iter().find(|element| element.error().is_err()) {
-            bail!(
-                "could not commit the offset of {}/{}: {:?}",
-                wrong.topic(),
-                wrong.partition(),
-                wrong.error()
-            );
-        }
-        Ok(())
-    }
 }
 
 /// Whether an error, at its root, says that brokers are away: then the same may pass later.
@@ -105,22 +99,34 @@ pub fn passes(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<KafkaError>()).any(is_away)
 }
 
-/// Whether an error says that brokers are away, rather than that what was asked is wrong.
-fn is_away(error: &KafkaError) -> bool {
+/// Whether an error says that brokers are away or busy with themselves, rather than that what was asked is wrong.
+pub fn is_away(error: &KafkaError) -> bool {
+    let code = match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        other => other.rdkafka_error_code(),
+    };
     matches!(
-        error.rdkafka_error_code(),
+        code,
         Some(
             RDKafkaErrorCode::BrokerTransportFailure
                 | RDKafkaErrorCode::AllBrokersDown
                 | RDKafkaErrorCode::OperationTimedOut
                 | RDKafkaErrorCode::RequestTimedOut
+                | RDKafkaErrorCode::TimedOutQueue
+                | RDKafkaErrorCode::NetworkException
                 | RDKafkaErrorCode::Resolve
                 | RDKafkaErrorCode::WaitingForCoordinator
                 | RDKafkaErrorCode::CoordinatorNotAvailable
                 | RDKafkaErrorCode::CoordinatorLoadInProgress
                 | RDKafkaErrorCode::NotCoordinator
+                | RDKafkaErrorCode::NoOffset
+                | RDKafkaErrorCode::OffsetNotAvailable
+                | RDKafkaErrorCode::UnstableOffsetCommit
                 | RDKafkaErrorCode::LeaderNotAvailable
                 | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::ReplicaNotAvailable
+                | RDKafkaErrorCode::KafkaStorageError
+                | RDKafkaErrorCode::NotController
         )
     )
 }

@@ -1,7 +1,7 @@
 //! How far each shard is read and delivered: written by the worker that reads it, read by whoever commits and
 //! reports.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// One partition of an input topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub struct Shard {
     pub partition: i32,
     /// The offset to begin at.
     pub start: i64,
+    /// Where the log ended when the job began.
+    pub end: i64,
 }
 
 impl Shard {
@@ -24,37 +26,52 @@ impl Shard {
 pub struct Progress {
     position: AtomicI64,
     delivered: AtomicI64,
+    committed: AtomicI64,
     stamped_at: AtomicI64,
-    at_end: AtomicBool,
+    end: AtomicI64,
+    covered: AtomicI64,
 }
 
 impl Progress {
-    /// A shard about to be read from this offset.
-    pub fn from(start: i64) -> Progress {
+    /// A shard about to be read from `start`, whose log ended at `end` when it was looked at.
+    pub fn between(start: i64, end: i64) -> Progress {
         Progress {
             position: AtomicI64::new(start),
             delivered: AtomicI64::new(start),
+            committed: AtomicI64::new(start),
             stamped_at: AtomicI64::new(0),
-            at_end: AtomicBool::new(false),
+            end: AtomicI64::new(end),
+            covered: AtomicI64::new(start),
         }
     }
 
     /// Notes that messages were read up to this offset, the last of them stamped by Kafka with this time in
     /// milliseconds.
     pub fn read(&self, next_offset: i64, stamped_at: i64) {
-        self.at_end.store(false, Ordering::Relaxed);
         self.stamped_at.store(stamped_at, Ordering::Relaxed);
         self.position.store(next_offset, Ordering::Release);
+        self.covered.fetch_max(next_offset, Ordering::AcqRel);
     }
 
-    /// Notes that the broker has no more at the moment.
+    /// Notes that there is no message between the position and the end known so far: a log's last offsets may
+    /// hold none.
     pub fn reached_end(&self) {
-        self.at_end.store(true, Ordering::Release);
+        self.covered.fetch_max(self.end.load(Ordering::Acquire), Ordering::AcqRel);
+    }
+
+    /// Notes where the log ends.
+    pub fn ends_at(&self, end: i64) {
+        self.end.store(end, Ordering::Release);
     }
 
     /// Notes that all outputs of the messages before this offset are delivered.
     pub fn deliver(&self, next_offset: i64) {
         self.delivered.store(next_offset, Ordering::Release);
+    }
+
+    /// Notes that this offset is committed.
+    pub fn commit(&self, next_offset: i64) {
+        self.committed.store(next_offset, Ordering::Release);
     }
 
     /// The next offset to read.
@@ -67,13 +84,41 @@ impl Progress {
         self.delivered.load(Ordering::Acquire)
     }
 
+    /// The offset committed last.
+    pub fn committed(&self) -> i64 {
+        self.committed.load(Ordering::Acquire)
+    }
+
     /// Kafka's timestamp of the last message read, in milliseconds; `None` before the first.
     pub fn stamped_at(&self) -> Option<i64> {
         Some(self.stamped_at.load(Ordering::Relaxed)).filter(|stamp| *stamp > 0)
     }
 
-    /// Whether the broker had no more when it was asked last.
-    pub fn is_at_end(&self) -> bool {
-        self.at_end.load(Ordering::Acquire)
+    /// The offset behind the log's last message, as it was known last; the position where there is nothing between.
+    pub fn end(&self) -> i64 {
+        let end = self.end.load(Ordering::Acquire);
+        let position = self.position();
+        if self.covered.load(Ordering::Acquire) >= end { position } else { end }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_is_what_is_not_covered_and_nothing_hides_it() {
+        let progress = Progress::between(5, 9);
+        assert_eq!((progress.position(), progress.end()), (5, 9));
+        progress.read(8, 1);
+        assert_eq!((progress.position(), progress.end()), (8, 9));
+        // The last offset is a marker of a transaction.
+        progress.reached_end();
+        assert_eq!((progress.position(), progress.end()), (8, 8));
+        // New messages that are not read are lag again, whatever was reached before.
+        progress.ends_at(20);
+        assert_eq!((progress.position(), progress.end()), (8, 20));
+        progress.read(20, 2);
+        assert_eq!((progress.position(), progress.end()), (20, 20));
     }
 }

@@ -1,18 +1,20 @@
 //! Writes one worker's publications to their topics, and knows when they have arrived.
 //!
 //! ```text
-//! publication ─► waiting (while the client's queue is full) ─► client ─► broker ─► delivery report ─► progress
+//! publication ─► client (or kept, while its queue is full) ─► broker ─► delivery report ─► progress of the shard
 //! ```
-//! Nothing here waits: what the client can't take is kept, and the source stops reading while more than
-//! `kafka.backlog` bytes are on their way. A shard's progress moves over a publication when it and all before it
-//! have arrived, so an offset is never committed ahead of its outputs.
+//! Nothing here waits: what the client can't take is kept, and a shard is not read on while its share of
+//! `kafka.backlog` is on the way. A shard's progress moves over a publication when it and all before it have arrived,
+//! so an offset is never committed ahead of its outputs. Publications are kept until then: a client that has stopped
+//! delivering can be replaced.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use foreshock_dataflows::batch::Cut;
 use foreshock_dataflows::emit::Kind;
 use foreshock_dataflows::instruments::Instruments;
@@ -27,6 +29,7 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use super::client::{Role, Words, client_config, refused};
 use super::progress::{Progress, Shard};
+use super::ways::Ways;
 use crate::config::{Kafka, Topics};
 
 /// Header of every output: the row it comes from, `topic/partition/offset/index`.
@@ -37,6 +40,8 @@ const SENDS_PER_POLL: usize = 256;
 
 /// Where all of a worker's outputs leave.
 pub struct Sink {
+    kafka: Kafka,
+    group: String,
     producer: BaseProducer<Reports>,
     /// By `Kind as usize`.
     topics: [Option<String>; Kind::ALL.len()],
@@ -46,16 +51,21 @@ pub struct Sink {
     instruments: Instruments,
     /// `<exchange>:<instrument>` by instrument number; empty until first used.
     keys: Vec<String>,
-    waiting: VecDeque<Waiting>,
+    /// Publications that have not arrived, in the order they came; some in the middle may have.
+    kept: VecDeque<Kept>,
+    /// Those before this one are with the client.
+    unsent: usize,
     source: SourceText,
+    reports: Reports,
 }
 
-/// A publication that the client has not taken whole.
-struct Waiting {
+struct Kept {
     publication: Publication,
-    number: usize,
+    number: u64,
     /// Records before this one are with the client.
     next: usize,
+    /// It was told of as accepted.
+    is_accepted: bool,
 }
 
 /// What was taken whole by the client.
@@ -75,30 +85,32 @@ impl Sink {
         topics: &Topics,
         group: &str,
         shards: Arc<[Shard]>,
-        progress: Arc<[Arc<Progress>]>,
+        progress: &[Arc<Progress>],
         instruments: Instruments,
     ) -> Result<Sink> {
-        let config = client_config(kafka, group, Role::Producer);
-        let reports = Reports(Arc::new(Mutex::new(OnTheirWay { progress, ..OnTheirWay::default() })));
-        let producer = refused(config.create_with_context(reports), "producer")?;
+        let reports = Reports { ways: Arc::new(Mutex::new(Ways::new(progress))), generation: 0 };
         let names = shards.iter().map(Shard::name).collect();
-        let topics = Kind::ALL.map(|kind| topics.output.get(&kind).cloned());
         Ok(Sink {
-            producer,
-            topics,
+            kafka: kafka.clone(),
+            group: group.to_owned(),
+            producer: producer(kafka, group, &reports)?,
+            topics: Kind::ALL.map(|kind| topics.output.get(&kind).cloned()),
             shards,
             names,
             instruments,
             keys: Vec::new(),
-            waiting: VecDeque::new(),
+            kept: VecDeque::new(),
+            unsent: 0,
             source: SourceText::default(),
+            reports,
         })
     }
 
     /// Takes a publication; [`Sink::pump`] sends it.
     pub fn take(&mut self, publication: Publication) {
-        let number = self.on_their_way().enter(&publication);
-        self.waiting.push_back(Waiting { publication, number, next: 0 });
+        let (bytes, records) = (publication.bytes.len(), publication.records.len());
+        let number = self.reports.ways().enter(publication.cut, bytes, records);
+        self.kept.push_back(Kept { publication, number, next: 0, is_accepted: false });
     }
 
     /// Sends what the client takes and reads what has arrived, without waiting. Tells of each publication that
@@ -108,21 +120,33 @@ impl Sink {
     /// When a record can't be delivered at all: the error names its row.
     pub fn pump(&mut self, mut accepted: impl FnMut(Accepted)) -> Result<()> {
         let mut sent = 0;
-        'sending: while let Some(mut waiting) = self.waiting.pop_front() {
-            while let Some(record) = waiting.publication.records.get(waiting.next) {
-                if !self.send(&waiting, *record)? {
-                    self.waiting.push_front(waiting);
+        'sending: while self.unsent < self.kept.len() {
+            while let Some(record) = self.kept[self.unsent].next_record() {
+                if !self.send(self.unsent, record)? {
                     break 'sending;
                 }
-                waiting.next += 1;
+                self.kept[self.unsent].next += 1;
                 sent += 1;
                 if sent % SENDS_PER_POLL == 0 {
                     self.producer.poll(Duration::ZERO);
                 }
             }
-            let Publication { cut, predictions, .. } = waiting.publication;
-            accepted(Accepted { cut, predictions: predictions.len() });
+            let kept = &mut self.kept[self.unsent];
+            if !kept.is_accepted {
+                kept.is_accepted = true;
+                let Publication { cut, predictions, .. } = &kept.publication;
+                accepted(Accepted { cut: *cut, predictions: predictions.len() });
+            }
+            self.unsent += 1;
         }
+        self.take_reports();
+        match self.reports.ways().failed.take() {
+            Some(why) => bail!("{why}"),
+            None => Ok(()),
+        }
+    }
+
+    fn take_reports(&mut self) {
         // One event each: many reports come in one.
         for _ in 0..8 {
             let before = self.producer.in_flight_count();
@@ -131,20 +155,57 @@ impl Sink {
                 break;
             }
         }
-        match self.on_their_way().failed.take() {
-            Some(why) => bail!("{why}"),
-            None => Ok(()),
+        let ways = self.reports.ways();
+        let has_arrived = |kept: &Kept| ways.has_arrived(kept.publication.cut.shard, kept.number);
+        // What is not yet sent can have arrived too, where it has no records.
+        while self.unsent > 0 && self.kept.front().is_some_and(has_arrived) {
+            self.kept.pop_front();
+            self.unsent -= 1;
         }
     }
 
-    /// Bytes that were taken and have not arrived.
+    /// Bytes of all shards that were taken and have not arrived.
     pub fn backlog_bytes(&self) -> usize {
-        self.on_their_way().bytes
+        self.reports.ways().bytes()
+    }
+
+    /// Bytes of one shard that were taken and have not arrived.
+    pub fn backlog_bytes_of(&self, shard: u32) -> usize {
+        self.reports.ways().bytes_of(shard)
     }
 
     /// Records that the client holds.
     pub fn queued_records(&self) -> usize {
         usize::try_from(self.producer.in_flight_count()).unwrap_or_default()
+    }
+
+    /// How long something has been on its way without anything arriving.
+    pub fn stalled_for(&self) -> Duration {
+        self.reports.ways().stalled_for()
+    }
+
+    /// Forgives the time so far without arrivals: there is a reason for it.
+    pub fn forgive(&self) {
+        self.reports.ways().forgive();
+    }
+
+    /// Replaces the client by a new one, which sends all that has not arrived once more.
+    ///
+    /// # Errors
+    /// When the new client can't be made.
+    pub fn renew(&mut self) -> Result<()> {
+        self.reports.generation += 1;
+        self.reports.ways().renew(self.reports.generation);
+        let fresh = producer(&self.kafka, &self.group, &self.reports)?;
+        let old = std::mem::replace(&mut self.producer, fresh);
+        // Its end may take seconds; what it still has to say concerns nobody.
+        thread::Builder::new()
+            .name("old producer".to_owned())
+            .spawn(move || drop(old))
+            .context("could not end it")?;
+        self.kept.iter_mut().for_each(|kept| kept.next = 0);
+        self.unsent = 0;
+        Ok(())
     }
 
     /// Sends all that was taken and waits until it has arrived.
@@ -155,17 +216,14 @@ impl Sink {
         let deadline = Instant::now() + at_most;
         loop {
             self.pump(&mut accepted)?;
-            let (publications, bytes) = {
-                let way = self.on_their_way();
-                (way.publications.len(), way.bytes)
-            };
-            if publications == 0 {
+            if self.reports.ways().is_empty() {
                 return Ok(());
             }
             if Instant::now() >= deadline {
                 bail!(
-                    "{bytes} bytes of outputs were not delivered within {at_most:?}; their input is read again at \
-                     the next start"
+                    "{} bytes of outputs were not delivered within {at_most:?}; their input is read again at the \
+                     next start",
+                    self.backlog_bytes()
                 );
             }
             self.producer.poll(Duration::from_millis(1));
@@ -173,34 +231,52 @@ impl Sink {
     }
 
     /// Hands a record to the client; `false` where its queue is full.
-    fn send(&mut self, waiting: &Waiting, record: Record) -> Result<bool> {
+    fn send(&mut self, at: usize, record: Record) -> Result<bool> {
         let Record { kind, key, value, offset, index } = record;
-        let Publication { cut, bytes, .. } = &waiting.publication;
-        let Some(topic) = &self.topics[kind as usize] else { return Ok(true) };
+        let Kept { publication: Publication { cut, bytes, .. }, number, .. } = &self.kept[at];
+        let Some(topic) = &self.topics[kind as usize] else { bail!("{} have no topic", kind.name()) };
         if let Key::Instrument(id) = key {
             introduce(&mut self.keys, &self.instruments, id);
         }
-        let key = match key {
-            Key::Instrument(id) => self.keys[id.0 as usize].as_bytes(),
-            Key::Text(extent) => part(bytes, extent),
-        };
         let source = self.source.write(&self.names[cut.shard as usize], offset, index);
         let headers = OwnedHeaders::new_with_capacity(1).insert(Header { key: SOURCE, value: Some(source) });
-        let record = BaseRecord::with_opaque_to(topic, waiting.number)
+        let mut record = BaseRecord::with_opaque_to(topic, tag(cut.shard, *number))
             .partition(self.shards[cut.shard as usize].partition)
-            .key(key)
             .payload(part(bytes, value))
             .headers(headers);
+        record.key = match key {
+            Key::Instrument(id) => Some(self.keys[id.0 as usize].as_bytes()),
+            Key::Text(extent) => Some(part(bytes, extent)),
+            Key::None => None,
+        };
         match self.producer.send(record) {
             Ok(()) => Ok(true),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
             Err((error, _)) => bail!("could not send a row of {source} to {topic}: {error}"),
         }
     }
+}
 
-    fn on_their_way(&self) -> MutexGuard<'_, OnTheirWay> {
-        self.producer.context().lock()
+impl Kept {
+    fn next_record(&self) -> Option<Record> {
+        self.publication.records.get(self.next).copied()
     }
+}
+
+fn producer(kafka: &Kafka, group: &str, reports: &Reports) -> Result<BaseProducer<Reports>> {
+    let config = client_config(kafka, group, Role::Producer);
+    refused(config.create_with_context(reports.clone()), "producer")
+}
+
+/// Bits of a record's tag that are its publication's number; the ones above are the shard's.
+const NUMBER_BITS: u32 = 40;
+
+fn tag(shard: u32, number: u64) -> usize {
+    (u64::from(shard) << NUMBER_BITS | number & ((1 << NUMBER_BITS) - 1)) as usize
+}
+
+fn untag(tag: usize) -> (u32, u64) {
+    ((tag as u64 >> NUMBER_BITS) as u32, tag as u64 & ((1 << NUMBER_BITS) - 1))
 }
 
 fn part(bytes: &[u8], extent: Extent) -> &[u8] {
@@ -239,63 +315,24 @@ impl SourceText {
     }
 }
 
-/// Publications that have not arrived, the oldest first.
-#[derive(Default)]
-struct OnTheirWay {
-    publications: VecDeque<Publishing>,
-    /// The number of the oldest.
-    first: usize,
-    bytes: usize,
-    /// Why a record can't be delivered.
-    failed: Option<String>,
-    /// By shard.
-    progress: Arc<[Arc<Progress>]>,
-}
-
-struct Publishing {
-    cut: Cut,
-    bytes: usize,
-    /// Records that have not arrived.
-    missing: usize,
-}
-
-impl OnTheirWay {
-    fn enter(&mut self, publication: &Publication) -> usize {
-        let (bytes, missing) = (publication.bytes.len(), publication.records.len());
-        self.publications.push_back(Publishing { cut: publication.cut, bytes, missing });
-        self.bytes += bytes;
-        let number = self.first + self.publications.len() - 1;
-        self.settle();
-        number
-    }
-
-    fn arrived(&mut self, number: usize) {
-        if let Some(publishing) = self.publications.get_mut(number.wrapping_sub(self.first)) {
-            publishing.missing -= 1;
-        }
-        self.settle();
-    }
-
-    /// Moves progress over all that has arrived with nothing missing before it.
-    fn settle(&mut self) {
-        while self.publications.front().is_some_and(|publishing| publishing.missing == 0) {
-            let Some(Publishing { cut, bytes, .. }) = self.publications.pop_front() else { break };
-            self.first += 1;
-            self.bytes -= bytes;
-            if let Some(progress) = self.progress.get(cut.shard as usize) {
-                progress.deliver(cut.next_offset);
-            }
-        }
-    }
-}
-
-/// Takes the client's delivery reports.
+/// Takes a client's delivery reports.
 #[derive(Clone)]
-struct Reports(Arc<Mutex<OnTheirWay>>);
+struct Reports {
+    ways: Arc<Mutex<Ways>>,
+    /// Counts the clients: what an old one still says doesn't count.
+    generation: u32,
+}
 
 impl Reports {
-    fn lock(&self) -> MutexGuard<'_, OnTheirWay> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ways(&self) -> MutexGuard<'_, Ways> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fail(&self, why: impl FnOnce() -> String) {
+        let mut ways = self.ways();
+        if ways.generation == self.generation {
+            ways.failed.get_or_insert_with(why);
+        }
     }
 }
 
@@ -306,7 +343,7 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            self.lock().failed.get_or_insert_with(|| format!("the producer can't go on: {reason}"));
+            self.fail(|| format!("the producer can't go on: {reason}"));
         }
         Words.error(error, reason);
     }
@@ -315,21 +352,23 @@ impl ClientContext for Reports {
 impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult, number: usize) {
+    fn delivery(&self, result: &DeliveryResult, tag: usize) {
         match result {
-            Ok(_) => self.lock().arrived(number),
-            Err((error, message)) => {
+            Ok(_) => {
+                let (shard, number) = untag(tag);
+                self.ways().arrived(self.generation, shard, number);
+            }
+            Err((error, message)) => self.fail(|| {
                 let headers = message.headers();
                 let source = headers.and_then(|headers| headers.iter().find(|header| header.key == SOURCE));
                 let source = source.and_then(|header| header.value).map(String::from_utf8_lossy);
-                let why = format!(
+                format!(
                     "could not deliver an output of {} to {}/{}: {error}",
                     source.unwrap_or_default(),
                     message.topic(),
                     message.partition(),
-                );
-                self.lock().failed.get_or_insert(why);
-            }
+                )
+            }),
         }
     }
 }
@@ -338,49 +377,18 @@ impl ProducerContext for Reports {
 mod tests {
     use super::*;
 
-    fn publication(shard: u32, next_offset: i64, records: usize) -> Publication {
-        let record = Record {
-            kind: Kind::Features,
-            key: Key::Text(Extent::default()),
-            value: Extent::default(),
-            offset: 0,
-            index: 0,
-        };
-        Publication {
-            cut: Cut { shard, next_offset, ..Cut::default() },
-            bytes: vec![0; 10 * records],
-            records: vec![record; records],
-            counts: Default::default(),
-            predictions: Vec::new(),
-            alerts: Vec::new(),
-            first_refused: None,
-            unusable: None,
-        }
-    }
-
-    #[test]
-    fn progress_moves_only_over_what_has_arrived_with_nothing_missing_before_it() {
-        let progress: Arc<[Arc<Progress>]> = (0..2).map(|_| Arc::new(Progress::from(5))).collect();
-        let mut way = OnTheirWay { progress: progress.clone(), ..OnTheirWay::default() };
-        let first = way.enter(&publication(0, 7, 2));
-        let second = way.enter(&publication(1, 9, 1));
-        let empty = way.enter(&publication(0, 8, 0));
-        let delivered = || [progress[0].delivered(), progress[1].delivered()];
-        assert_eq!((first, second, empty, way.bytes), (0, 1, 2, 30));
-        way.arrived(second);
-        way.arrived(first);
-        assert_eq!((delivered(), way.bytes), ([5, 5], 30));
-        way.arrived(first);
-        assert_eq!((delivered(), way.bytes), ([8, 9], 0));
-        let third = way.enter(&publication(0, 12, 0));
-        assert_eq!((third, delivered()), (3, [12, 9]));
-    }
-
     #[test]
     fn a_source_names_shard_offset_and_index() {
         let mut source = SourceText::default();
         assert_eq!(source.write("a/0", 7, 0), "a/0/7/0");
         assert_eq!(source.write("a/0", 7, 1), "a/0/7/1");
         assert_eq!(source.write("b/0", 7, 1), "b/0/7/1");
+    }
+
+    #[test]
+    fn a_tag_holds_shard_and_number() {
+        for (shard, number) in [(0, 0), (1, 7), (9_999_999, (1 << 40) - 1)] {
+            assert_eq!(untag(tag(shard, number)), (shard, number));
+        }
     }
 }

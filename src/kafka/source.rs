@@ -4,7 +4,8 @@
 //! client fetches ahead in its own threads and wakes the worker when an empty queue gets something.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use foreshock_dataflows::batch::{Cut, Delivered, Delivery};
@@ -18,9 +19,10 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use timely::scheduling::SyncActivator;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::client::{Role, Words, client_config, is_configured, refused};
+use super::offsets::is_away;
 use super::progress::{Progress, Shard};
 use crate::config::Kafka;
 use crate::live::clock::Clock;
@@ -52,16 +54,27 @@ impl ConsumerContext for Words {}
 
 /// The shards that one worker reads.
 pub struct Source {
+    settings: SourceSettings,
     consumer: Arc<BaseConsumer<Words>>,
     queues: Vec<Queue>,
     /// The shard to ask first the next time.
     first: usize,
-    clock: Clock,
-    until_end: bool,
+    activator: Option<Arc<SyncActivator>>,
+}
+
+/// How shards are read.
+#[derive(Clone)]
+pub struct SourceSettings {
+    pub kafka: Kafka,
+    pub group: String,
+    /// Each ends where its log has no more.
+    pub until_end: bool,
+    pub clock: Clock,
 }
 
 struct Queue {
     queue: PartitionQueue<Words>,
+    at: Shard,
     name: String,
     /// Position in the job's list of shards.
     shard: u32,
@@ -71,6 +84,9 @@ struct Queue {
     progress: Arc<Progress>,
     /// Names of exchanges that headers gave, so that each is kept once.
     exchanges: Vec<Arc<str>>,
+    /// When the client last had something to say, or there was nothing to wait for.
+    moved_at: Instant,
+    warned_at: Option<Instant>,
 }
 
 /// What there may be after a poll.
@@ -84,54 +100,32 @@ pub enum Polled {
 }
 
 impl Source {
-    /// Begins to fetch these shards, each with its number, where they start. With `until_end` each ends where its
-    /// log has no more.
+    /// Begins to fetch these shards, each with its number, where they start.
     ///
     /// # Errors
     /// When the client can't be made.
-    pub fn start(
-        kafka: &Kafka,
-        group: &str,
-        shards: &[(u32, Shard, Arc<Progress>)],
-        until_end: bool,
-        clock: Clock,
-    ) -> Result<Source> {
-        let mut config = client_config(kafka, group, Role::Consumer);
-        // Whether all was read is known from this, not from offsets, which have holes.
-        config.set("enable.partition.eof", "true");
-        if !is_configured(kafka, Role::Consumer, FETCHED_KBYTES) {
-            // The limit is one for each queue, so for each shard.
-            let each = (FETCHED_KBYTES_MAX / shards.len().max(1)).max(FETCHED_KBYTES_MIN);
-            config.set(FETCHED_KBYTES, each.to_string());
-        }
-        let consumer: BaseConsumer<Words> = refused(config.create_with_context(Words), "consumer")?;
-        let consumer = Arc::new(consumer);
-        let mut assignment = TopicPartitionList::new();
-        let mut queues = Vec::new();
-        for (number, shard, progress) in shards {
-            assignment
-                .add_partition_offset(&shard.topic, shard.partition, Offset::Offset(shard.start))
-                .with_context(|| format!("could not begin {} at {}", shard.name(), shard.start))?;
-            // Before the assignment: what is fetched then can't go anywhere else.
-            let queue = consumer
-                .split_partition_queue(&shard.topic, shard.partition)
-                .with_context(|| format!("could not open a queue for {}", shard.name()))?;
-            queues.push(Queue {
+    pub fn start(settings: SourceSettings, shards: Vec<(u32, Shard, Arc<Progress>)>) -> Result<Source> {
+        let places: Vec<(&Shard, i64)> = shards.iter().map(|(_, shard, _)| (shard, shard.start)).collect();
+        let (consumer, opened) = fetch(&settings, &places)?;
+        let queue =
+            |((number, at, progress), queue): ((u32, Shard, Arc<Progress>), PartitionQueue<Words>)| Queue {
                 queue,
-                name: shard.name(),
-                shard: *number,
-                next_offset: shard.start,
+                name: at.name(),
+                shard: number,
+                next_offset: at.start,
+                at,
                 ended: false,
-                progress: progress.clone(),
+                progress,
                 exchanges: EXCHANGES.iter().map(|name| Arc::from(*name)).collect(),
-            });
-        }
-        consumer.assign(&assignment).context("could not assign partitions")?;
-        Ok(Source { consumer, queues, first: 0, clock, until_end })
+                moved_at: Instant::now(),
+                warned_at: None,
+            };
+        let queues = shards.into_iter().zip(opened).map(queue).collect();
+        Ok(Source { settings, consumer, queues, first: 0, activator: None })
     }
 
     /// Has the worker woken whenever an empty queue gets something.
-    pub fn wake(&mut self, activator: &Arc<SyncActivator>) {
+    pub fn wake(&mut self, activator: Arc<SyncActivator>) {
         for queue in &mut self.queues {
             let activator = activator.clone();
             queue.queue.set_nonempty_callback(move || {
@@ -139,13 +133,14 @@ impl Source {
                 let _ = activator.activate();
             });
         }
+        self.activator = Some(activator);
     }
 
-    /// Takes what has arrived, without waiting: one delivery a shard at the most.
+    /// Takes what has arrived, without waiting: one delivery at the most of each shard that `has_room` for more.
     ///
     /// # Errors
     /// When a shard can't be read any further: its offset is gone, or the topic, or the right to read it.
-    pub fn poll(&mut self, deliveries: &mut Vec<Delivery>) -> Result<Polled> {
+    pub fn poll(&mut self, has_room: impl Fn(u32) -> bool, deliveries: &mut Vec<Delivery>) -> Result<Polled> {
         // Errors and news of the client itself; messages come through the shards' own queues.
         if let Some(Err(error)) = self.consumer.poll(Duration::ZERO)
             && let Judgement::Fatal(why) = judge(&error)
@@ -156,21 +151,101 @@ impl Source {
         let mut polled = Polled::Drained;
         for at in 0..count {
             let queue = &mut self.queues[(self.first + at) % count];
-            if !queue.ended && queue.poll(self.clock, self.until_end, deliveries)? {
+            if queue.ended {
+                continue;
+            }
+            if !has_room(queue.shard) {
+                queue.moved_at = Instant::now();
+            } else if queue.poll(&self.settings, deliveries)? {
                 polled = Polled::More;
             }
         }
         if count > 0 {
             self.first = (self.first + 1) % count;
         }
-        let ended = self.until_end && self.queues.iter().all(|queue| queue.ended);
+        let ended = self.settings.until_end && self.queues.iter().all(|queue| queue.ended);
         Ok(if ended { Polled::Ended } else { polled })
+    }
+
+    /// How many shards there are.
+    pub fn shards(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// The longest that a shard has had more to read and was not given it.
+    pub fn stalled_for(&self) -> Duration {
+        let waits = |queue: &&Queue| !queue.ended && queue.progress.end() > queue.next_offset;
+        self.queues.iter().filter(waits).map(|queue| queue.moved_at.elapsed()).max().unwrap_or_default()
+    }
+
+    /// Forgives the time so far without messages: there is a reason for it.
+    pub fn forgive(&mut self) {
+        self.queues.iter_mut().for_each(|queue| queue.moved_at = Instant::now());
+    }
+
+    /// Replaces the client by a new one, which goes on where this one is.
+    ///
+    /// # Errors
+    /// When the new client can't be made.
+    pub fn renew(&mut self) -> Result<()> {
+        let places: Vec<(&Shard, i64)> =
+            self.queues.iter().map(|queue| (&queue.at, queue.next_offset)).collect();
+        let (consumer, opened) = fetch(&self.settings, &places)?;
+        let old = std::mem::replace(&mut self.consumer, consumer);
+        let mut old_queues = Vec::new();
+        for (queue, fresh) in self.queues.iter_mut().zip(opened) {
+            old_queues.push(std::mem::replace(&mut queue.queue, fresh));
+        }
+        // Its end may take seconds.
+        let end = move || drop((old_queues, old));
+        thread::Builder::new().name("old consumer".to_owned()).spawn(end).context("could not end it")?;
+        self.forgive();
+        if let Some(activator) = self.activator.clone() {
+            self.wake(activator);
+        }
+        Ok(())
     }
 }
 
+/// A client that fetches partitions from these offsets, and a queue for each.
+fn fetch(
+    settings: &SourceSettings,
+    places: &[(&Shard, i64)],
+) -> Result<(Arc<BaseConsumer<Words>>, Vec<PartitionQueue<Words>>)> {
+    let kafka = &settings.kafka;
+    let mut config = client_config(kafka, &settings.group, Role::Consumer);
+    // Whether all was read is known from this, not from offsets, which have holes.
+    config.set("enable.partition.eof", "true");
+    if !is_configured(kafka, Role::Consumer, FETCHED_KBYTES) {
+        // The limit is one for each queue, so for each shard.
+        let each = (FETCHED_KBYTES_MAX / places.len().max(1)).max(FETCHED_KBYTES_MIN);
+        config.set(FETCHED_KBYTES, each.to_string());
+    }
+    let consumer: BaseConsumer<Words> = refused(config.create_with_context(Words), "consumer")?;
+    let consumer = Arc::new(consumer);
+    let mut assignment = TopicPartitionList::new();
+    let mut queues = Vec::new();
+    for (shard, offset) in places {
+        assignment
+            .add_partition_offset(&shard.topic, shard.partition, Offset::Offset(*offset))
+            .with_context(|| format!("could not begin {} at {offset}", shard.name()))?;
+        // Before the assignment: what is fetched then can't go anywhere else.
+        let queue = consumer
+            .split_partition_queue(&shard.topic, shard.partition)
+            .with_context(|| format!("could not open a queue for {}", shard.name()))?;
+        queues.push(queue);
+    }
+    consumer.assign(&assignment).context("could not assign partitions")?;
+    Ok((consumer, queues))
+}
+
+/// How often the log tells of a shard's passing errors, at the most.
+const WARN_EVERY: Duration = Duration::from_secs(30);
+
 impl Queue {
     /// Takes what has arrived; says whether a limit was reached.
-    fn poll(&mut self, clock: Clock, until_end: bool, deliveries: &mut Vec<Delivery>) -> Result<bool> {
+    fn poll(&mut self, settings: &SourceSettings, deliveries: &mut Vec<Delivery>) -> Result<bool> {
+        let clock = settings.clock;
         let mut delivery = Delivery {
             end: false,
             bytes: Arc::default(),
@@ -194,7 +269,10 @@ impl Queue {
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => reached_end = true,
                 Some(Err(error)) => match judge(&error) {
-                    Judgement::Passing => debug!(shard = self.name, %error, "reading goes on by itself"),
+                    Judgement::Passing if is_away(&error) => {
+                        debug!(shard = self.name, %error, "a broker is away")
+                    }
+                    Judgement::Passing => self.warn(&error),
                     Judgement::Fatal(why) => {
                         bail!("could not read {} at {}: {why}", self.name, self.next_offset)
                     }
@@ -202,14 +280,16 @@ impl Queue {
             }
         }
         if !delivery.messages.is_empty() {
+            self.moved_at = Instant::now();
             self.next_offset = delivery.cut.next_offset;
             self.progress.read(self.next_offset, delivery.cut.stamped_at);
             delivery.bytes = Arc::new(bytes);
             deliveries.push(delivery);
         }
         if reached_end {
+            self.moved_at = Instant::now();
             self.progress.reached_end();
-            if until_end {
+            if settings.until_end {
                 self.ended = true;
                 let cut = Cut {
                     shard: self.shard,
@@ -219,8 +299,18 @@ impl Queue {
                 };
                 deliveries.push(Delivery { end: true, bytes: Arc::default(), messages: Vec::new(), cut });
             }
+        } else if self.progress.end() <= self.next_offset {
+            // Nothing to wait for.
+            self.moved_at = Instant::now();
         }
         Ok(is_full || (reached_end && !self.ended))
+    }
+
+    fn warn(&mut self, error: &KafkaError) {
+        if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            warn!(shard = self.name, offset = self.next_offset, %error, "could not read; trying again");
+            self.warned_at = Some(Instant::now());
+        }
     }
 }
 

@@ -95,7 +95,8 @@ impl Topics {
                 Ok(_) => info!(topic, partitions, "created a topic"),
                 Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
                 Err((_, code)) => {
-                    let error = without_admin(&KafkaError::AdminOp(code)).unwrap_or(anyhow!("{code}"));
+                    let error =
+                        without_admin(&KafkaError::AdminOp(code)).unwrap_or(KafkaError::AdminOp(code).into());
                     return Err(error).with_context(what);
                 }
             }
@@ -116,7 +117,10 @@ impl Topics {
 
     fn look(&self, topic: &str) -> Result<Option<Found>> {
         let what = || format!("could not look at the topic {topic:?} at {}", self.kafka.brokers);
-        let metadata = self.client.fetch_metadata(Some(topic), ANSWER_TIMEOUT).map_err(|error| {
+        let answer = self.client.fetch_metadata(Some(topic), ANSWER_TIMEOUT);
+        // What the client has to say of itself, such as why a broker refuses it.
+        while self.client.poll(Duration::ZERO).is_some() {}
+        let metadata = answer.map_err(|error| {
             let away = matches!(
                 error.rdkafka_error_code(),
                 Some(
@@ -146,7 +150,7 @@ impl Topics {
             }
             // Its partitions have no leaders for a moment after it was created.
             Some(RDKafkaErrorCode::LeaderNotAvailable) => {}
-            Some(code) => return Err(anyhow!("{code}")).with_context(what),
+            Some(code) => return Err(KafkaError::MetadataFetch(code)).with_context(what),
         }
         let partitions = found.partitions();
         if partitions.is_empty() {

@@ -2,21 +2,28 @@
 
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use tracing::{info, warn};
 
 use super::Shared;
-use crate::kafka::offsets::{Offsets, passes};
+use crate::kafka::commits::Commits;
+use crate::kafka::offsets::passes;
+
+/// How long one answer of the coordinator may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Offsets that don't move are committed again after so long: brokers forget those that are not.
+const AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
 /// Commits until the workers have ended and their last outputs are committed.
 ///
 /// # Errors
 /// When the last offsets could not be committed in time: what is behind them is read again at the next start.
 pub fn commit(shared: &Shared) -> Result<()> {
-    let offsets = match Offsets::connect(&shared.config.kafka, &shared.config.job) {
-        Ok(offsets) => offsets,
+    let commits = match Commits::connect(&shared.config.kafka, &shared.config.job) {
+        Ok(commits) => commits,
         Err(error) => {
             shared.halt.fail(error);
             return Ok(());
@@ -24,25 +31,15 @@ pub fn commit(shared: &Shared) -> Result<()> {
     };
     let mut failing = false;
     let mut deadline: Option<Instant> = None;
+    let mut all_at = Instant::now();
     loop {
         // Looked at first: what was delivered before the end is then committed below.
         let is_last = shared.delivered.load(Ordering::Acquire);
-        let due: Vec<(usize, i64)> = (0..shared.shards.len())
-            .map(|at| (at, shared.progress[at].delivered()))
-            .filter(|(at, delivered)| *delivered != shared.committed[*at].load(Ordering::Relaxed))
-            .collect();
-        let places = due.iter().map(|(at, delivered)| {
-            let shard = &shared.shards[*at];
-            (shard.topic.as_str(), shard.partition, *delivered)
-        });
-        let commits = &shared.metrics.job.commits;
-        match offsets.commit(places) {
+        let again = all_at.elapsed() >= AGAIN_AFTER;
+        match commit_due(shared, &commits, again) {
             Ok(()) => {
-                for (at, delivered) in &due {
-                    shared.committed[*at].store(*delivered, Ordering::Relaxed);
-                }
-                if !due.is_empty() {
-                    commits.with_label_values(&["done"]).inc();
+                if again {
+                    all_at = Instant::now();
                 }
                 if failing {
                     info!("offsets are committed again");
@@ -53,7 +50,7 @@ pub fn commit(shared: &Shared) -> Result<()> {
                 }
             }
             Err(error) => {
-                commits.with_label_values(&["failed"]).inc();
+                shared.metrics.job.commits.with_label_values(&["failed"]).inc();
                 if !passes(&error) {
                     shared.halt.fail(error);
                     return Ok(());
@@ -63,16 +60,36 @@ pub fn commit(shared: &Shared) -> Result<()> {
                     failing = true;
                 }
                 let at_most = shared.config.kafka.stop_timeout;
-                if is_last && Instant::now() >= *deadline.get_or_insert(Instant::now() + at_most) {
+                // A job that can't go on does not wait for brokers besides.
+                if is_last
+                    && (shared.halt.is_set()
+                        || Instant::now() >= *deadline.get_or_insert(Instant::now() + at_most))
+                {
                     return Err(anyhow!(
                         "{error:#}, for {at_most:?}; what is not committed is read again at the next start"
                     ));
                 }
             }
         }
-        if shared.halt.is_set() {
-            return Ok(());
-        }
         thread::park_timeout(shared.config.kafka.commit_interval);
     }
+}
+
+/// Commits what was delivered since the last time, or all of it `again`.
+fn commit_due(shared: &Shared, commits: &Commits, again: bool) -> Result<()> {
+    let shards = shared.shards.iter().zip(shared.progress.iter());
+    let due: Vec<_> = shards
+        .map(|(shard, progress)| (shard, progress, progress.delivered()))
+        .filter(|(_, progress, delivered)| again || *delivered != progress.committed())
+        .collect();
+    if due.is_empty() {
+        return Ok(());
+    }
+    let places = due.iter().map(|(shard, _, delivered)| (shard.topic.as_str(), shard.partition, *delivered));
+    commits.commit(places, ANSWER_WITHIN)?;
+    for (_, progress, delivered) in &due {
+        progress.commit(*delivered);
+    }
+    shared.metrics.job.commits.with_label_values(&["done"]).inc();
+    Ok(())
 }

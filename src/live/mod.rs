@@ -77,10 +77,6 @@ struct Shared {
     shards: Arc<[Shard]>,
     /// By shard.
     progress: Arc<[Arc<Progress>]>,
-    /// By shard: the offset behind the log's last message, as the watcher saw it last.
-    ends: Vec<AtomicI64>,
-    /// By shard: the offset committed last.
-    committed: Vec<AtomicI64>,
     decode: LiveSettings,
     instruments: Instruments,
     /// By worker.
@@ -145,9 +141,7 @@ impl Job {
             workers: self.workers,
             until_end: self.until_end,
             kinds: self.kinds.into(),
-            progress: shards.iter().map(|shard| Arc::new(Progress::from(shard.start))).collect(),
-            ends: shards.iter().map(|shard| AtomicI64::new(shard.start)).collect(),
-            committed: shards.iter().map(|shard| AtomicI64::new(shard.start)).collect(),
+            progress: shards.iter().map(|at| Arc::new(Progress::between(at.start, at.end))).collect(),
             shards,
             decode: LiveSettings { shards: names, format, exchange, limits },
             instruments: Instruments::new(settings.instruments.clone()),
@@ -216,8 +210,17 @@ impl Shared {
 
     fn work(self: &Arc<Shared>) -> Result<()> {
         let shared = self.clone();
+        // Before any worker starts: the graph can't end where one never built its part of it.
+        let ends =
+            (0..self.workers).map(|index| worker::open(self, index).map(Some)).collect::<Result<Vec<_>>>();
+        let ends = Mutex::new(ends.inspect_err(|_| self.halt.set())?);
         let config = timely::Config::process(self.workers);
-        let guards = timely::execute(config, move |worker| worker::work(worker, &shared));
+        let guards = timely::execute(config, move |worker| {
+            let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
+            let own = ends[worker.index()].take();
+            drop(ends);
+            own.map_or(Ok(()), |own| worker::work(worker, own, &shared))
+        });
         let guards = guards.map_err(|error| anyhow!("could not start the workers: {error}"))?;
         for worker in guards.join() {
             worker.map_err(|error| anyhow!("a worker ended early: {error}"))?.context("a worker failed")?;

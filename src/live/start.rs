@@ -1,5 +1,6 @@
 //! What a job looks at before it begins: topics, partitions, offsets.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use tracing::{info, warn};
 
 use super::Job;
+use crate::kafka::commits::Commits;
 use crate::kafka::offsets::{Offsets, passes};
 use crate::kafka::progress::Shard;
 use crate::kafka::topics::Topics;
@@ -30,10 +32,11 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 pub fn shards(job: &Job) -> Result<Option<Vec<Shard>>> {
     let kafka = &job.config.kafka;
     let (topics, offsets) = (Topics::new(kafka, &job.config.job)?, Offsets::connect(kafka, &job.config.job)?);
+    let commits = Commits::connect(kafka, &job.config.job)?;
     let mut pause = Duration::from_millis(100);
     let mut told: Option<Instant> = None;
     while !job.stop.load(Ordering::Relaxed) {
-        match attempt(job, &topics, &offsets) {
+        match attempt(job, &topics, &offsets, &commits) {
             Ok(shards) => return Ok(Some(shards)),
             Err(error) if !passes(&error) => return Err(error),
             Err(error) => {
@@ -55,7 +58,7 @@ pub fn shards(job: &Job) -> Result<Option<Vec<Shard>>> {
     Ok(None)
 }
 
-fn attempt(job: &Job, topics: &Topics, offsets: &Offsets) -> Result<Vec<Shard>> {
+fn attempt(job: &Job, topics: &Topics, offsets: &Offsets, commits: &Commits) -> Result<Vec<Shard>> {
     let wanted = &job.config.topics;
     let mut partitions: Vec<(String, i32)> = Vec::new();
     for topic in &wanted.input {
@@ -75,15 +78,24 @@ fn attempt(job: &Job, topics: &Topics, offsets: &Offsets) -> Result<Vec<Shard>> 
         }
     }
     let committed = offsets.committed(&partitions, ANSWER_WITHIN)?;
+    let was_read: BTreeSet<&String> = partitions
+        .iter()
+        .zip(&committed)
+        .filter(|(_, offset)| offset.is_some())
+        .map(|((topic, _), _)| topic)
+        .collect();
+    // Partitions that a topic got since the job read it last are read whole: nothing in them was.
+    let is_new = |topic: &String| was_read.contains(topic);
     let mut shards = Vec::new();
     let mut fresh = Vec::new();
-    for ((topic, partition), committed) in partitions.into_iter().zip(committed) {
+    for ((topic, partition), committed) in partitions.iter().zip(committed) {
+        let (topic, partition) = (topic.clone(), *partition);
         let bounds = offsets
             .bounds(&topic, partition, ANSWER_WITHIN)
             .with_context(|| format!("could not ask where {topic}/{partition} begins and ends"))?;
         let start = match committed {
             _ if job.from_beginning => bounds.low,
-            None if job.config.kafka.from_earliest || job.until_end => bounds.low,
+            None if job.config.kafka.from_earliest || job.until_end || is_new(&topic) => bounds.low,
             None => bounds.high,
             Some(offset) if (bounds.low..=bounds.high).contains(&offset) => offset,
             Some(offset) => bail!(
@@ -98,10 +110,11 @@ fn attempt(job: &Job, topics: &Topics, offsets: &Offsets) -> Result<Vec<Shard>> 
         if committed != Some(start) {
             fresh.push((topic.clone(), partition, start));
         }
-        shards.push(Shard { topic, partition, start });
+        shards.push(Shard { topic, partition, start, end: bounds.high });
     }
     // Where a job begins is fixed before its first output: a crash before the first commit changes nothing.
-    offsets.commit(fresh.iter().map(|(topic, partition, start)| (topic.as_str(), *partition, *start)))?;
+    let origins = fresh.iter().map(|(topic, partition, start)| (topic.as_str(), *partition, *start));
+    commits.commit(origins, ANSWER_WITHIN)?;
     let inputs = wanted.input.join(", ");
     info!(job = job.config.job, inputs, partitions = shards.len(), workers = job.workers, "starting");
     if shards.len() < job.workers {

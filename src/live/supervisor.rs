@@ -15,6 +15,9 @@ use crate::status::{Phase, ShardState, State, wall_time};
 /// How often the state is posted.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Silences are counted each so many ticks: that looks at every instrument.
+const SILENCES_EACH: u64 = 10;
+
 /// How often the log tells of refused messages, at the most.
 const REFUSED_EVERY: Duration = Duration::from_secs(10);
 
@@ -22,13 +25,20 @@ const REFUSED_EVERY: Duration = Duration::from_secs(10);
 pub fn supervise(shared: &Shared, is_finished: impl Fn() -> bool) {
     let mut told = Told { stopping: false, caught_up: false, refused: 0, refused_at: None };
     let mut worked = HashMap::new();
-    while !is_finished() {
+    for tick in 0_u64.. {
+        if is_finished() {
+            break;
+        }
         post(shared);
+        if tick.is_multiple_of(SILENCES_EACH) {
+            count_silences(shared);
+        }
         told.tell(shared);
         add_operator_times(shared, &mut worked);
         // The supervisor is woken by nothing: what it looks at has no single owner.
         thread::sleep(TICK);
     }
+    count_silences(shared);
     add_operator_times(shared, &mut worked);
     told.tell(shared);
 }
@@ -42,6 +52,7 @@ pub fn post(shared: &Shared) {
     let caught_up = was.caught_up || (was.phase == Phase::Running && shards.iter().all(all_read));
     let phase = match &was.phase {
         Phase::Failed(_) => was.phase.clone(),
+        _ if shared.halt.is_set() => Phase::Failed(shared.halt.text().unwrap_or_default()),
         _ if shared.stop.load(Ordering::Relaxed) => Phase::Stopping,
         _ => Phase::Running,
     };
@@ -63,11 +74,7 @@ pub fn post(shared: &Shared) {
 fn shard_state(shared: &Shared, at: usize, now: Time) -> ShardState {
     let (shard, progress) = (&shared.shards[at], &shared.progress[at]);
     // Read in this order: messages may arrive in between, and a lag shall not be invented.
-    let end = shared.ends[at].load(Ordering::Acquire);
-    let at_end = progress.is_at_end();
-    let position = progress.position();
-    // The last offsets of a log may hold no messages: then the end is reached all the same.
-    let position = if at_end { position.max(end) } else { position };
+    let (end, position) = (progress.end(), progress.position());
     let lag_seconds = match progress.stamped_at() {
         Some(stamp) if position < end => (now.0 - stamp * MILLISECOND).max(0) as f64 / SECOND as f64,
         _ => 0.0,
@@ -78,7 +85,7 @@ fn shard_state(shared: &Shared, at: usize, now: Time) -> ShardState {
         worker: at % shared.workers,
         position,
         end: end.max(position),
-        committed: Some(shared.committed[at].load(Ordering::Relaxed)),
+        committed: Some(progress.committed()),
         lag_seconds,
     }
 }
@@ -97,6 +104,10 @@ fn gauge(shared: &Shared, state: &State) {
         metrics.position.with_label_values(&labels).set(shard.position);
         metrics.committed.with_label_values(&labels).set(shard.committed.unwrap_or_default());
     }
+}
+
+/// Counts the instruments and those of which nothing came for too long.
+fn count_silences(shared: &Shared) {
     let (mut instruments, mut silent) = (0, 0);
     let now = shared.clock.nanoseconds();
     for (id, seen_at) in shared.last_seen.iter().flat_map(|seen| seen.times()) {
@@ -105,8 +116,8 @@ fn gauge(shared: &Shared, state: &State) {
         let silence = i64::try_from(now.saturating_sub(seen_at)).unwrap_or(i64::MAX);
         silent += i64::from(limit.is_some_and(|limit| silence > limit));
     }
-    metrics.instruments.set(instruments);
-    metrics.open_silences.set(silent);
+    shared.metrics.job.instruments.set(instruments);
+    shared.metrics.job.open_silences.set(silent);
 }
 
 /// Adds what operators have worked since the last time.

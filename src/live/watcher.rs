@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use tracing::{debug, info, warn};
 
 use super::Shared;
@@ -52,18 +53,31 @@ pub fn watch(shared: &Shared) {
     }
 }
 
-/// Asks for the end of each shard; says whether all were told.
+/// Asks for the number of partitions and the end of each; says whether a broker answered.
 fn look(shared: &Shared, offsets: &Offsets) -> bool {
-    for (shard, end) in shared.shards.iter().zip(&shared.ends) {
-        match offsets.bounds(&shard.topic, shard.partition, ANSWER_WITHIN) {
-            Ok(bounds) => end.store(bounds.high, Ordering::Release),
+    for topic in &shared.config.topics.input {
+        let known = shared.shards.iter().filter(|shard| shard.topic == *topic).count();
+        match offsets.partitions(topic, ANSWER_WITHIN) {
+            // A topic that is gone is told of by its readers.
+            Ok(count) if count > known => shared.halt.fail(anyhow!(
+                "the topic {topic:?} has {count} partitions now and had {known}: keys may have moved to other \
+                 partitions, so instruments too; start the job again, with output topics of at least as many"
+            )),
+            Ok(_) => {}
             Err(error) => {
-                debug!(shard = shard.name(), %error, "could not ask where a log ends");
+                debug!(topic, %error, "could not ask for a topic's partitions");
                 return false;
             }
         }
+    }
+    for (shard, progress) in shared.shards.iter().zip(shared.progress.iter()) {
+        match offsets.bounds(&shard.topic, shard.partition, ANSWER_WITHIN) {
+            Ok(bounds) => progress.ends_at(bounds.high),
+            // Its leader may be away alone: the others are asked all the same.
+            Err(error) => debug!(shard = shard.name(), %error, "could not ask where a log ends"),
+        }
         if shared.delivered.load(Ordering::Acquire) {
-            return true;
+            break;
         }
     }
     true

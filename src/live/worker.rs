@@ -1,8 +1,9 @@
 //! One worker of a live job: reads its shards, computes, hands outputs to the producer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,11 +14,12 @@ use foreshock_dataflows::source::{Turn, deliveries};
 use foreshock_operators::encode::Encoder;
 use foreshock_operators::time::SECOND;
 use timely::worker::Worker;
+use tracing::warn;
 
 use super::Shared;
 use crate::kafka::progress::{Progress, Shard};
 use crate::kafka::sink::{Accepted, Sink};
-use crate::kafka::source::{Polled, Source};
+use crate::kafka::source::{Polled, Source, SourceSettings};
 use crate::metrics::JobMetrics;
 
 /// How long a worker sleeps when nothing wakes it: then it looks at delivery reports and at whether to stop.
@@ -26,34 +28,32 @@ const IDLE: Duration = Duration::from_millis(10);
 /// How long a worker waits before it looks again whether the backlog has room.
 const FULL: Duration = Duration::from_millis(1);
 
+/// Where a worker's rows come from and its outputs go.
+pub type Ends = (Source, Sink);
+
 /// Works until the job ends.
 ///
 /// # Errors
-/// When a client can't be made, or outputs were not delivered in time at the end.
-pub fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<()> {
+/// When outputs were not delivered in time at the end.
+pub fn work(worker: &mut Worker, (source, sink): Ends, shared: &Arc<Shared>) -> Result<()> {
     let index = worker.index();
-    let (source, sink) = match open(shared, index) {
-        Ok(ends) => ends,
-        Err(error) => {
-            shared.halt.fail(error.context(format!("worker {index} could not start")));
-            return Ok(());
-        }
-    };
     let (source, sink) = (Rc::new(RefCell::new(source)), Rc::new(RefCell::new(sink)));
-    build(worker, index, shared, source, &sink);
+    build(worker, index, shared, source.clone(), &sink);
     let metrics = &shared.metrics.job;
     let label = index.to_string();
     let steps = metrics.steps.with_label_values(&[&label]);
     let backlog_bytes = metrics.backlog_bytes.with_label_values(&[&label]);
     let queued = metrics.producer_records.with_label_values(&[&label]);
     metrics.backlog_limit.set(shared.config.kafka.backlog as i64);
-    // The graph ends when all workers' sources have; one that has failed may never have built its part.
-    while !shared.halt.is_set() && worker.step_or_park(Some(IDLE)) {
+    while worker.step_or_park(Some(IDLE)) {
         steps.inc();
         let mut sink = sink.borrow_mut();
         pump(&mut sink, shared);
         backlog_bytes.set(sink.backlog_bytes() as i64);
         queued.set(sink.queued_records() as i64);
+        if let Err(error) = watch_over(&mut source.borrow_mut(), &mut sink, shared) {
+            shared.halt.fail(error);
+        }
     }
     if shared.halt.is_set() {
         return Ok(());
@@ -65,8 +65,40 @@ pub fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<()> {
     drained
 }
 
-fn open(shared: &Shared, index: usize) -> Result<(Source, Sink)> {
-    let (config, clock) = (&shared.config, shared.clock);
+/// Replaces a client that has stood still although brokers answer: the library can lose a partition's leader for
+/// good (librdkafka issue 5430).
+fn watch_over(source: &mut Source, sink: &mut Sink, shared: &Shared) -> Result<()> {
+    if !shared.kafka_connected.load(Ordering::Acquire) {
+        source.forgive();
+        sink.forgive();
+        return Ok(());
+    }
+    let (at_most, renewals) = (shared.config.kafka.stalled_after, &shared.metrics.job.client_renewals);
+    if sink.stalled_for() >= at_most {
+        warn!(
+            seconds = at_most.as_secs(),
+            "nothing was delivered, with brokers that answer; making a new producer"
+        );
+        renewals.with_label_values(&["producer"]).inc();
+        sink.renew()?;
+    }
+    if source.stalled_for() >= at_most {
+        warn!(
+            seconds = at_most.as_secs(),
+            "nothing was read, with brokers that answer; making a new consumer"
+        );
+        renewals.with_label_values(&["consumer"]).inc();
+        source.renew()?;
+    }
+    Ok(())
+}
+
+/// Makes a worker's clients.
+///
+/// # Errors
+/// When the library refuses.
+pub fn open(shared: &Shared, index: usize) -> Result<Ends> {
+    let config = &shared.config;
     let mine: Vec<(u32, Shard, Arc<Progress>)> = shared
         .shards
         .iter()
@@ -75,13 +107,19 @@ fn open(shared: &Shared, index: usize) -> Result<(Source, Sink)> {
         .filter(|(number, _)| number % shared.workers == index)
         .map(|(number, (shard, progress))| (number as u32, shard.clone(), progress.clone()))
         .collect();
-    let source = Source::start(&config.kafka, &config.job, &mine, shared.until_end, clock)?;
+    let settings = SourceSettings {
+        kafka: config.kafka.clone(),
+        group: config.job.clone(),
+        until_end: shared.until_end,
+        clock: shared.clock,
+    };
+    let source = Source::start(settings, mine)?;
     let sink = Sink::start(
         &config.kafka,
         &config.topics,
         &config.job,
         shared.shards.clone(),
-        shared.progress.clone(),
+        &shared.progress,
         shared.instruments.clone(),
     )?;
     Ok((source, sink))
@@ -104,12 +142,22 @@ fn build(
             if job.is_stopping() {
                 return Turn::Ended;
             }
-            if filled.borrow().backlog_bytes() >= job.config.kafka.backlog {
+            let (mut source, sink) = (polled.borrow_mut(), filled.borrow());
+            // Each shard has its share, so that one whose outputs wait leaves the others theirs.
+            let share = job.config.kafka.backlog / source.shards().max(1);
+            let is_full = Cell::new(false);
+            let has_room = |shard| {
+                let has_room = sink.backlog_bytes_of(shard) < share;
+                is_full.set(is_full.get() || !has_room);
+                has_room
+            };
+            let polled = source.poll(has_room, arrived);
+            if is_full.get() {
                 waits.inc();
-                return Turn::Wait(FULL);
             }
-            match polled.borrow_mut().poll(arrived) {
+            match polled {
                 Ok(Polled::More) => Turn::Again,
+                Ok(Polled::Drained) if is_full.get() => Turn::Wait(FULL),
                 Ok(Polled::Drained) => Turn::Wait(IDLE),
                 Ok(Polled::Ended) => Turn::Ended,
                 Err(error) => {
@@ -122,7 +170,7 @@ fn build(
             scope,
             poll,
             move || clock.milliseconds(),
-            |activator| source.borrow_mut().wake(&Arc::new(activator)),
+            |activator| source.borrow_mut().wake(Arc::new(activator)),
         );
         let last_seen = shared.last_seen[index].clone();
         let decoder = LiveDecode::new(shared.decode.clone(), &shared.instruments, last_seen);
