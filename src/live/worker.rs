@@ -29,13 +29,17 @@ const FULL: Duration = Duration::from_millis(1);
 /// Works until the job ends.
 ///
 /// # Errors
-/// When a client can't be made, or outputs were not delivered in time at the end.
+/// When outputs were not delivered in time at the end. Whatever else goes wrong halts the job.
 pub fn work(worker: &mut Worker, shared: &Arc<Shared>) -> Result<()> {
     let index = worker.index();
-    let ends = open(shared, index).inspect_err(|_| {
-        shared.halt.fail(anyhow::anyhow!("worker {index} could not start"));
-    });
-    let (source, sink) = ends?;
+    let (source, sink) = match open(shared, index) {
+        Ok(ends) => ends,
+        Err(error) => {
+            // The other workers end too, and the first of them to fail tells why.
+            shared.halt.fail(error.context(format!("worker {index} could not start")));
+            return Ok(());
+        }
+    };
     let (source, sink) = (Rc::new(RefCell::new(source)), Rc::new(RefCell::new(sink)));
     build(worker, index, shared, source, &sink);
     let metrics = &shared.metrics.job;
