@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use foreshock_operators::operator::{Instrument, Operator, Out};
-use foreshock_operators::row::InstrumentId;
+use foreshock_operators::row::{InstrumentId, Source};
 use foreshock_operators::rules::{Critical, Direction, Rule, Rules};
 use foreshock_operators::stages::{
     Alert, AlertState, Features, Gap, GapReason, MAX_HORIZONS, Metric, Outcome, Prediction, Priority,
