@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use foreshock::config::{Config, Mode};
 use foreshock::kafka::embedded::Embedded;
+use foreshock::kafka::offsets::{Offsets, passes};
 use foreshock::live::{Done, Job};
 use foreshock::metrics::Metrics;
 use foreshock::status::{Board, Phase, State};
@@ -173,6 +174,23 @@ fn a_broker_that_goes_and_comes_back_costs_nothing() {
     live.until("all messages are computed", |state| state.counts.ticks == 1_000);
     all_in_order(&sources(&live.broker, "ticks.features", 1_000), 500);
     live.stop();
+}
+
+/// A broker says of its partitions that they have none while it stops.
+#[test]
+fn a_partition_that_had_no_leader_for_a_moment_is_found_again() {
+    let broker = Embedded::start(topics()).unwrap();
+    let brokers = ("FORESHOCK_KAFKA__BROKERS".to_owned(), broker.address());
+    let config = Config::load(&[], [brokers], Mode::Demo).unwrap();
+    // Only what asks for offsets: the mock cluster itself falls over whoever fetches meanwhile.
+    let offsets = Offsets::connect(&config.kafka, &config.job).unwrap();
+    let bounds = || offsets.bounds("ticks.raw", 0, PATIENCE);
+    await_that("the partition is found", || bounds().is_ok());
+    broker.cluster().partition_leader("ticks.raw", 0, None).unwrap();
+    await_that("the leader is missed", || bounds().is_err());
+    assert!(passes(&bounds().unwrap_err().into()), "a job that starts meanwhile asks again");
+    broker.cluster().partition_leader("ticks.raw", 0, Some(1)).unwrap();
+    await_that("the leader is found again", || bounds().is_ok());
 }
 
 #[test]

@@ -8,31 +8,18 @@ use std::io::{BufRead, BufReader};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::{Headers, Message as _};
-use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
 use support::feed::{Recipe, file as bytes_of};
+use support::kafka::{brokers, records, unique};
 use support::{Backtest, Ended, Files, data, finish, foreshock, slice};
 
 /// How long anything may take that brokers have a part in.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The brokers to test against; says so where there are none.
-fn brokers(test: &str) -> Option<String> {
-    let found = std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok().filter(|servers| !servers.is_empty());
-    if found.is_none() {
-        eprintln!("SKIPPED {test}: KAFKA_BOOTSTRAP_SERVERS names no Kafka (scripts/kafka start)");
-    }
-    found
-}
-
 /// A name that no topic had before.
 fn topic(test: &str) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
-    format!("replay-{test}-{}-{now}", std::process::id())
+    unique(&format!("replay-{test}"))
 }
 
 fn replay<A: AsRef<OsStr>>(brokers: &str, topic: &str, args: impl IntoIterator<Item = A>) -> Command {
@@ -45,52 +32,6 @@ fn replay<A: AsRef<OsStr>>(brokers: &str, topic: &str, args: impl IntoIterator<I
 fn summary(ended: &Ended) -> Value {
     assert_eq!(ended.status, Some(0), "{}", ended.stderr);
     serde_json::from_slice(&ended.stdout).unwrap()
-}
-
-/// A record as it is in a topic.
-#[derive(Clone, Debug, PartialEq)]
-struct Record {
-    key: Option<String>,
-    value: Vec<u8>,
-    headers: BTreeMap<String, String>,
-    /// Milliseconds.
-    timestamp: i64,
-}
-
-/// All records of a topic, by partition.
-#[track_caller]
-fn records(brokers: &str, topic: &str) -> Vec<Vec<Record>> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("group.id", topic)
-        .set("enable.auto.commit", "false")
-        .create()
-        .unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
-    let partitions = metadata.topics()[0].partitions().len();
-    let mut assigned = TopicPartitionList::new();
-    let mut ends = Vec::new();
-    for partition in 0..partitions as i32 {
-        assigned.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
-        ends.push(consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap().1);
-    }
-    consumer.assign(&assigned).unwrap();
-    let mut found: Vec<Vec<Record>> = vec![Vec::new(); partitions];
-    let deadline = Instant::now() + PATIENCE;
-    while found.iter().map(Vec::len).sum::<usize>() < ends.iter().sum::<i64>() as usize {
-        assert!(Instant::now() < deadline, "the topic could not be read to its end");
-        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
-        let message = message.unwrap();
-        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
-        let headers = message.headers().into_iter().flat_map(Headers::iter);
-        found[message.partition() as usize].push(Record {
-            key: message.key().map(text),
-            value: message.payload().unwrap().to_vec(),
-            headers: headers.map(|header| (header.key.to_owned(), text(header.value.unwrap()))).collect(),
-            timestamp: message.timestamp().to_millis().unwrap(),
-        });
-    }
-    found
 }
 
 /// MurmurHash2 as in Java's client, written once more.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
 use foreshock_operators::operator::Operator;
+use foreshock_operators::row::Source;
 use foreshock_operators::score::{Score, predict};
 use foreshock_operators::stages::{
     Features, Gap, GapReason, MAX_HORIZONS, Metric, Reading, Sample, Sampled, Scored,

@@ -3,6 +3,7 @@
 mod support;
 
 use foreshock_operators::operator::{Operator, Out};
+use foreshock_operators::row::Source;
 use foreshock_operators::seconds::{SecondSettings, Seconds};
 use foreshock_operators::stages::{
     Features, Gap, GapReason, MAX_HORIZONS, Measured, Metric, Reading, Sample, Sampled,

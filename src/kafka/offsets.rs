@@ -62,7 +62,16 @@ impl Offsets {
     /// # Errors
     /// When no broker answers in time.
     pub fn bounds(&self, topic: &str, partition: i32, at_most: Duration) -> Result<Bounds, KafkaError> {
-        let answer = self.consumer.fetch_watermarks(topic, partition, at_most);
+        let ask = || self.consumer.fetch_watermarks(topic, partition, at_most);
+        let answer = ask().or_else(|error| {
+            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::UnknownPartition) {
+                return Err(error);
+            }
+            // A broker that was just stopping or starting has said that the partition has no leader. The library
+            // believes that for a quarter of an hour, and asks nobody; metadata it asks for each time.
+            self.consumer.fetch_metadata(Some(topic), at_most)?;
+            ask()
+        });
         self.listen();
         let (low, high) = answer?;
         Ok(Bounds { low, high })
@@ -123,6 +132,8 @@ pub fn is_away(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::OffsetNotAvailable
                 | RDKafkaErrorCode::UnstableOffsetCommit
                 | RDKafkaErrorCode::LeaderNotAvailable
+                // What the library says of a partition that has no leader.
+                | RDKafkaErrorCode::UnknownPartition
                 | RDKafkaErrorCode::NotLeaderForPartition
                 | RDKafkaErrorCode::ReplicaNotAvailable
                 | RDKafkaErrorCode::KafkaStorageError

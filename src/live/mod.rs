@@ -211,8 +211,11 @@ impl Shared {
     fn work(self: &Arc<Shared>) -> Result<()> {
         let shared = self.clone();
         // Before any worker starts: the graph can't end where one never built its part of it.
-        let ends =
-            (0..self.workers).map(|index| worker::open(self, index).map(Some)).collect::<Result<Vec<_>>>();
+        let ends = (0..self.workers).map(|index| {
+            let ends = worker::open(self, index);
+            ends.map(Some).with_context(|| format!("worker {index} could not start"))
+        });
+        let ends = ends.collect::<Result<Vec<_>>>();
         let ends = Mutex::new(ends.inspect_err(|_| self.halt.set())?);
         let config = timely::Config::process(self.workers);
         let guards = timely::execute(config, move |worker| {

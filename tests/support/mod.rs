@@ -3,6 +3,9 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
 pub mod feed;
+pub mod http;
+pub mod kafka;
+pub mod process;
 pub mod random;
 
 use std::collections::BTreeMap;
