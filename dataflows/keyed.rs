@@ -67,9 +67,9 @@ impl<O: Operator> Keyed<O> {
         if !self.may_wait {
             return None;
         }
-        let of_shard = self.states.iter().zip(0..).filter_map(|(state, id)| Some((state.as_ref()?, id)));
-        let waiting = of_shard.filter_map(|(state, id)| Some((state.oldest_waiting()?, InstrumentId(id))));
-        waiting.filter(|(_, id)| self.instruments.home(*id) == Some(shard)).map(|(offset, _)| offset).min()
+        let states = self.states.iter().zip(0..).filter_map(|(state, id)| Some((state.as_ref()?, id)));
+        let of_shard = states.filter(|(_, id)| self.instruments.home(InstrumentId(*id)) == Some(shard));
+        of_shard.filter_map(|(state, _)| state.oldest_waiting()).min()
     }
 
     fn state(&mut self, id: InstrumentId) -> &mut O {

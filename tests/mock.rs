@@ -249,24 +249,39 @@ fn a_small_backlog_makes_reading_wait_and_loses_nothing() {
 }
 
 #[test]
-fn clients_that_stand_still_are_made_anew_and_nothing_is_lost() {
+fn a_consumer_that_stands_still_is_made_anew_and_nothing_is_lost() {
+    use RDKafkaRespErr::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR as STORAGE;
     let live = Live::start(&[("FORESHOCK_KAFKA__STALLED_AFTER", "1s")]);
     live.until("the job runs", |state| state.phase == Phase::Running);
     feed(&live.broker, 0..200);
     live.until("the first messages are computed", |state| state.counts.ticks == 200);
-    // Answers come too late to be of use, but they come.
-    live.broker.cluster().broker_round_trip_time(1, Duration::from_millis(2_500)).unwrap();
+    let cluster = live.broker.cluster();
+    cluster.request_errors(RDKafkaApiKey::Fetch, &[STORAGE; 2_000]);
     feed(&live.broker, 200..1_000);
-    await_that("a client is made anew", || {
-        let renewals = &live.metrics.job.client_renewals;
-        renewals.with_label_values(&["producer"]).get() + renewals.with_label_values(&["consumer"]).get() > 0
+    await_that("the consumer is made anew", || {
+        live.metrics.job.client_renewals.with_label_values(&["consumer"]).get() > 0
     });
-    live.broker.cluster().broker_round_trip_time(1, Duration::ZERO).unwrap();
+    cluster.clear_request_errors(RDKafkaApiKey::Fetch);
     live.until("all messages are computed", |state| state.counts.ticks == 1_000);
-    live.until("all is committed", |state| state.shards.iter().all(|shard| shard.committed == Some(500)));
-    let found = sources(&live.broker, "ticks.features", 1_000);
-    for offsets in found {
-        // A new producer may repeat what its predecessor had sent.
+    all_in_order(&sources(&live.broker, "ticks.features", 1_000), 500);
+    live.stop();
+}
+
+#[test]
+fn an_output_partition_without_a_leader_holds_up_its_own_input_only() {
+    let live = Live::start(&[("FORESHOCK_KAFKA__STALLED_AFTER", "1s")]);
+    live.until("the job runs", |state| state.phase == Phase::Running);
+    live.broker.cluster().partition_leader("ticks.features", 0, None).unwrap();
+    feed(&live.broker, 0..1_000);
+    let committed = |state: &State| [0, 1].map(|at: usize| state.shards[at].committed);
+    live.until("the other partition is committed", |state| committed(state) == [Some(0), Some(500)]);
+    await_that("the producer is made anew", || {
+        live.metrics.job.client_renewals.with_label_values(&["producer"]).get() > 0
+    });
+    assert_eq!(committed(&live.board.state()), [Some(0), Some(500)]);
+    live.broker.cluster().partition_leader("ticks.features", 0, Some(1)).unwrap();
+    live.until("both are committed", |state| committed(state) == [Some(500), Some(500)]);
+    for offsets in sources(&live.broker, "ticks.features", 1_000) {
         let distinct: BTreeSet<u64> = offsets.into_iter().collect();
         assert!(distinct.into_iter().eq(0..500));
     }

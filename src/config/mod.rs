@@ -287,7 +287,7 @@ fn check_topics(layers: &mut Layers) {
 }
 
 /// Properties on which the job's promises rest; `None`: it has a key of its own.
-const OURS: [(&str, Option<&str>); 8] = [
+const OURS: [(&str, Option<&str>); 10] = [
     ("bootstrap.servers", Some("kafka.brokers")),
     ("metadata.broker.list", Some("kafka.brokers")),
     ("group.id", Some("job.name")),
@@ -296,6 +296,8 @@ const OURS: [(&str, Option<&str>); 8] = [
     ("auto.offset.reset", None),
     ("enable.partition.eof", None),
     ("enable.idempotence", None),
+    ("delivery.report.only.error", None),
+    ("transactional.id", None),
 ];
 
 /// Offsets are committed behind delivered outputs, whatever is configured.

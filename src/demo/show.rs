@@ -71,7 +71,7 @@ pub fn run(mut config: Config, workers: usize, kinds: Vec<Kind>, stop: &Arc<Atom
         metrics,
         stop: job_stop.clone(),
     };
-    let result = thread::scope(|scope| -> Result<()> {
+    let result = thread::scope(|scope| -> Result<(i64, i64)> {
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         let job = named("job").spawn_scoped(scope, || job.run())?;
         let recorded = named("recorded").spawn_scoped(scope, || recorded(&config, &feeding))?;
@@ -81,8 +81,9 @@ pub fn run(mut config: Config, workers: usize, kinds: Vec<Kind>, stop: &Arc<Atom
         // First the feeds, so that the job has all of what they sent.
         feeding.store(true, Ordering::Relaxed);
         let fed = [recorded, made_up].map(|feed| feed.join().map_err(|_| anyhow!("a feed panicked")));
+        let messages: i64 = fed.iter().flatten().flatten().sum();
         let deadline = Instant::now() + SETTLE_WITHIN;
-        while !job.is_finished() && !is_settled(&board.state()) && Instant::now() < deadline {
+        while !job.is_finished() && board.state().counts.messages_in < messages && Instant::now() < deadline {
             thread::sleep(TICK);
         }
         job_stop.store(true, Ordering::Relaxed);
@@ -90,12 +91,12 @@ pub fn run(mut config: Config, workers: usize, kinds: Vec<Kind>, stop: &Arc<Atom
         for fed in fed {
             fed??;
         }
-        done?;
-        told
+        told?;
+        Ok((messages, done?.counts.messages_in))
     });
     server.into_iter().for_each(Server::stop);
-    result?;
-    say(format_args!("stopped: all that was fed is read, computed and delivered"))
+    let (fed, read) = result?;
+    say(format_args!("stopped: of {fed} messages that were fed {read} are read, computed and delivered"))
 }
 
 fn introduce(config: &Config, server: Option<&Server>, workers: usize) -> Result<()> {
@@ -139,13 +140,6 @@ fn tell(board: &Board, stop: &AtomicBool, is_over: impl Fn() -> bool) -> Result<
     Ok(())
 }
 
-/// Whether all that is known to be there is read.
-fn is_settled(state: &State) -> bool {
-    let read: i64 = state.shards.iter().map(|shard| shard.position).sum();
-    let there: i64 = state.shards.iter().map(|shard| shard.end).sum();
-    read > 0 && read >= there
-}
-
 fn line(state: &State, rate: f64) -> String {
     let lag: i64 = state.shards.iter().map(|shard| shard.lag()).sum();
     let last = state.last_alert.as_ref().map_or("none yet".to_owned(), alert_text);
@@ -168,8 +162,8 @@ fn say(text: std::fmt::Arguments) -> Result<()> {
     writeln!(stdout, "{text}").and_then(|()| stdout.flush()).context("could not write to standard output")
 }
 
-/// Plays the recorded slice over and over.
-fn recorded(config: &Config, stop: &AtomicBool) -> Result<()> {
+/// Plays the recorded slice over and over; says how many messages that were.
+fn recorded(config: &Config, stop: &AtomicBool) -> Result<i64> {
     let feed = Feed {
         log: LogSettings {
             inputs: RECORDED.map(|(name, bytes)| Input::Builtin(name, bytes)).into(),
@@ -188,11 +182,13 @@ fn recorded(config: &Config, stop: &AtomicBool) -> Result<()> {
         topic: config.topics.input[0].clone(),
         partitions: None,
     };
-    feed.run(&target, stop, &Counters::default()).context("the recorded feed can't go on").map(|_| ())
+    let counters = Counters::default();
+    feed.run(&target, stop, &counters).context("the recorded feed can't go on")?;
+    Ok(counters.messages.load(Ordering::Relaxed) as i64)
 }
 
-/// Feeds the made-up market, each message when its time has come.
-fn made_up(config: &Config, stop: &AtomicBool) -> Result<()> {
+/// Feeds the made-up market, each message when its time has come; says how many messages that were.
+fn made_up(config: &Config, stop: &AtomicBool) -> Result<i64> {
     let client_id = format!("{}-made-up", config.job);
     let topic = &config.topics.input[0];
     let mut sender = Sender::new(&config.kafka, &client_id, topic, config.input.max_message_bytes)?;
@@ -218,5 +214,6 @@ fn made_up(config: &Config, stop: &AtomicBool) -> Result<()> {
             return Err(anyhow!("the made-up feed can't go on: {}", failure.error));
         }
     }
-    sender.drain(config.kafka.stop_timeout).context("the made-up feed can't go on")
+    sender.drain(config.kafka.stop_timeout).context("the made-up feed can't go on")?;
+    Ok(sender.delivered() as i64)
 }

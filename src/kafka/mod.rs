@@ -3,9 +3,11 @@
 pub mod client;
 pub mod commits;
 pub mod embedded;
+mod message;
 pub mod offsets;
 pub mod partitioner;
 pub mod progress;
+mod reports;
 pub mod sender;
 pub mod sink;
 pub mod source;

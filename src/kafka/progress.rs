@@ -1,7 +1,7 @@
 //! How far each shard is read and delivered: written by the worker that reads it, read by whoever commits and
 //! reports.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 /// One partition of an input topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub struct Progress {
     stamped_at: AtomicI64,
     end: AtomicI64,
     covered: AtomicI64,
+    reachable: AtomicBool,
 }
 
 impl Progress {
@@ -42,6 +43,7 @@ impl Progress {
             stamped_at: AtomicI64::new(0),
             end: AtomicI64::new(end),
             covered: AtomicI64::new(start),
+            reachable: AtomicBool::new(true),
         }
     }
 
@@ -59,9 +61,20 @@ impl Progress {
         self.covered.fetch_max(self.end.load(Ordering::Acquire), Ordering::AcqRel);
     }
 
-    /// Notes where the log ends.
+    /// Notes where the log ends, as its leader has just said.
     pub fn ends_at(&self, end: i64) {
         self.end.store(end, Ordering::Release);
+        self.reachable.store(true, Ordering::Release);
+    }
+
+    /// Notes that the log's leader does not answer.
+    pub fn lose(&self) {
+        self.reachable.store(false, Ordering::Release);
+    }
+
+    /// Whether the log's leader answered when it was asked last.
+    pub fn is_reachable(&self) -> bool {
+        self.reachable.load(Ordering::Acquire)
     }
 
     /// Notes that all outputs of the messages before this offset are delivered.

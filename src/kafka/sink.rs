@@ -8,9 +8,9 @@
 //! so an offset is never committed ahead of its outputs. Publications are kept until then: a client that has stopped
 //! delivering can be replaced.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,20 +20,16 @@ use foreshock_dataflows::emit::Kind;
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::publish::{Key, Publication, Record};
 use foreshock_operators::row::{Extent, InstrumentId};
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::client::{Role, Words, client_config, refused};
+use super::client::{Role, client_config, refused};
 use super::progress::{Progress, Shard};
+use super::reports::{Reports, SOURCE, tag};
 use super::ways::Ways;
 use crate::config::{Kafka, Topics};
-
-/// Header of every output: the row it comes from, `topic/partition/offset/index`.
-const SOURCE: &str = "source";
 
 /// Delivery reports are taken after this many sends, so that they don't pile up.
 const SENDS_PER_POLL: usize = 256;
@@ -51,16 +47,18 @@ pub struct Sink {
     instruments: Instruments,
     /// `<exchange>:<instrument>` by instrument number; empty until first used.
     keys: Vec<String>,
-    /// Publications that have not arrived, in the order they came; some in the middle may have.
-    kept: VecDeque<Kept>,
-    /// Those before this one are with the client.
-    unsent: usize,
+    /// By shard: its publications that have not arrived, the oldest first.
+    kept: BTreeMap<u32, VecDeque<Kept>>,
+    /// Shard and number of those that the client has not taken whole, in the order they came.
+    unsent: VecDeque<(u32, u64)>,
     source: SourceText,
     reports: Reports,
 }
 
 struct Kept {
     publication: Publication,
+    /// Predictions among its records.
+    predictions: usize,
     number: u64,
     /// Records before this one are with the client.
     next: usize,
@@ -99,18 +97,26 @@ impl Sink {
             names,
             instruments,
             keys: Vec::new(),
-            kept: VecDeque::new(),
-            unsent: 0,
+            kept: BTreeMap::new(),
+            unsent: VecDeque::new(),
             source: SourceText::default(),
             reports,
         })
     }
 
     /// Takes a publication; [`Sink::pump`] sends it.
-    pub fn take(&mut self, publication: Publication) {
-        let (bytes, records) = (publication.bytes.len(), publication.records.len());
+    pub fn take(&mut self, mut publication: Publication) {
+        let predictions = std::mem::take(&mut publication.predictions).len();
+        publication.records.shrink_to_fit();
+        publication.bytes.shrink_to_fit();
+        let records = publication.records.len();
+        // What is kept weighs too where there is nothing to send.
+        let bytes = publication.bytes.len() + records * size_of::<Record>() + size_of::<Kept>();
+        let shard = publication.cut.shard;
         let number = self.reports.ways().enter(publication.cut, bytes, records);
-        self.kept.push_back(Kept { publication, number, next: 0, is_accepted: false });
+        let kept = Kept { publication, predictions, number, next: 0, is_accepted: false };
+        self.kept.entry(shard).or_default().push_back(kept);
+        self.unsent.push_back((shard, number));
     }
 
     /// Sends what the client takes and reads what has arrived, without waiting. Tells of each publication that
@@ -120,24 +126,24 @@ impl Sink {
     /// When a record can't be delivered at all: the error names its row.
     pub fn pump(&mut self, mut accepted: impl FnMut(Accepted)) -> Result<()> {
         let mut sent = 0;
-        'sending: while self.unsent < self.kept.len() {
-            while let Some(record) = self.kept[self.unsent].next_record() {
-                if !self.send(self.unsent, record)? {
+        'sending: while let Some((shard, number)) = self.unsent.front().copied() {
+            while let Some(record) = find(&self.kept, shard, number).and_then(Kept::next_record) {
+                if !self.send(shard, number, record)? {
                     break 'sending;
                 }
-                self.kept[self.unsent].next += 1;
+                if let Some(kept) = self.kept_mut(shard, number) {
+                    kept.next += 1;
+                }
                 sent += 1;
                 if sent % SENDS_PER_POLL == 0 {
                     self.producer.poll(Duration::ZERO);
                 }
             }
-            let kept = &mut self.kept[self.unsent];
-            if !kept.is_accepted {
+            if let Some(kept) = self.kept_mut(shard, number).filter(|kept| !kept.is_accepted) {
                 kept.is_accepted = true;
-                let Publication { cut, predictions, .. } = &kept.publication;
-                accepted(Accepted { cut: *cut, predictions: predictions.len() });
+                accepted(Accepted { cut: kept.publication.cut, predictions: kept.predictions });
             }
-            self.unsent += 1;
+            self.unsent.pop_front();
         }
         self.take_reports();
         match self.reports.ways().failed.take() {
@@ -155,13 +161,24 @@ impl Sink {
                 break;
             }
         }
+        self.let_go();
+    }
+
+    /// Lets go of publications that have arrived, shard by shard: one that is stuck keeps nothing of the others.
+    fn let_go(&mut self) {
         let ways = self.reports.ways();
-        let has_arrived = |kept: &Kept| ways.has_arrived(kept.publication.cut.shard, kept.number);
-        // What is not yet sent can have arrived too, where it has no records.
-        while self.unsent > 0 && self.kept.front().is_some_and(has_arrived) {
-            self.kept.pop_front();
-            self.unsent -= 1;
+        for (shard, kept) in &mut self.kept {
+            // One without records may have arrived and still be to be told of.
+            while kept.front().is_some_and(|kept| kept.is_accepted && ways.has_arrived(*shard, kept.number)) {
+                kept.pop_front();
+            }
         }
+    }
+
+    fn kept_mut(&mut self, shard: u32, number: u64) -> Option<&mut Kept> {
+        let kept = self.kept.get_mut(&shard)?;
+        let first = kept.front()?.number;
+        kept.get_mut(usize::try_from(number.checked_sub(first)?).ok()?)
     }
 
     /// Bytes of all shards that were taken and have not arrived.
@@ -179,9 +196,10 @@ impl Sink {
         usize::try_from(self.producer.in_flight_count()).unwrap_or_default()
     }
 
-    /// How long something has been on its way without anything arriving.
-    pub fn stalled_for(&self) -> Duration {
-        self.reports.ways().stalled_for()
+    /// Whether a shard's outputs have been on their way for so long without anything arriving; longer each time that
+    /// a new client has not helped it.
+    pub fn is_stalled(&self, after: Duration) -> bool {
+        self.reports.ways().is_stalled(after)
     }
 
     /// Forgives the time so far without arrivals: there is a reason for it.
@@ -203,8 +221,14 @@ impl Sink {
             .name("old producer".to_owned())
             .spawn(move || drop(old))
             .context("could not end it")?;
-        self.kept.iter_mut().for_each(|kept| kept.next = 0);
-        self.unsent = 0;
+        self.let_go();
+        self.unsent.clear();
+        for (shard, kept) in &mut self.kept {
+            for kept in kept {
+                kept.next = 0;
+                self.unsent.push_back((*shard, kept.number));
+            }
+        }
         Ok(())
     }
 
@@ -231,17 +255,21 @@ impl Sink {
     }
 
     /// Hands a record to the client; `false` where its queue is full.
-    fn send(&mut self, at: usize, record: Record) -> Result<bool> {
+    fn send(&mut self, shard: u32, number: u64, record: Record) -> Result<bool> {
         let Record { kind, key, value, offset, index } = record;
-        let Kept { publication: Publication { cut, bytes, .. }, number, .. } = &self.kept[at];
+        let Some(Kept { publication: Publication { bytes, .. }, .. }) = find(&self.kept, shard, number)
+        else {
+            return Ok(true);
+        };
+        let at = shard as usize;
         let Some(topic) = &self.topics[kind as usize] else { bail!("{} have no topic", kind.name()) };
         if let Key::Instrument(id) = key {
             introduce(&mut self.keys, &self.instruments, id);
         }
-        let source = self.source.write(&self.names[cut.shard as usize], offset, index);
+        let source = self.source.write(&self.names[at], offset, index);
         let headers = OwnedHeaders::new_with_capacity(1).insert(Header { key: SOURCE, value: Some(source) });
-        let mut record = BaseRecord::with_opaque_to(topic, tag(cut.shard, *number))
-            .partition(self.shards[cut.shard as usize].partition)
+        let mut record = BaseRecord::with_opaque_to(topic, tag(shard, number))
+            .partition(self.shards[at].partition)
             .payload(part(bytes, value))
             .headers(headers);
         record.key = match key {
@@ -263,20 +291,14 @@ impl Kept {
     }
 }
 
+fn find(kept: &BTreeMap<u32, VecDeque<Kept>>, shard: u32, number: u64) -> Option<&Kept> {
+    let kept = kept.get(&shard)?;
+    kept.get(usize::try_from(number.checked_sub(kept.front()?.number)?).ok()?)
+}
+
 fn producer(kafka: &Kafka, group: &str, reports: &Reports) -> Result<BaseProducer<Reports>> {
     let config = client_config(kafka, group, Role::Producer);
     refused(config.create_with_context(reports.clone()), "producer")
-}
-
-/// Bits of a record's tag that are its publication's number; the ones above are the shard's.
-const NUMBER_BITS: u32 = 40;
-
-fn tag(shard: u32, number: u64) -> usize {
-    (u64::from(shard) << NUMBER_BITS | number & ((1 << NUMBER_BITS) - 1)) as usize
-}
-
-fn untag(tag: usize) -> (u32, u64) {
-    ((tag as u64 >> NUMBER_BITS) as u32, tag as u64 & ((1 << NUMBER_BITS) - 1))
 }
 
 fn part(bytes: &[u8], extent: Extent) -> &[u8] {
@@ -315,64 +337,6 @@ impl SourceText {
     }
 }
 
-/// Takes a client's delivery reports.
-#[derive(Clone)]
-struct Reports {
-    ways: Arc<Mutex<Ways>>,
-    /// Counts the clients: what an old one still says doesn't count.
-    generation: u32,
-}
-
-impl Reports {
-    fn ways(&self) -> MutexGuard<'_, Ways> {
-        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn fail(&self, why: impl FnOnce() -> String) {
-        let mut ways = self.ways();
-        if ways.generation == self.generation {
-            ways.failed.get_or_insert_with(why);
-        }
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Words.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            self.fail(|| format!("the producer can't go on: {reason}"));
-        }
-        Words.error(error, reason);
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult, tag: usize) {
-        match result {
-            Ok(_) => {
-                let (shard, number) = untag(tag);
-                self.ways().arrived(self.generation, shard, number);
-            }
-            Err((error, message)) => self.fail(|| {
-                let headers = message.headers();
-                let source = headers.and_then(|headers| headers.iter().find(|header| header.key == SOURCE));
-                let source = source.and_then(|header| header.value).map(String::from_utf8_lossy);
-                format!(
-                    "could not deliver an output of {} to {}/{}: {error}",
-                    source.unwrap_or_default(),
-                    message.topic(),
-                    message.partition(),
-                )
-            }),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -383,12 +347,5 @@ mod tests {
         assert_eq!(source.write("a/0", 7, 0), "a/0/7/0");
         assert_eq!(source.write("a/0", 7, 1), "a/0/7/1");
         assert_eq!(source.write("b/0", 7, 1), "b/0/7/1");
-    }
-
-    #[test]
-    fn a_tag_holds_shard_and_number() {
-        for (shard, number) in [(0, 0), (1, 7), (9_999_999, (1 << 40) - 1)] {
-            assert_eq!(untag(tag(shard, number)), (shard, number));
-        }
     }
 }

@@ -8,20 +8,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use foreshock_dataflows::batch::{Cut, Delivered, Delivery};
+use foreshock_dataflows::batch::{Cut, Delivery};
 use foreshock_operators::decode::EXCHANGES;
-use foreshock_operators::row::Extent;
-use foreshock_operators::time::Time;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::Message;
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use timely::scheduling::SyncActivator;
 use tracing::{debug, warn};
 
 use super::client::{Role, Words, client_config, is_configured, refused};
+use super::message::delivered;
 use super::offsets::is_away;
 use super::progress::{Progress, Shard};
 use crate::config::Kafka;
@@ -43,13 +42,6 @@ const FETCHED_KBYTES_MAX: usize = 32 * 1024;
 /// How much of one shard is fetched ahead at the least: about one answer of the broker.
 const FETCHED_KBYTES_MIN: usize = 1024;
 
-/// Header of a raw message: the exchange it comes from.
-const EXCHANGE: &str = "exchange";
-/// Header of a raw message: when it was received, in UTC nanoseconds.
-const RECEIVED_AT: &str = "received_at";
-/// Header of a control record.
-const CONTROL: &str = "foreshock-control";
-
 impl ConsumerContext for Words {}
 
 /// The shards that one worker reads.
@@ -60,6 +52,8 @@ pub struct Source {
     /// The shard to ask first the next time.
     first: usize,
     activator: Option<Arc<SyncActivator>>,
+    /// Clients made anew since the last message.
+    futile: u32,
 }
 
 /// How shards are read.
@@ -121,7 +115,7 @@ impl Source {
                 warned_at: None,
             };
         let queues = shards.into_iter().zip(opened).map(queue).collect();
-        Ok(Source { settings, consumer, queues, first: 0, activator: None })
+        Ok(Source { settings, consumer, queues, first: 0, activator: None, futile: 0 })
     }
 
     /// Has the worker woken whenever an empty queue gets something.
@@ -142,10 +136,18 @@ impl Source {
     /// When a shard can't be read any further: its offset is gone, or the topic, or the right to read it.
     pub fn poll(&mut self, has_room: impl Fn(u32) -> bool, deliveries: &mut Vec<Delivery>) -> Result<Polled> {
         // Errors and news of the client itself; messages come through the shards' own queues.
-        if let Some(Err(error)) = self.consumer.poll(Duration::ZERO)
-            && let Judgement::Fatal(why) = judge(&error)
-        {
-            bail!("could not read from Kafka: {why}");
+        match self.consumer.poll(Duration::ZERO) {
+            None => {}
+            Some(Err(error)) => match judge(&error) {
+                Judgement::Passing => debug!(%error, "a consumer met an error"),
+                Judgement::Fatal(why) => bail!("could not read from Kafka: {why}"),
+            },
+            Some(Ok(message)) => bail!(
+                "{}/{}/{} came past its queue, which is a bug",
+                message.topic(),
+                message.partition(),
+                message.offset()
+            ),
         }
         let count = self.queues.len();
         let mut polled = Polled::Drained;
@@ -163,6 +165,9 @@ impl Source {
         if count > 0 {
             self.first = (self.first + 1) % count;
         }
+        if !deliveries.is_empty() {
+            self.futile = 0;
+        }
         let ended = self.settings.until_end && self.queues.iter().all(|queue| queue.ended);
         Ok(if ended { Polled::Ended } else { polled })
     }
@@ -172,10 +177,14 @@ impl Source {
         self.queues.len()
     }
 
-    /// The longest that a shard has had more to read and was not given it.
-    pub fn stalled_for(&self) -> Duration {
-        let waits = |queue: &&Queue| !queue.ended && queue.progress.end() > queue.next_offset;
-        self.queues.iter().filter(waits).map(|queue| queue.moved_at.elapsed()).max().unwrap_or_default()
+    /// Whether a shard has had more to read for so long and was not given it; longer each time that a new client
+    /// has not helped, as where an open transaction hides what there is.
+    pub fn is_stalled(&self, after: Duration) -> bool {
+        let waits = |queue: &&Queue| {
+            !queue.ended && queue.progress.is_reachable() && queue.progress.end() > queue.next_offset
+        };
+        let stalled_for = self.queues.iter().filter(waits).map(|queue| queue.moved_at.elapsed()).max();
+        stalled_for.unwrap_or_default() >= after * (1 << self.futile.min(FUTILE_MAX))
     }
 
     /// Forgives the time so far without messages: there is a reason for it.
@@ -200,6 +209,7 @@ impl Source {
         let end = move || drop((old_queues, old));
         thread::Builder::new().name("old consumer".to_owned()).spawn(end).context("could not end it")?;
         self.forgive();
+        self.futile += 1;
         if let Some(activator) = self.activator.clone() {
             self.wake(activator);
         }
@@ -238,6 +248,9 @@ fn fetch(
     consumer.assign(&assignment).context("could not assign partitions")?;
     Ok((consumer, queues))
 }
+
+/// So often the patience with a client that stands still is doubled.
+pub(super) const FUTILE_MAX: u32 = 5;
 
 /// How often the log tells of a shard's passing errors, at the most.
 const WARN_EVERY: Duration = Duration::from_secs(30);
@@ -314,56 +327,6 @@ impl Queue {
     }
 }
 
-/// Copies a message out of the client's memory.
-fn delivered(message: &BorrowedMessage, bytes: &mut Vec<u8>, exchanges: &mut Vec<Arc<str>>) -> Delivered {
-    let mut append = |part: &[u8]| {
-        let extent = Extent { start: bytes.len() as u32, length: part.len() as u32 };
-        bytes.extend_from_slice(part);
-        extent
-    };
-    let key = message.key().unwrap_or_default();
-    // Only exchanges that we know: keys of other makers may have colons too.
-    let named = key.iter().position(|byte| *byte == b':').map(|colon| &key[..colon]);
-    let mut exchange =
-        named.and_then(|name| exchanges[..EXCHANGES.len()].iter().find(|e| e.as_bytes() == name)).cloned();
-    let (key, body) = (append(key), message.payload().map(&mut append));
-    let mut received = message.timestamp().to_millis().map(|ms| Time(ms.saturating_mul(1_000_000)));
-    let (mut control, mut problem) = (false, None);
-    for header in message.headers().iter().flat_map(|headers| headers.iter()) {
-        let text = header.value.and_then(|value| std::str::from_utf8(value).ok());
-        match (header.key, text) {
-            (EXCHANGE, Some(name)) => {
-                exchange = Some(interned(name, exchanges));
-            }
-            (RECEIVED_AT, text) => match text.and_then(|text| text.parse().ok()) {
-                Some(nanoseconds) => received = Some(Time(nanoseconds)),
-                None => {
-                    let found = text.unwrap_or("no text");
-                    problem =
-                        Some(format!("header {RECEIVED_AT}: found {found:.40}, expected UTC nanoseconds"));
-                }
-            },
-            (CONTROL, _) => control = true,
-            _ => {}
-        }
-    }
-    Delivered { offset: message.offset().unsigned_abs(), key, body, received, exchange, control, problem }
-}
-
-/// How many names of exchanges a shard keeps: headers are not ours to trust.
-const EXCHANGES_MAX: usize = 256;
-
-fn interned(name: &str, exchanges: &mut Vec<Arc<str>>) -> Arc<str> {
-    if let Some(known) = exchanges.iter().find(|known| ***known == *name) {
-        return known.clone();
-    }
-    let name: Arc<str> = name.into();
-    if exchanges.len() < EXCHANGES_MAX {
-        exchanges.push(name.clone());
-    }
-    name
-}
-
 /// What an error of a consumer means for the job.
 enum Judgement {
     /// The client tries again by itself.
@@ -388,6 +351,8 @@ fn judge(error: &KafkaError) -> Judgement {
         | RDKafkaErrorCode::SaslAuthenticationFailed
         | RDKafkaErrorCode::NotImplemented
         | RDKafkaErrorCode::BadCompression
+        // The library goes on behind a message that it can't read; the job would never know of it.
+        | RDKafkaErrorCode::BadMessage
         | RDKafkaErrorCode::Fatal => Judgement::Fatal(error.to_string()),
         _ => Judgement::Passing,
     }

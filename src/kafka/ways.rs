@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use foreshock_dataflows::batch::Cut;
 
 use super::progress::Progress;
+use super::source::FUTILE_MAX;
 
 /// The publications of a worker's shards that have not arrived.
 pub struct Ways {
@@ -17,8 +18,6 @@ pub struct Ways {
     pub generation: u32,
     /// Why a record can't be delivered.
     pub failed: Option<String>,
-    /// When something arrived last, or began to be on its way.
-    moved_at: Instant,
 }
 
 /// The publications of one shard, the oldest first.
@@ -28,6 +27,10 @@ struct Way {
     first: u64,
     bytes: usize,
     progress: Arc<Progress>,
+    /// When something arrived last, or began to be on its way.
+    moved_at: Instant,
+    /// Clients made anew since a publication arrived whole.
+    renewals: u32,
 }
 
 struct Publishing {
@@ -46,17 +49,19 @@ impl Ways {
             first: 0,
             bytes: 0,
             progress: progress.clone(),
+            moved_at: Instant::now(),
+            renewals: 0,
         };
         let ways = progress.iter().map(way).collect();
-        Ways { ways, bytes: 0, generation: 0, failed: None, moved_at: Instant::now() }
+        Ways { ways, bytes: 0, generation: 0, failed: None }
     }
 
     /// Sets a publication on its way; gives its number within the shard.
     pub fn enter(&mut self, cut: Cut, bytes: usize, records: usize) -> u64 {
-        if self.is_empty() {
-            self.moved_at = Instant::now();
-        }
         let way = &mut self.ways[cut.shard as usize];
+        if way.publications.is_empty() {
+            way.moved_at = Instant::now();
+        }
         way.publications.push_back(Publishing {
             next_offset: cut.next_offset,
             bytes,
@@ -81,7 +86,7 @@ impl Ways {
         if let Some(publishing) = publishing {
             publishing.missing = publishing.missing.saturating_sub(1);
         }
-        self.moved_at = Instant::now();
+        way.moved_at = Instant::now();
         self.settle(shard);
     }
 
@@ -93,9 +98,12 @@ impl Ways {
     /// Another client sends all that has not arrived, from the first record of each publication.
     pub fn renew(&mut self, generation: u32) {
         self.generation = generation;
-        self.moved_at = Instant::now();
-        for publishing in self.ways.iter_mut().flat_map(|way| &mut way.publications) {
-            publishing.missing = publishing.records;
+        for way in &mut self.ways {
+            way.moved_at = Instant::now();
+            way.renewals += 1;
+            for publishing in &mut way.publications {
+                publishing.missing = publishing.records;
+            }
         }
     }
 
@@ -114,14 +122,16 @@ impl Ways {
         self.ways.iter().all(|way| way.publications.is_empty())
     }
 
-    /// How long something has been on its way without anything arriving.
-    pub fn stalled_for(&self) -> Duration {
-        if self.is_empty() { Duration::ZERO } else { self.moved_at.elapsed() }
+    /// Whether outputs of some shard have been on their way for so long without anything arriving; longer each time
+    /// that a new client has not helped it.
+    pub fn is_stalled(&self, after: Duration) -> bool {
+        let is_stalled = |way: &Way| way.moved_at.elapsed() >= after * (1 << way.renewals.min(FUTILE_MAX));
+        self.ways.iter().any(|way| !way.publications.is_empty() && is_stalled(way))
     }
 
     /// Counts the time without arrivals from now on.
     pub fn forgive(&mut self) {
-        self.moved_at = Instant::now();
+        self.ways.iter_mut().for_each(|way| way.moved_at = Instant::now());
     }
 
     /// Moves a shard's progress over all that has arrived with nothing missing before it.
@@ -130,6 +140,7 @@ impl Ways {
         while way.publications.front().is_some_and(|publishing| publishing.missing == 0) {
             let Some(Publishing { next_offset, bytes, .. }) = way.publications.pop_front() else { break };
             way.first += 1;
+            way.renewals = 0;
             way.bytes -= bytes;
             self.bytes -= bytes;
             way.progress.deliver(next_offset);

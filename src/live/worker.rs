@@ -74,7 +74,7 @@ fn watch_over(source: &mut Source, sink: &mut Sink, shared: &Shared) -> Result<(
         return Ok(());
     }
     let (at_most, renewals) = (shared.config.kafka.stalled_after, &shared.metrics.job.client_renewals);
-    if sink.stalled_for() >= at_most {
+    if sink.is_stalled(at_most) {
         warn!(
             seconds = at_most.as_secs(),
             "nothing was delivered, with brokers that answer; making a new producer"
@@ -82,7 +82,7 @@ fn watch_over(source: &mut Source, sink: &mut Sink, shared: &Shared) -> Result<(
         renewals.with_label_values(&["producer"]).inc();
         sink.renew()?;
     }
-    if source.stalled_for() >= at_most {
+    if source.is_stalled(at_most) {
         warn!(
             seconds = at_most.as_secs(),
             "nothing was read, with brokers that answer; making a new consumer"
