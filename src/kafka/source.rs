@@ -217,11 +217,11 @@ impl Source {
     }
 }
 
+/// A client, and the queue of each of its partitions.
+type Fetching = (Arc<BaseConsumer<Words>>, Vec<PartitionQueue<Words>>);
+
 /// A client that fetches partitions from these offsets, and a queue for each.
-fn fetch(
-    settings: &SourceSettings,
-    places: &[(&Shard, i64)],
-) -> Result<(Arc<BaseConsumer<Words>>, Vec<PartitionQueue<Words>>)> {
+fn fetch(settings: &SourceSettings, places: &[(&Shard, i64)]) -> Result<Fetching> {
     let kafka = &settings.kafka;
     let mut config = client_config(kafka, &settings.group, Role::Consumer);
     // Whether all was read is known from this, not from offsets, which have holes.
