@@ -5,6 +5,7 @@ pub mod backtest;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod faults;
 pub mod halt;
 pub mod http;
 pub mod kafka;
