@@ -16,6 +16,14 @@ pub struct Offsets {
     consumer: BaseConsumer<Words>,
 }
 
+/// An offset that a group has committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    pub offset: i64,
+    /// What was committed beside it.
+    pub note: String,
+}
+
 /// One end of a log and the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -31,9 +39,22 @@ impl Offsets {
     /// # Errors
     /// When it can't be made.
     pub fn connect(kafka: &Kafka, group: &str) -> Result<Offsets> {
-        let mut config = client_config(kafka, group, Role::Admin);
         // With the default a log would end before an open transaction.
-        config.set("isolation.level", "read_uncommitted");
+        Offsets::isolated(kafka, group, "read_uncommitted")
+    }
+
+    /// The same, but an offset that an open transaction may yet change is asked for again until it is settled, and
+    /// logs end before open transactions.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn connect_settled(kafka: &Kafka, group: &str) -> Result<Offsets> {
+        Offsets::isolated(kafka, group, "read_committed")
+    }
+
+    fn isolated(kafka: &Kafka, group: &str, level: &str) -> Result<Offsets> {
+        let mut config = client_config(kafka, group, Role::Admin);
+        config.set("isolation.level", level);
         Ok(Offsets { consumer: refused(config.create_with_context(Words), "consumer")? })
     }
 
@@ -81,7 +102,11 @@ impl Offsets {
     ///
     /// # Errors
     /// When no coordinator answers in time, or refuses.
-    pub fn committed(&self, partitions: &[(String, i32)], at_most: Duration) -> Result<Vec<Option<i64>>> {
+    pub fn committed(
+        &self,
+        partitions: &[(String, i32)],
+        at_most: Duration,
+    ) -> Result<Vec<Option<Committed>>> {
         let mut asked = TopicPartitionList::new();
         for (topic, partition) in partitions {
             asked.add_partition(topic, *partition);
@@ -95,7 +120,7 @@ impl Offsets {
                 .error()
                 .with_context(|| format!("could not read the committed offset of {topic}/{partition}"))?;
             Ok(match found.offset() {
-                Offset::Offset(offset) => Some(offset),
+                Offset::Offset(offset) => Some(Committed { offset, note: found.metadata().to_owned() }),
                 _ => None,
             })
         };
