@@ -320,7 +320,7 @@ fn all_errors_are_told_at_once_by_line() {
             "my.yaml:3: features.windwo: unknown key, expected one of window, return_horizons, spread_window, \
              spread_min_samples; did you mean window?",
             "my.yaml:4: window: unknown key, expected one of input, instruments, order, gaps, exchanges, features, \
-             zscore, model, alerts, job, kafka, topics, http, backtest, log; did you mean features.window?",
+             zscore, model, alerts, job, kafka, topics, state, cluster, http, backtest, log; did you mean features.window?",
             "my.yaml:5: gaps.after: found a dot in a key, expected one section inside the other",
             "my.yaml:6: log.level: found \"loud\", expected one of off, error, warn, info, debug, trace, or a list \
              such as \"info,foreshock=debug\"",
@@ -348,7 +348,7 @@ fn what_is_no_yaml_is_refused() {
     check_refused(
         "- 1",
         &[
-            "my.yaml:1: found a list, expected a section with input, instruments, order, gaps, exchanges, features, zscore, model, alerts, job, kafka, topics, http, backtest, log",
+            "my.yaml:1: found a list, expected a section with input, instruments, order, gaps, exchanges, features, zscore, model, alerts, job, kafka, topics, state, cluster, http, backtest, log",
         ],
     );
     load("", &[]).unwrap();

@@ -52,6 +52,10 @@ pub enum Kind {
     Text(Charset),
     /// A file, or `builtin:NAME`.
     File,
+    /// A folder, or the URL of an object store.
+    Store,
+    /// A file that is read when it is needed, or null.
+    OptionalFile,
     /// A SHA-256 in hex, or null.
     Digest,
     /// Text, a finite number, true or false: a remark.
@@ -161,10 +165,12 @@ impl Kind {
             (Kind::Text(charset), Value::Text(text)) if charset.allows(text) => {
                 Some(Setting::Text(text.clone()))
             }
-            (Kind::File, Value::Text(text)) if !text.is_empty() && !text.contains('\0') => {
+            (Kind::File | Kind::Store | Kind::OptionalFile, Value::Text(text))
+                if !text.is_empty() && !text.contains('\0') =>
+            {
                 Some(Setting::Text(text.clone()))
             }
-            (Kind::Digest, Value::Null) => Some(Setting::Absent),
+            (Kind::Digest | Kind::OptionalFile, Value::Null) => Some(Setting::Absent),
             (Kind::Digest, Value::Text(text))
                 if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) =>
             {
@@ -203,7 +209,7 @@ impl Kind {
                 text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Integer)
             }
             Kind::Bool => text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Bool),
-            Kind::Digest if text == "null" => Value::Null,
+            Kind::Digest | Kind::OptionalFile if text == "null" => Value::Null,
             Kind::Topics => Value::List(text.split(',').map(item).collect()),
             Kind::Properties => {
                 let entry = |part: &str| {
@@ -381,6 +387,8 @@ impl fmt::Display for Kind {
             }
             Kind::Text(Charset::Pattern) => f.write_str("a pattern such as \"binance:*\" or \"*:BTC-USD\""),
             Kind::File => f.write_str("a file name, or builtin:NAME"),
+            Kind::Store => f.write_str("a folder, or a URL such as s3://bucket/prefix"),
+            Kind::OptionalFile => f.write_str("a file name, or null"),
             Kind::Digest => f.write_str("a SHA-256 of 64 hex digits as text, or null"),
             Kind::Properties => f.write_str("names of properties, each once, with a text, number or flag"),
             Kind::Topic => f.write_str("a topic name of 1 to 249 letters, digits, \".\", \"_\" and \"-\""),

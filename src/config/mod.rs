@@ -77,8 +77,13 @@ pub struct Config {
     pub input: Input,
     pub backtest: Backtest,
     pub job: String,
+    pub delivery: Delivery,
+    /// Whether control records are obeyed and may be appended.
+    pub control: bool,
     pub kafka: Kafka,
     pub topics: Topics,
+    pub state: StateStore,
+    pub cluster: Cluster,
     /// `None`: there is to be no HTTP server.
     pub http: Option<Http>,
     pub log: Log,
@@ -111,6 +116,8 @@ pub struct Kafka {
     /// `None`: the broker's default.
     pub replication_factor: Option<i32>,
     pub commit_interval: Duration,
+    pub transaction_timeout: Duration,
+    pub lost_offsets: LostOffsets,
     /// Bytes of outputs of one worker that may wait for delivery.
     pub backlog: usize,
     pub stalled_after: Duration,
@@ -119,6 +126,42 @@ pub struct Kafka {
     pub properties: Vec<(String, String)>,
     pub consumer_properties: Vec<(String, String)>,
     pub producer_properties: Vec<(String, String)>,
+}
+
+/// What is promised of outputs when a process dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// Each is there once.
+    ExactlyOnce,
+    /// Each is there, some perhaps twice.
+    AtLeastOnce,
+}
+
+/// What to do where the input no longer has the next row to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LostOffsets {
+    Fail,
+    /// Go on at the first row that is left, with a gap.
+    Gap,
+    /// Begin anew at the first row that is left.
+    Earliest,
+}
+
+/// Where snapshots are kept, and how many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateStore {
+    /// A folder, or the URL of an object store.
+    pub store: String,
+    pub interval: Duration,
+    /// Snapshots of each shard.
+    pub keep: usize,
+}
+
+/// How processes of one job find each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    pub secret_file: Option<PathBuf>,
+    pub connect_timeout: Duration,
 }
 
 /// What is read and written.
@@ -223,8 +266,19 @@ impl Config {
                 max_message_bytes: layers.integer("input.max_message_bytes") as usize,
             },
             job: layers.text("job.name").unwrap_or_default().to_owned(),
+            delivery: delivery(layers.word("job.delivery"), mode),
+            control: layers.word("job.control") == "on",
             kafka: kafka(&layers),
             topics: topics(&layers),
+            state: StateStore {
+                store: layers.text("state.store").unwrap_or_default().to_owned(),
+                interval: layers.time("state.interval"),
+                keep: layers.integer("state.keep") as usize,
+            },
+            cluster: Cluster {
+                secret_file: layers.text("cluster.secret_file").map(PathBuf::from),
+                connect_timeout: layers.time("cluster.connect_timeout"),
+            },
             http: http(&layers),
             backtest: Backtest { chunk_bytes: layers.integer("backtest.chunk_bytes") as usize },
             log: Log {
@@ -247,12 +301,25 @@ fn kafka(layers: &Layers) -> Kafka {
             _ => None,
         },
         commit_interval: layers.time("kafka.commit_interval"),
+        transaction_timeout: layers.time("kafka.transaction_timeout"),
+        lost_offsets: match layers.word("kafka.lost_offsets") {
+            "gap" => LostOffsets::Gap,
+            "earliest" => LostOffsets::Earliest,
+            _ => LostOffsets::Fail,
+        },
         backlog: layers.integer("kafka.backlog") as usize,
         stalled_after: layers.time("kafka.stalled_after"),
         stop_timeout: layers.time("kafka.stop_timeout"),
         properties: layers.properties("kafka.properties"),
         consumer_properties: layers.properties("kafka.consumer_properties"),
         producer_properties: layers.properties("kafka.producer_properties"),
+    }
+}
+
+fn delivery(word: &str, mode: Mode) -> Delivery {
+    match (word, mode) {
+        ("at_least_once", _) | ("auto", Mode::Demo) => Delivery::AtLeastOnce,
+        _ => Delivery::ExactlyOnce,
     }
 }
 
@@ -287,7 +354,7 @@ fn check_topics(layers: &mut Layers) {
 }
 
 /// Properties on which the job's promises rest; `None`: it has a key of its own.
-const OURS: [(&str, Option<&str>); 10] = [
+const OURS: [(&str, Option<&str>); 12] = [
     ("bootstrap.servers", Some("kafka.brokers")),
     ("metadata.broker.list", Some("kafka.brokers")),
     ("group.id", Some("job.name")),
@@ -298,6 +365,8 @@ const OURS: [(&str, Option<&str>); 10] = [
     ("enable.idempotence", None),
     ("delivery.report.only.error", None),
     ("transactional.id", None),
+    ("transaction.timeout.ms", Some("kafka.transaction_timeout")),
+    ("isolation.level", None),
 ];
 
 /// Offsets are committed behind delivered outputs, whatever is configured.

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod commits;
 pub mod embedded;
+pub mod lag;
 mod message;
 pub mod offsets;
 pub mod partitioner;

@@ -25,6 +25,15 @@ pub struct Bounds {
     pub high: i64,
 }
 
+/// What a group has committed for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The next offset to process.
+    pub offset: i64,
+    /// The text that was committed with it; may be empty.
+    pub metadata: String,
+}
+
 impl Offsets {
     /// A client of its own for a group.
     ///
@@ -82,6 +91,20 @@ impl Offsets {
     /// # Errors
     /// When no coordinator answers in time, or refuses.
     pub fn committed(&self, partitions: &[(String, i32)], at_most: Duration) -> Result<Vec<Option<i64>>> {
+        let found = self.committed_texts(partitions, at_most)?;
+        Ok(found.into_iter().map(|found| found.map(|committed| committed.offset)).collect())
+    }
+
+    /// The committed offsets of these partitions with the texts that were committed with them, `None` where there is
+    /// none.
+    ///
+    /// # Errors
+    /// When no coordinator answers in time, or refuses.
+    pub fn committed_texts(
+        &self,
+        partitions: &[(String, i32)],
+        at_most: Duration,
+    ) -> Result<Vec<Option<Committed>>> {
         let mut asked = TopicPartitionList::new();
         for (topic, partition) in partitions {
             asked.add_partition(topic, *partition);
@@ -95,7 +118,7 @@ impl Offsets {
                 .error()
                 .with_context(|| format!("could not read the committed offset of {topic}/{partition}"))?;
             Ok(match found.offset() {
-                Offset::Offset(offset) => Some(offset),
+                Offset::Offset(offset) => Some(Committed { offset, metadata: found.metadata().to_owned() }),
                 _ => None,
             })
         };
