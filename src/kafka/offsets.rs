@@ -16,14 +16,6 @@ pub struct Offsets {
     consumer: BaseConsumer<Words>,
 }
 
-/// An offset that a group has committed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Committed {
-    pub offset: i64,
-    /// What was committed beside it.
-    pub note: String,
-}
-
 /// One end of a log and the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -31,6 +23,15 @@ pub struct Bounds {
     pub low: i64,
     /// The offset behind the last message.
     pub high: i64,
+}
+
+/// What a group has committed for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The next offset to process.
+    pub offset: i64,
+    /// The text that was committed with it; may be empty.
+    pub metadata: String,
 }
 
 impl Offsets {
@@ -102,7 +103,17 @@ impl Offsets {
     ///
     /// # Errors
     /// When no coordinator answers in time, or refuses.
-    pub fn committed(
+    pub fn committed(&self, partitions: &[(String, i32)], at_most: Duration) -> Result<Vec<Option<i64>>> {
+        let found = self.committed_texts(partitions, at_most)?;
+        Ok(found.into_iter().map(|found| found.map(|committed| committed.offset)).collect())
+    }
+
+    /// The committed offsets of these partitions with the texts that were committed with them, `None` where there is
+    /// none.
+    ///
+    /// # Errors
+    /// When no coordinator answers in time, or refuses.
+    pub fn committed_texts(
         &self,
         partitions: &[(String, i32)],
         at_most: Duration,
@@ -120,7 +131,7 @@ impl Offsets {
                 .error()
                 .with_context(|| format!("could not read the committed offset of {topic}/{partition}"))?;
             Ok(match found.offset() {
-                Offset::Offset(offset) => Some(Committed { offset, note: found.metadata().to_owned() }),
+                Offset::Offset(offset) => Some(Committed { offset, metadata: found.metadata().to_owned() }),
                 _ => None,
             })
         };

@@ -71,7 +71,7 @@ impl Recovery<'_> {
         let clients = self.take_over(shards)?;
         let settled = Offsets::connect_settled(&self.job.config.kafka, &self.job.config.job)?;
         let partitions: Vec<Partition> = shards.iter().map(|(_, partition)| partition.clone()).collect();
-        let committed = settled.committed(&partitions, ANSWER_WITHIN)?;
+        let committed = settled.committed_texts(&partitions, ANSWER_WITHIN)?;
         let mut begun = BTreeMap::new();
         for (((number, (topic, partition)), client), committed) in shards.iter().zip(clients).zip(committed) {
             let committed = committed.ok_or_else(|| {
@@ -116,7 +116,7 @@ impl Recovery<'_> {
         market: &mut Market,
     ) -> Result<Beginning> {
         let (shard, bounds) = (place.name(), place.bounds);
-        let Some(life) = Life::parse(&committed.note) else {
+        let Some(life) = Life::parse(&committed.metadata) else {
             // Committed by a job that promises less, or by hand: what its state was nobody knows.
             warn!(shard, offset = committed.offset, "no state belongs to the committed offset; beginning with empty windows");
             if !(bounds.low..=bounds.high).contains(&committed.offset) {
