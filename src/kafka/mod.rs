@@ -7,6 +7,7 @@ mod message;
 pub mod offsets;
 pub mod partitioner;
 pub mod progress;
+mod records;
 mod reports;
 pub mod sender;
 pub mod sink;

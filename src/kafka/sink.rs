@@ -9,25 +9,20 @@
 //! delivering can be replaced.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use foreshock_dataflows::batch::Cut;
-use foreshock_dataflows::emit::Kind;
 use foreshock_dataflows::instruments::Instruments;
-use foreshock_dataflows::publish::{Key, Publication, Record};
-use foreshock_operators::row::{Extent, InstrumentId};
-use rdkafka::error::KafkaError;
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::types::RDKafkaErrorCode;
+use foreshock_dataflows::publish::{Publication, Record};
+use rdkafka::producer::{BaseProducer, Producer};
 
 use super::client::{Role, client_config, refused};
 use super::progress::{Progress, Shard};
-use super::reports::{Reports, SOURCE, tag};
+use super::records::Records;
+use super::reports::{Reports, tag};
 use super::ways::Ways;
 use crate::config::{Kafka, Topics};
 
@@ -39,19 +34,11 @@ pub struct Sink {
     kafka: Kafka,
     group: String,
     producer: BaseProducer<Reports>,
-    /// By `Kind as usize`.
-    topics: [Option<String>; Kind::ALL.len()],
-    shards: Arc<[Shard]>,
-    /// `topic/partition` of each shard.
-    names: Arc<[String]>,
-    instruments: Instruments,
-    /// `<exchange>:<instrument>` by instrument number; empty until first used.
-    keys: Vec<String>,
+    records: Records,
     /// By shard: its publications that have not arrived, the oldest first.
     kept: BTreeMap<u32, VecDeque<Kept>>,
     /// Shard and number of those that the client has not taken whole, in the order they came.
     unsent: VecDeque<(u32, u64)>,
-    source: SourceText,
     reports: Reports,
 }
 
@@ -87,19 +74,13 @@ impl Sink {
         instruments: Instruments,
     ) -> Result<Sink> {
         let reports = Reports { ways: Arc::new(Mutex::new(Ways::new(progress))), generation: 0 };
-        let names = shards.iter().map(Shard::name).collect();
         Ok(Sink {
             kafka: kafka.clone(),
             group: group.to_owned(),
             producer: producer(kafka, group, &reports)?,
-            topics: Kind::ALL.map(|kind| topics.output.get(&kind).cloned()),
-            shards,
-            names,
-            instruments,
-            keys: Vec::new(),
+            records: Records::new(topics, shards, instruments),
             kept: BTreeMap::new(),
             unsent: VecDeque::new(),
-            source: SourceText::default(),
             reports,
         })
     }
@@ -113,7 +94,7 @@ impl Sink {
         // What is kept weighs too where there is nothing to send.
         let bytes = publication.bytes.len() + records * size_of::<Record>() + size_of::<Kept>();
         let shard = publication.cut.shard;
-        let number = self.reports.ways().enter(publication.cut, bytes, records);
+        let number = self.reports.ways().enter(shard, publication.settled, bytes, records);
         let kept = Kept { publication, predictions, number, next: 0, is_accepted: false };
         self.kept.entry(shard).or_default().push_back(kept);
         self.unsent.push_back((shard, number));
@@ -256,32 +237,8 @@ impl Sink {
 
     /// Hands a record to the client; `false` where its queue is full.
     fn send(&mut self, shard: u32, number: u64, record: Record) -> Result<bool> {
-        let Record { kind, key, value, offset, index } = record;
-        let Some(Kept { publication: Publication { bytes, .. }, .. }) = find(&self.kept, shard, number)
-        else {
-            return Ok(true);
-        };
-        let at = shard as usize;
-        let Some(topic) = &self.topics[kind as usize] else { bail!("{} have no topic", kind.name()) };
-        if let Key::Instrument(id) = key {
-            introduce(&mut self.keys, &self.instruments, id);
-        }
-        let source = self.source.write(&self.names[at], offset, index);
-        let headers = OwnedHeaders::new_with_capacity(1).insert(Header { key: SOURCE, value: Some(source) });
-        let mut record = BaseRecord::with_opaque_to(topic, tag(shard, number))
-            .partition(self.shards[at].partition)
-            .payload(part(bytes, value))
-            .headers(headers);
-        record.key = match key {
-            Key::Instrument(id) => Some(self.keys[id.0 as usize].as_bytes()),
-            Key::Text(extent) => Some(part(bytes, extent)),
-            Key::None => None,
-        };
-        match self.producer.send(record) {
-            Ok(()) => Ok(true),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => Ok(false),
-            Err((error, _)) => bail!("could not send a row of {source} to {topic}: {error}"),
-        }
+        let Some(kept) = find(&self.kept, shard, number) else { return Ok(true) };
+        self.records.send(&self.producer, shard, &kept.publication.bytes, record, tag(shard, number))
     }
 }
 
@@ -299,53 +256,4 @@ fn find(kept: &BTreeMap<u32, VecDeque<Kept>>, shard: u32, number: u64) -> Option
 fn producer(kafka: &Kafka, group: &str, reports: &Reports) -> Result<BaseProducer<Reports>> {
     let config = client_config(kafka, group, Role::Producer);
     refused(config.create_with_context(reports.clone()), "producer")
-}
-
-fn part(bytes: &[u8], extent: Extent) -> &[u8] {
-    &bytes[extent.start as usize..(extent.start + extent.length) as usize]
-}
-
-fn introduce(keys: &mut Vec<String>, instruments: &Instruments, id: InstrumentId) {
-    let at = id.0 as usize;
-    if keys.len() <= at {
-        keys.resize(at + 1, String::new());
-    }
-    if keys[at].is_empty() {
-        let instrument = instruments.get(id);
-        keys[at] = format!("{}:{}", instrument.exchange, instrument.name);
-    }
-}
-
-/// The text of the header, made once for all outputs of a row.
-#[derive(Default)]
-struct SourceText {
-    text: String,
-    of: Option<(u64, u32)>,
-    shard: String,
-}
-
-impl SourceText {
-    fn write(&mut self, shard: &str, offset: u64, index: u32) -> &str {
-        if self.of != Some((offset, index)) || self.shard != shard {
-            self.text.clear();
-            // Writing to a string can't fail.
-            let _ = write!(self.text, "{shard}/{offset}/{index}");
-            self.of = Some((offset, index));
-            shard.clone_into(&mut self.shard);
-        }
-        &self.text
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_source_names_shard_offset_and_index() {
-        let mut source = SourceText::default();
-        assert_eq!(source.write("a/0", 7, 0), "a/0/7/0");
-        assert_eq!(source.write("a/0", 7, 1), "a/0/7/1");
-        assert_eq!(source.write("b/0", 7, 1), "b/0/7/1");
-    }
 }
