@@ -3,6 +3,7 @@
 pub mod account;
 pub mod backtest;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod faults;
