@@ -10,6 +10,7 @@ pub mod faults;
 pub mod halt;
 pub mod http;
 pub mod kafka;
+pub mod launch;
 pub mod live;
 pub mod logs;
 pub mod metrics;

@@ -51,8 +51,16 @@ pub fn connect(membership: &Membership, stop: &AtomicBool) -> Result<Option<Vec<
         let (membership, tell, over) = (membership.clone(), tell.clone(), over.0.clone());
         named(format!("call {process}"), move || call(&membership, process, &tell, &over))?;
     }
-    Meeting { membership, listener, tell, told, callers: Arc::default(), slots: slots(membership), refused: 0 }
-        .hold(stop)
+    Meeting {
+        membership,
+        listener,
+        tell,
+        told,
+        callers: Arc::default(),
+        slots: slots(membership),
+        refused: 0,
+    }
+    .hold(stop)
 }
 
 /// Ends the callers of other processes with the attempt that they belong to.
@@ -229,7 +237,8 @@ impl Meeting<'_> {
         for slot in self.slots.iter().filter(|slot| !slot.is_full()) {
             let (process, address) = (slot.process, &self.membership.addresses[slot.process]);
             let separator = if text.is_empty() { "" } else { "; " };
-            let _ = write!(text, "{separator}process {process} at {address} has not joined within {within:?}");
+            let _ =
+                write!(text, "{separator}process {process} at {address} has not joined within {within:?}");
             match &slot.problem {
                 Some(problem) => {
                     let _ = write!(text, " ({problem})");
@@ -360,7 +369,10 @@ fn reach(address: &str) -> io::Result<TcpStream> {
 }
 
 fn named(name: String, run: impl FnOnce() + Send + 'static) -> Result<()> {
-    thread::Builder::new().name(name).spawn(run).map_err(|error| anyhow!("could not start a thread: {error}"))?;
+    thread::Builder::new()
+        .name(name)
+        .spawn(run)
+        .map_err(|error| anyhow!("could not start a thread: {error}"))?;
     Ok(())
 }
 

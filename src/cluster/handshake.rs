@@ -78,7 +78,8 @@ impl Statement {
     pub fn disagreement(&self, other: &Statement) -> Option<String> {
         let them = format!("process {}", other.process);
         let differ = |what: &str, theirs: &str, ours: &str| {
-            (theirs != ours).then(|| format!("{them} {what} {theirs}, and this one, process {}, {ours}", self.process))
+            (theirs != ours)
+                .then(|| format!("{them} {what} {theirs}, and this one, process {}, {ours}", self.process))
         };
         let count = |n: usize, what: &str| format!("{n} {what}");
         differ("runs version", &other.version, &self.version)
@@ -217,8 +218,7 @@ pub fn accept(
     let other = parsed(&heard)?.process;
     let ours = Statement { other, ..ours.clone() };
     let said = written(&ours);
-    let proof =
-        secret.proof(&[b"foreshock acceptor", &label, &nonce_of_dialer, &own_nonce, &heard, &said]);
+    let proof = secret.proof(&[b"foreshock acceptor", &label, &nonce_of_dialer, &own_nonce, &heard, &said]);
     timed.write(&[&[KNOWN], &length(&said), &said, &proof])?;
     Ok((agreed(&ours, &heard)?, purpose))
 }
@@ -408,7 +408,9 @@ mod tests {
 
     #[test]
     fn garbage_and_an_early_end_are_refused_at_once() {
-        for (bytes, name) in [(&b"GET / HTTP/1.1\r\n"[..], "stranger"), (&MAGIC[..], "broken"), (&[], "broken")] {
+        for (bytes, name) in
+            [(&b"GET / HTTP/1.1\r\n"[..], "stranger"), (&MAGIC[..], "broken"), (&[], "broken")]
+        {
             let (mut dialing, accepting) = pair();
             dialing.write_all(bytes).unwrap();
             dialing.shutdown(Shutdown::Write).unwrap();

@@ -70,8 +70,7 @@ impl Cluster {
             .map(|joined| joined.map(|Joined { control, data }| (control, data)).unzip())
             .unzip();
         for socket in sockets.iter().flatten() {
-            let without_limits =
-                socket.set_read_timeout(None).and_then(|()| socket.set_write_timeout(None));
+            let without_limits = socket.set_read_timeout(None).and_then(|()| socket.set_write_timeout(None));
             without_limits.context("could not set up the connections to the other processes")?;
         }
         let control = Control::start(place, membership.addresses.clone(), controls, stop.clone())?;

@@ -39,8 +39,9 @@ impl Secret {
             (Some(secret), _) if !secret.is_empty() => (secret.into_encoded_bytes(), VARIABLE.to_owned()),
             (_, Some(path)) => {
                 warn_of_readers(path);
-                let bytes = std::fs::read(path)
-                    .with_context(|| format!("could not read the secret in {path:?} (cluster.secret_file)"))?;
+                let bytes = std::fs::read(path).with_context(|| {
+                    format!("could not read the secret in {path:?} (cluster.secret_file)")
+                })?;
                 (bytes, format!("{path:?}"))
             }
             _ => bail!(Misuse(format!(

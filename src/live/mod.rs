@@ -254,7 +254,9 @@ impl Shared {
         let ends = Mutex::new(ends.inspect_err(|_| self.halt.set())?);
         let (builders, connections) = match &self.cluster {
             Some(cluster) => cluster.builders()?,
-            None => timely::CommunicationConfig::Process(workers).try_build().map_err(|error| anyhow!(error))?,
+            None => {
+                timely::CommunicationConfig::Process(workers).try_build().map_err(|error| anyhow!(error))?
+            }
         };
         let settings = timely::WorkerConfig::default();
         let guards = timely::execute::execute_from(builders, connections, settings, move |worker| {
