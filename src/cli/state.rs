@@ -186,7 +186,7 @@ fn describe(store: &Store, entry: &Entry, snapshot: Snapshot) -> Result<()> {
         ("made by", format!("foreshock {}", header.made_by)),
         ("made at", time(header.made_at)),
     ] {
-        writeln!(text, "{name:12}{value}")?;
+        writeln!(text, "{name:13}{value}")?;
     }
     let mut sections = Table::new(["section", "bytes"]);
     for (name, bytes) in &snapshot.sections {
