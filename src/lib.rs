@@ -3,12 +3,14 @@
 pub mod account;
 pub mod backtest;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod demo;
 pub mod faults;
 pub mod halt;
 pub mod http;
 pub mod kafka;
+pub mod launch;
 pub mod live;
 pub mod logs;
 pub mod metrics;

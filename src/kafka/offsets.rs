@@ -40,9 +40,22 @@ impl Offsets {
     /// # Errors
     /// When it can't be made.
     pub fn connect(kafka: &Kafka, group: &str) -> Result<Offsets> {
-        let mut config = client_config(kafka, group, Role::Admin);
         // With the default a log would end before an open transaction.
-        config.set("isolation.level", "read_uncommitted");
+        Offsets::isolated(kafka, group, "read_uncommitted")
+    }
+
+    /// The same, but an offset that an open transaction may yet change is asked for again until it is settled, and
+    /// logs end before open transactions.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn connect_settled(kafka: &Kafka, group: &str) -> Result<Offsets> {
+        Offsets::isolated(kafka, group, "read_committed")
+    }
+
+    fn isolated(kafka: &Kafka, group: &str, level: &str) -> Result<Offsets> {
+        let mut config = client_config(kafka, group, Role::Admin);
+        config.set("isolation.level", level);
         Ok(Offsets { consumer: refused(config.create_with_context(Words), "consumer")? })
     }
 

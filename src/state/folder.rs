@@ -90,9 +90,9 @@ impl Folder {
 
     /// Gives a file, all of which is on the disk, its name. One that has it already is replaced.
     pub fn publish(&self, temporary: &Temporary, name: &str) -> io::Result<()> {
-        crate::faults::point("snapshot-before-rename");
+        crate::faults::point("before_rename");
         fs::rename(&temporary.path, self.path.join(name))?;
-        crate::faults::point("snapshot-after-rename");
+        crate::faults::point("after_rename");
         sync(&self.path)
     }
 

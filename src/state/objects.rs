@@ -69,14 +69,14 @@ impl Objects {
     /// Uploads so many bytes of a file. Until all have arrived there is no object of this name.
     pub fn upload(&self, name: &str, file: &File, bytes: u64) -> io::Result<()> {
         let path = self.folder.clone().join(name);
-        crate::faults::point("snapshot-before-rename");
+        crate::faults::point("before_rename");
         if bytes <= PART_BYTES {
             let all = part(file, 0, bytes)?;
             self.wait(self.store.put(&path, all.into()))?;
         } else {
             self.upload_in_parts(&path, file, bytes)?;
         }
-        crate::faults::point("snapshot-after-rename");
+        crate::faults::point("after_rename");
         Ok(())
     }
 

@@ -14,6 +14,9 @@ pub struct Header {
     pub job: String,
     pub topic: String,
     pub partition: i32,
+    /// The life of the job on the shard: another one began elsewhere.
+    #[serde(default)]
+    pub life: String,
     /// The next offset to process: all before it is in the state.
     pub offset: i64,
     /// Where the job began to read this shard.

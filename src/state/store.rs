@@ -415,7 +415,7 @@ impl Writer {
         section: &str,
         bytes: &[u8],
     ) -> Result<(), StoreError> {
-        faults::point("snapshot-write");
+        faults::point("during_snapshot");
         let done = self.encoder.instrument(exchange, symbol, section, bytes);
         done.map_err(|error| self.failed(error))
     }
