@@ -17,6 +17,7 @@ fn header(offset: i64) -> Header {
         job: JOB.to_owned(),
         topic: TOPIC.to_owned(),
         partition: 0,
+        life: String::new(),
         offset,
         origin: 0,
         origin_is_cold: true,

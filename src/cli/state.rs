@@ -179,6 +179,7 @@ fn describe(store: &Store, entry: &Entry, snapshot: Snapshot) -> Result<()> {
         ("path", store.path(entry)),
         ("bytes", entry.bytes.to_string()),
         ("job", header.job.clone()),
+        ("life", header.life.clone()),
         ("next offset", header.offset.to_string()),
         ("origin", format!("{}, begun {cold}", header.origin)),
         ("last record", last),
