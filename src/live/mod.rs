@@ -11,7 +11,7 @@ mod account;
 mod alerts;
 pub mod clock;
 mod committer;
-mod life;
+pub mod life;
 mod recovery;
 mod snapshots;
 mod start;
