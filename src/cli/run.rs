@@ -138,7 +138,8 @@ pub fn run(args: RunArgs) -> Result<()> {
     };
     server.into_iter().for_each(Server::stop);
     let done = done?;
-    let summary = Summary::new(done.counts, done.rows_per_worker, started.elapsed());
+    let account = Some(done.account);
+    let summary = Summary { account, ..Summary::new(done.counts, done.rows_per_worker, started.elapsed()) };
     match parent {
         Some(_) => Parent::report(&summary),
         None => print_summary(&summary, args.job.json),
