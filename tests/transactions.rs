@@ -96,7 +96,8 @@ fn what_is_aborted_is_hidden() {
 fn an_open_transaction_hides_what_others_commit_behind_it() {
     let Some(brokers) = brokers("an_open_transaction_hides_what_others_commit_behind_it") else { return };
     let name = unique("open");
-    let (slow, fast) = (producer(&brokers, &format!("{name}-slow")), producer(&brokers, &format!("{name}-fast")));
+    let (slow, fast) =
+        (producer(&brokers, &format!("{name}-slow")), producer(&brokers, &format!("{name}-fast")));
     send(&slow, &name, "a");
     send(&fast, &name, "b");
     fast.commit_transaction(PATIENCE).unwrap();
