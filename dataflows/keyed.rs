@@ -57,7 +57,7 @@ impl<O: Operator> Keyed<O> {
     /// # Errors
     /// As [`Operator::restore`].
     pub fn restore(&mut self, instrument: InstrumentId, bytes: &[u8]) -> Result<(), RestoreError> {
-        let state = O::restore(&self.settings, &self.instruments.get(instrument), bytes)?;
+        let state = O::restore(&self.settings, &[], &self.instruments.get(instrument), bytes)?;
         *self.slot(instrument) = Some(Box::new(state));
         Ok(())
     }

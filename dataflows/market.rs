@@ -28,7 +28,7 @@ pub fn market<'scope>(
     meter: &Meter,
 ) -> StreamVec<'scope, u64, Batch<Outcome>> {
     let ordered = keyed::<Order>(rows, settings.order, instruments.clone(), meter);
-    let live = keyed::<Gaps>(ordered, (), instruments.clone(), meter);
+    let live = keyed::<Gaps>(ordered, settings.windows(), instruments.clone(), meter);
     let measured = keyed::<FeatureWindows>(live, settings.features.clone(), instruments.clone(), meter);
     let sampled = keyed::<Seconds>(measured, settings.seconds, instruments.clone(), meter);
     let scored = keyed::<Score>(sampled, settings.model.clone(), instruments.clone(), meter);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foreshock_operators::change::Windows;
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::Model;
 use foreshock_operators::order::OrderSettings;
@@ -22,6 +23,13 @@ pub struct Settings {
     /// How far a row's time may lie ahead of its receipt.
     pub max_ahead: Nanos,
     pub instruments: InstrumentSettings,
+}
+
+impl Settings {
+    /// What all windows depend on.
+    pub fn windows(&self) -> Windows {
+        Windows { order: self.order, features: self.features.clone(), seconds: self.seconds }
+    }
 }
 
 /// Which instruments there are and what is known of each.

@@ -19,6 +19,10 @@ pub const MAX_HORIZONS: usize = 8;
 pub enum GapReason {
     /// No sign of life for longer than `gap_after`.
     Silence,
+    /// A part of the log is gone.
+    StateLost,
+    /// Other settings hold, under which the windows start empty.
+    Reconfigured,
 }
 
 impl GapReason {
@@ -26,6 +30,8 @@ impl GapReason {
     pub fn name(self) -> &'static str {
         match self {
             GapReason::Silence => "silence",
+            GapReason::StateLost => "state_lost",
+            GapReason::Reconfigured => "reconfigured",
         }
     }
 }
@@ -244,7 +250,8 @@ pub struct Alert {
     pub started_at: Time,
     pub triggered_at: Option<Time>,
     pub resolved_at: Option<Time>,
-    /// What brought the change about: `raised`, `critical`, `gap`, `warming_up`, `resumed`, `cleared`, `disabled`.
+    /// What brought the change about: `raised`, `critical`, `gap`, `warming_up`, `resumed`, `cleared`, `disabled`,
+    /// `reconfigured`.
     pub reason: &'static str,
     pub digits: u8,
 }

@@ -65,7 +65,7 @@ fn settings(chain: ChainSettings, rows: Vec<Row>) -> Settings {
     let mut ordered = outputs(&mut order, rows.iter().copied(), account_of(&rows));
     order.on_end(&mut ordered);
     let ordered: Vec<Row> = values(ordered);
-    let mut gaps = Gaps::new(&(), &instrument);
+    let mut gaps = Gaps::new(&Windows::default(), &instrument);
     let live: Vec<Live> = values(outputs(&mut gaps, ordered.clone(), Default::default()));
     let mut features = FeatureWindows::new(&chain.features, &instrument);
     let measured: Vec<Measured> = values(outputs(&mut features, live.clone(), Default::default()));

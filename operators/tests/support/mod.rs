@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
+use foreshock_operators::change::Windows;
 use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
 use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
@@ -272,7 +273,7 @@ impl Operator for Chain {
     fn new(settings: &ChainSettings, instrument: &Instrument) -> Self {
         Chain::of(
             Order::new(&settings.order, instrument),
-            Gaps::new(&(), instrument),
+            Gaps::new(&Windows::default(), instrument),
             FeatureWindows::new(&settings.features, instrument),
             Seconds::new(&settings.seconds, instrument),
             Score::new(&settings.model, instrument),
