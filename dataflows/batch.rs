@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
+use foreshock_operators::change::Placed;
 use foreshock_operators::operator::Tagged;
 use foreshock_operators::row::Extent;
 use foreshock_operators::time::Time;
 use serde::{Deserialize, Serialize};
+
+use crate::control::{Answer, Found};
 
 /// A stretch of the log as it was read, before decoding. Epochs count the stretches of a log from 0 without a
 /// hole: they are what order is restored by.
@@ -74,6 +77,20 @@ pub struct Cut {
     pub read_at: u64,
     /// Kafka's timestamp of the last message, in milliseconds.
     pub stamped_at: i64,
+    /// The stretch was told of before this process began: states take its rows, nothing is told again.
+    pub silent: bool,
+    /// The state behind the stretch is to be saved.
+    pub snapshot: Option<SnapshotCut>,
+}
+
+/// The wish for a snapshot of a shard's state behind a [`Cut`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotCut {
+    /// Counts the snapshots of a process.
+    pub number: u64,
+    /// Everything is saved now: no more rows come. Otherwise each state is saved before its next row, or when there
+    /// is time.
+    pub at_once: bool,
 }
 
 /// What a live batch carries along besides its rows.
@@ -102,6 +119,12 @@ pub struct Batch<T> {
     pub end: bool,
     /// In the order of the log.
     pub values: Vec<Tagged<T>>,
+    /// Changes that hold from some of the values on, in the order of their places.
+    pub changes: Vec<Placed>,
+    /// Control records of a log of files that are still to be read.
+    pub records: Vec<Found>,
+    /// The words of a live shard on control records.
+    pub answers: Vec<Answer>,
     /// The fates of what this batch stands for, so far.
     pub ledger: Ledger,
     /// The chunk's bytes: the originals of dead letters.

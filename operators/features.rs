@@ -156,10 +156,6 @@ impl Operator for FeatureWindows {
         out.pass(placed);
     }
 
-    fn held_changes(&self, held: &mut Vec<Arc<Change>>) {
-        held.extend(self.since.clone());
-    }
-
     fn snapshot(&self, bytes: &mut Vec<u8>) {
         save(&(self, number_of(self.since.as_ref())), bytes);
     }
@@ -208,6 +204,7 @@ impl FeatureWindows {
             event_time: row.event_time,
             clock,
             digits: row.digits,
+            settings: number_of(self.since.as_ref()),
             n: moments.count,
             price: self.price,
             midprice: mid,

@@ -108,9 +108,6 @@ pub trait Operator: Sized {
         out.pass(placed);
     }
 
-    /// Appends the changes that the state names by their numbers: they must be kept as long as it.
-    fn held_changes(&self, _held: &mut Vec<Arc<Change>>) {}
-
     /// Whether inputs may wait inside for others under these settings.
     fn may_wait(_settings: &Self::Settings) -> bool {
         false

@@ -162,10 +162,6 @@ impl Operator for Order {
         self.pending.push(change.clone());
     }
 
-    fn held_changes(&self, held: &mut Vec<Arc<Change>>) {
-        held.extend(self.pending.iter().chain(&self.since).cloned());
-    }
-
     fn may_wait(settings: &OrderSettings) -> bool {
         settings.reorder > 0
     }

@@ -234,10 +234,6 @@ impl Operator for Rules {
         out.pass(placed);
     }
 
-    fn held_changes(&self, held: &mut Vec<Arc<Change>>) {
-        held.extend(self.since.clone());
-    }
-
     /// Each state carries the whole rule that it was made under.
     fn snapshot(&self, bytes: &mut Vec<u8>) {
         let watches = self.on_samples.iter().chain(&self.on_ticks);

@@ -40,7 +40,8 @@ impl Operator for Score {
             Sampled::Gap(gap) => out.give(Scored::Gap(gap)),
             Sampled::Sample(sample) => out.give(Scored::Sample(sample)),
             Sampled::Tick(features) => {
-                let prediction = predict(&self.model, &features);
+                let model = number_of(self.since.as_ref());
+                let prediction = Prediction { model, ..predict(&self.model, &features) };
                 match prediction.spike {
                     Some(_) => out.ledger.counts.predictions += 1,
                     None => out.ledger.counts.refused += 1,
@@ -56,10 +57,6 @@ impl Operator for Score {
             self.since = Some(placed.change.clone());
         }
         out.pass(placed);
-    }
-
-    fn held_changes(&self, held: &mut Vec<Arc<Change>>) {
-        held.extend(self.since.clone());
     }
 
     fn snapshot(&self, bytes: &mut Vec<u8>) {
@@ -108,8 +105,10 @@ pub fn predict_by(model: &Model, value: impl Fn(FeatureRef) -> f64) -> Predictio
         }
     };
     match linear.map(sigmoid).filter(|probability| !probability.is_nan()) {
-        Some(probability) => Prediction { probability, spike: Some(probability >= model.decision_threshold) },
-        None => Prediction { probability: f64::NAN, spike: None },
+        Some(probability) => {
+            Prediction { probability, spike: Some(probability >= model.decision_threshold), model: 0 }
+        }
+        None => Prediction { probability: f64::NAN, spike: None, model: 0 },
     }
 }
 

@@ -113,10 +113,6 @@ impl Operator for Seconds {
         out.pass(placed);
     }
 
-    fn held_changes(&self, held: &mut Vec<Arc<Change>>) {
-        held.extend(self.since.clone());
-    }
-
     fn snapshot(&self, bytes: &mut Vec<u8>) {
         save(&(self, number_of(self.since.as_ref())), bytes);
     }

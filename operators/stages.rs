@@ -61,6 +61,8 @@ pub struct Features {
     pub event_time: Time,
     pub clock: Time,
     pub digits: u8,
+    /// Number of the change that the windows' settings came from; 0: the configuration.
+    pub settings: u32,
     /// Tick returns in the window.
     pub n: u32,
     pub price: f64,
@@ -160,6 +162,8 @@ pub struct Prediction {
     pub probability: f64,
     /// Whether `probability` reaches the model's decision threshold; `None` where the model refused the tick.
     pub spike: Option<bool>,
+    /// Number of the change that the model came from; 0: the configuration.
+    pub model: u32,
 }
 
 /// Ticks with their prediction.

@@ -113,7 +113,7 @@ impl Sink {
         // What is kept weighs too where there is nothing to send.
         let bytes = publication.bytes.len() + records * size_of::<Record>() + size_of::<Kept>();
         let shard = publication.cut.shard;
-        let number = self.reports.ways().enter(publication.cut, bytes, records);
+        let number = self.reports.ways().enter(shard, publication.settled, bytes, records);
         let kept = Kept { publication, predictions, number, next: 0, is_accepted: false };
         self.kept.entry(shard).or_default().push_back(kept);
         self.unsent.push_back((shard, number));

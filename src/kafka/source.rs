@@ -309,6 +309,7 @@ impl Queue {
                     next_offset: self.next_offset,
                     read_at: clock.nanoseconds(),
                     stamped_at: self.progress.stamped_at().unwrap_or_default(),
+                    ..Cut::default()
                 };
                 deliveries.push(Delivery { end: true, bytes: Arc::default(), messages: Vec::new(), cut });
             }

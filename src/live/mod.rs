@@ -134,7 +134,9 @@ impl Job {
             range: Range::default(),
             max_ahead: settings.max_ahead,
             max_message_bytes: self.config.input.max_message_bytes,
+            control: self.config.control,
         };
+        let base = Arc::new(settings.clone());
         let format = self.format.or(self.config.input.format);
         let exchange = self.exchange.map(Arc::from);
         Ok(Some(Arc::new(Shared {
@@ -143,7 +145,7 @@ impl Job {
             kinds: self.kinds.into(),
             progress: shards.iter().map(|at| Arc::new(Progress::between(at.start, at.end))).collect(),
             shards,
-            decode: LiveSettings { shards: names, format, exchange, limits },
+            decode: LiveSettings { shards: names, format, exchange, limits, settings: base },
             instruments: Instruments::new(settings.instruments.clone()),
             last_seen: (0..self.workers).map(|_| LastSeen::default()).collect(),
             meters: (0..self.workers).map(|_| Meter::default()).collect(),

@@ -8,10 +8,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use foreshock_dataflows::live::{LiveDecode, decode};
-use foreshock_dataflows::market::market;
+use foreshock_dataflows::market::{Market, market};
 use foreshock_dataflows::publish::{Publish, publish};
 use foreshock_dataflows::source::{Turn, deliveries};
-use foreshock_operators::encode::Encoder;
 use foreshock_operators::time::SECOND;
 use timely::worker::Worker;
 use tracing::warn;
@@ -175,10 +174,10 @@ fn build(
         let last_seen = shared.last_seen[index].clone();
         let decoder = LiveDecode::new(shared.decode.clone(), &shared.instruments, last_seen);
         let rows = decode(deliveries, decoder, meter);
-        let outcomes = market(rows, settings, &shared.instruments, meter);
-        let encoder = Encoder::new(&settings.features.horizons, &settings.model);
+        let outcomes = market(rows, Market::new(settings, &shared.instruments), meter);
         let names = shared.decode.shards.clone();
-        let publisher = Publish::new(shared.kinds.clone(), names, shared.instruments.clone(), encoder);
+        let base = shared.decode.settings.clone();
+        let publisher = Publish::new(shared.kinds.clone(), names, shared.instruments.clone(), base);
         let (sink, job) = (sink.clone(), shared.clone());
         let deliver = move |mut publication: foreshock_dataflows::publish::Publication| {
             if job.halt.is_set() {
