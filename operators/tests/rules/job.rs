@@ -211,7 +211,7 @@ pub fn tell(alert: &Alert) -> String {
         "raised" | "resumed" => AlertState::Active,
         "critical" => AlertState::Escalated,
         "gap" | "warming_up" => AlertState::Suppressed,
-        "cleared" | "disabled" => AlertState::Resolved,
+        "cleared" | "disabled" | "reconfigured" => AlertState::Resolved,
         other => panic!("unknown reason {other}"),
     };
     assert_eq!(alert.state, state, "{}", alert.reason);
