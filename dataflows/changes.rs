@@ -65,6 +65,36 @@ struct Saved {
     given: Vec<(Arc<str>, Arc<str>, u32)>,
 }
 
+/// What a shard begins with.
+#[derive(Debug)]
+pub struct Begun {
+    pub shard: Shard,
+    /// As the settings in force see them.
+    pub instruments: Instruments,
+    /// The changes that the shard's states may name; they must be kept until those are restored.
+    pub changes: Vec<Arc<Change>>,
+}
+
+impl Begun {
+    /// Reads what [`Shard::snapshot`] wrote of this shard, which began with `settings`.
+    ///
+    /// # Errors
+    /// When the bytes are none that were saved.
+    pub fn read(
+        number: u32,
+        settings: Arc<Settings>,
+        bytes: &[u8],
+        instruments: &Instruments,
+    ) -> Result<Begun, RestoreError> {
+        let mut view = instruments.clone();
+        let (shard, changes) = Shard::restore(settings, bytes, |settings, named| {
+            view = instruments.under(settings.instruments.clone());
+            named.iter().map(|(exchange, symbol, _)| view.enter_at_home(exchange, symbol, number)).collect()
+        })?;
+        Ok(Begun { shard, instruments: view, changes })
+    }
+}
+
 /// What became of a record, and the settings that it put in force.
 #[derive(Debug)]
 pub struct Taken {
@@ -231,12 +261,8 @@ impl Shard {
     }
 
     /// Reads what [`Shard::snapshot`] wrote, for a shard that began with `settings`. `find` gives the numbers of
-    /// instruments under the settings in force. The changes are those that the states beside it may name; they must
-    /// be kept until the states are restored.
-    ///
-    /// # Errors
-    /// When the bytes are none that were saved.
-    pub fn restore(
+    /// instruments under the settings in force.
+    fn restore(
         settings: Arc<Settings>,
         bytes: &[u8],
         find: impl FnOnce(&Settings, &[(Arc<str>, Arc<str>, u32)]) -> Vec<Option<InstrumentId>>,

@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foreshock_operators::account::{Ledger, Reason};
-use foreshock_operators::change::{Change, Placed};
+use foreshock_operators::change::Placed;
 use foreshock_operators::decode::{EXCHANGES, Envelope, Format, detect};
-use foreshock_operators::operator::{RestoreError, Tagged};
+use foreshock_operators::operator::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId, Row, Source};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator as _;
 
 use crate::batch::{Batch, Delivered, Delivery, Stretch};
-use crate::changes::{self, Shard, Taken};
+use crate::changes::{self, Begun, Shard, Taken};
 use crate::control::{Answer, Found};
 use crate::instruments::Instruments;
 use crate::messages::{Account, Limits, Messages};
@@ -134,29 +134,11 @@ impl LiveDecode {
         self.saver = Some(saver);
     }
 
-    /// Has a shard begin with these settings instead of the configuration's.
-    pub fn settle(&mut self, shard: u32, settings: Arc<Settings>) {
-        self.begin(shard, Shard::new(settings));
-    }
-
-    /// Takes up what [`changes::NAME`] of a snapshot holds, of a shard that began with `settings`. Gives the changes
-    /// that the shard's states may name; they must be kept until those are restored.
-    ///
-    /// # Errors
-    /// When the bytes are none that were saved.
-    pub fn restore(
-        &mut self,
-        shard: u32,
-        settings: Arc<Settings>,
-        bytes: &[u8],
-    ) -> Result<Vec<Arc<Change>>, RestoreError> {
-        let all = &self.instruments;
-        let (state, changes) = Shard::restore(settings, bytes, |settings, named| {
-            let view = all.under(settings.instruments.clone());
-            named.iter().map(|(exchange, symbol, _)| view.enter_at_home(exchange, symbol, shard)).collect()
-        })?;
-        self.begin(shard, state);
-        Ok(changes)
+    /// Has a shard go on from there.
+    pub fn begin(&mut self, shard: u32, begun: Begun) {
+        let Begun { shard: changes, instruments, .. } = begun;
+        let decode = ShardDecode::new(shard, changes, self.settings.limits, &instruments);
+        self.shards.insert(shard, decode);
     }
 
     /// A part of a shard's log before this offset is gone: its instruments start anew, with a gap.
@@ -166,22 +148,6 @@ impl LiveDecode {
             ShardDecode::new(shard, Shard::new(settings.settings.clone()), settings.limits, instruments)
         });
         shard.changes.lose(offset);
-    }
-
-    /// The instruments as the settings in force of a shard see them.
-    pub fn instruments_of(&self, shard: u32) -> &Instruments {
-        self.shards.get(&shard).map_or(&self.instruments, |shard| &shard.instruments)
-    }
-
-    /// The settings in force of a shard.
-    pub fn settings_of(&self, shard: u32) -> &Arc<Settings> {
-        self.shards.get(&shard).map_or(&self.settings.settings, |shard| shard.changes.settings())
-    }
-
-    fn begin(&mut self, shard: u32, changes: Shard) {
-        let view = self.instruments.under(changes.settings().instruments.clone());
-        let decode = ShardDecode::new(shard, changes, self.settings.limits, &view);
-        self.shards.insert(shard, decode);
     }
 
     /// An instrument in two shards has no order, so no results.

@@ -20,6 +20,7 @@ use foreshock_operators::stages::Outcome;
 use timely::dataflow::StreamVec;
 
 use crate::batch::Batch;
+use crate::changes::Begun;
 use crate::instruments::Instruments;
 use crate::keyed::{Keyed, keyed};
 use crate::meter::Meter;
@@ -34,6 +35,8 @@ pub struct Market {
     seconds: Keyed<Seconds>,
     score: Keyed<Score>,
     rules: Keyed<Rules>,
+    /// What shards go on from, until decoding takes it.
+    begun: BTreeMap<u32, Begun>,
 }
 
 impl Market {
@@ -50,6 +53,7 @@ impl Market {
             seconds: Keyed::new(settings.seconds, instruments.clone()),
             score: Keyed::new(settings.model.clone(), instruments.clone()),
             rules: Keyed::new(settings.rules.clone(), instruments.clone()),
+            begun: BTreeMap::new(),
         }
     }
 
@@ -79,6 +83,26 @@ impl Market {
         restore(&mut self.seconds, instrument, changes, sections)?;
         restore(&mut self.score, instrument, changes, sections)?;
         restore(&mut self.rules, instrument, changes, sections)
+    }
+
+    /// Lets go of all states of a shard.
+    pub fn forget(&mut self, shard: u32) {
+        self.order.forget(shard);
+        self.gaps.forget(shard);
+        self.features.forget(shard);
+        self.seconds.forget(shard);
+        self.score.forget(shard);
+        self.rules.forget(shard);
+    }
+
+    /// Has decoding and publishing of a shard go on from there.
+    pub fn begin(&mut self, shard: u32, begun: Begun) {
+        self.begun.insert(shard, begun);
+    }
+
+    /// Gives what shards go on from to whoever decodes and publishes.
+    pub fn take_begun(&mut self) -> BTreeMap<u32, Begun> {
+        std::mem::take(&mut self.begun)
     }
 
     /// Has snapshots go there.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foreshock::config::{Config, Mode};
 use foreshock_dataflows::batch::{Batch, Chunk, Cut, Delivered, Delivery, Range, Run, SnapshotCut};
-use foreshock_dataflows::changes::LogChanges;
+use foreshock_dataflows::changes::{Begun, LogChanges};
 use foreshock_dataflows::control::{Fate, model_record, rules_record, settings_record};
 use foreshock_dataflows::decode::{Decode, DecodeSettings, LogFile};
 use foreshock_dataflows::emit::{Emit, Kind};
@@ -240,9 +240,10 @@ fn check(seed: u64, reorder: &str) {
         let publication = publish.batch(market.on_batch(decode.delivery(delivery))).unwrap();
         for piece in saved.try_iter() {
             let saving::What::Shard(bytes) = piece.what else { continue };
-            let changes = decode.restore(piece.shard, base.clone(), &bytes).unwrap();
-            market.reload(&instruments.of_shard(piece.shard), &changes);
-            publish.settle(piece.shard, &base, &changes);
+            let begun = Begun::read(piece.shard, base.clone(), &bytes, &instruments).unwrap();
+            market.reload(&instruments.of_shard(piece.shard), &begun.changes);
+            publish.settle(piece.shard, &base, &begun.changes);
+            decode.begin(piece.shard, begun);
             restores += 1;
         }
         let done = publication.settled;

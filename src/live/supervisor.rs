@@ -23,12 +23,15 @@ const REFUSED_EVERY: Duration = Duration::from_secs(10);
 
 /// Supervises until the workers have finished.
 pub fn supervise(shared: &Shared, is_finished: impl Fn() -> bool) {
-    let mut told = Told { stopping: false, caught_up: false, refused: 0, refused_at: None };
+    // Those of before were told of then.
+    let refused = shared.account_so_far().deadletter.iter().sum();
+    let mut told = Told { stopping: false, caught_up: false, refused, refused_at: None };
     let mut worked = HashMap::new();
     for tick in 0_u64.. {
         if is_finished() {
             break;
         }
+        shared.mind_others();
         post(shared);
         if tick.is_multiple_of(SILENCES_EACH) {
             count_silences(shared);
@@ -47,7 +50,7 @@ pub fn supervise(shared: &Shared, is_finished: impl Fn() -> bool) {
 pub fn post(shared: &Shared) {
     let was = shared.board.state();
     let now = wall_time();
-    let shards: Vec<ShardState> = (0..shared.shards.len()).map(|at| shard_state(shared, at, now)).collect();
+    let shards: Vec<ShardState> = shared.own_shards().map(|at| shard_state(shared, at, now)).collect();
     let all_read = |state: &ShardState| state.position >= state.end;
     let caught_up = was.caught_up || (was.phase == Phase::Running && shards.iter().all(all_read));
     let phase = match &was.phase {
@@ -61,7 +64,7 @@ pub fn post(shared: &Shared) {
         phase,
         kafka_connected: shared.kafka_connected.load(Ordering::Acquire),
         caught_up,
-        counts: shared.counts().clone(),
+        counts: shared.account_so_far(),
         active_alerts: alerts.active(),
         last_alert: alerts.last.clone(),
         shards,
@@ -82,7 +85,7 @@ fn shard_state(shared: &Shared, at: usize, now: Time) -> ShardState {
     ShardState {
         topic: shard.topic.clone(),
         partition: shard.partition,
-        worker: at % shared.workers,
+        worker: shared.place.worker_of(at),
         position,
         end: end.max(position),
         committed: Some(progress.committed()),
@@ -122,7 +125,7 @@ fn count_silences(shared: &Shared) {
 
 /// Adds what operators have worked since the last time.
 fn add_operator_times(shared: &Shared, worked: &mut HashMap<(usize, &'static str), u64>) {
-    for (worker, meter) in shared.meters.iter().enumerate() {
+    for (worker, meter) in (shared.place.first()..).zip(&shared.meters) {
         for operator in meter.operators() {
             let now = operator.nanoseconds();
             let before = worked.insert((worker, operator.name), now).unwrap_or_default();
