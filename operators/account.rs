@@ -38,11 +38,13 @@ pub enum Reason {
     UnknownInstrument,
     /// Older than the newest row of its channel.
     Late,
+    /// A control record that can't be obeyed.
+    BadControl,
 }
 
 impl Reason {
     /// All reasons, in the order of their numbers.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 16] = [
         Reason::BrokenJson,
         Reason::WrongType,
         Reason::Empty,
@@ -58,6 +60,7 @@ impl Reason {
         Reason::EmptySide,
         Reason::UnknownInstrument,
         Reason::Late,
+        Reason::BadControl,
     ];
 
     /// The name printed in dead letters, summaries and metrics.
@@ -78,6 +81,7 @@ impl Reason {
             Reason::EmptySide => "empty_side",
             Reason::UnknownInstrument => "unknown_instrument",
             Reason::Late => "late",
+            Reason::BadControl => "bad_control",
         }
     }
 }
@@ -121,7 +125,7 @@ pub struct Counts {
     pub outside: i64,
     /// Rows that went on before older ones could come, because too many were waiting.
     pub hurried: i64,
-    /// Control records, which are counted but not yet applied.
+    /// Control records of ours, whatever became of them.
     pub control_records: i64,
     pub gaps: i64,
     pub samples: i64,

@@ -224,7 +224,7 @@ fn membership(
 /// The kinds of output that have topics; all of them where none is named.
 pub(super) fn topic_kinds(mut named: Vec<Kind>) -> Vec<Kind> {
     if named.is_empty() {
-        named = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Scored).collect();
+        named = Kind::of_topics().collect();
     }
     named.sort();
     named.dedup();

@@ -224,7 +224,9 @@ impl Job {
             range: Range::default(),
             max_ahead: settings.max_ahead,
             max_message_bytes: self.config.input.max_message_bytes,
+            control: self.config.control,
         };
+        let base = Arc::new(settings.clone());
         let format = self.format.or(self.config.input.format);
         let exchange = self.exchange.as_deref().map(Arc::from);
         let mut alerts = Alerts::default();
@@ -258,7 +260,7 @@ impl Job {
             progress: shards.iter().map(|at| Arc::new(Progress::of(at))).collect(),
             recovery: recovery::Watch::start(),
             shards,
-            decode: LiveSettings { shards: names, format, exchange, limits },
+            decode: LiveSettings { shards: names, format, exchange, limits, settings: base },
             instruments,
             last_seen: (0..self.workers).map(|_| LastSeen::default()).collect(),
             meters: (0..self.workers).map(|_| Meter::default()).collect(),
