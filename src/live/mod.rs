@@ -354,10 +354,13 @@ impl Shared {
                 None => worked.and(committed),
             }
         });
+        let mut told_before = self.told_before.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.recovery.has_ended() {
+            told_before.get_or_insert_with(|| self.silent().clone());
+        }
         result?;
         let account = self.account_so_far();
-        let told_before = self.told_before.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let counts = account.since(&told_before.unwrap_or_else(|| self.silent().clone()));
+        let counts = account.since(told_before.as_ref().unwrap_or(&self.silent()));
         if let Some(wrong) = account.imbalance() {
             bail!("the account does not add up, which is a bug: {wrong}");
         }
@@ -453,8 +456,6 @@ impl Shared {
         if let Some(took) = self.recovery.is_over(self.own_shards().map(is_there)) {
             let rows = self.metrics.job.replayed_rows.get();
             self.metrics.job.recovery_seconds.set(took.as_secs_f64());
-            let mut told_before = self.told_before.lock().unwrap_or_else(PoisonError::into_inner);
-            told_before.get_or_insert_with(|| self.silent().clone());
             info!(
                 seconds = took.as_secs_f64(),
                 replayed_rows = rows,

@@ -70,6 +70,11 @@ impl Watch {
         Watch { since: Instant::now(), is_over: AtomicBool::new(false) }
     }
 
+    /// Whether all shards were there at some time.
+    pub fn has_ended(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
     /// How long it took, the first time that this is asked with all shards there.
     pub fn is_over(&self, mut shards_there: impl Iterator<Item = bool>) -> Option<Duration> {
         if self.is_over.load(Ordering::Relaxed) || !shards_there.all(|is_there| is_there) {

@@ -36,6 +36,7 @@ impl Job {
         Job { brokers: brokers.to_owned(), name, raw, settings: Vec::new() }
             .with("HTTP__LISTEN", "off")
             .with("INSTRUMENTS__UNKNOWN", "accept")
+            .with("STATE__STORE", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"))
     }
 
     /// Another job, with outputs of its own, on the same input.
