@@ -1,5 +1,6 @@
 //! The command line.
 
+mod control;
 mod demo;
 mod lag;
 mod launch;
@@ -58,6 +59,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Backtest(BacktestArgs),
     Replay(replay::ReplayArgs),
+    Control(control::ControlArgs),
     Lag(lag::LagArgs),
     State(state::StateArgs),
     CheckConfig(CheckConfigArgs),
@@ -137,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(args),
         Command::Backtest(args) => backtest(args),
         Command::Replay(args) => replay::replay(args),
+        Command::Control(args) => control::control(args),
         Command::Lag(args) => lag::run(args),
         Command::State(args) => state::state(args),
         Command::CheckConfig(args) => check(&args),

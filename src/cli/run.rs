@@ -92,7 +92,8 @@ pub struct JobArgs {
     #[arg(long, value_name = "NAME")]
     exchange: Option<String>,
 
-    /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter; by default all.
+    /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter, control; by default
+    /// all.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_topic_kind)]
     emit: Vec<Kind>,
 

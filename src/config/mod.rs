@@ -39,6 +39,7 @@ use foreshock_operators::seconds::SecondSettings;
 
 use crate::models;
 
+pub use alerts::read as rules_of;
 pub use check::check_config;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use file::{Document, FileRef};

@@ -66,6 +66,7 @@ impl Job {
         for kind in KINDS {
             command.env(format!("FORESHOCK_TOPICS__{}", kind.to_uppercase()), self.topic(kind));
         }
+        command.env("FORESHOCK_TOPICS__CONTROL", self.topic("control"));
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }
