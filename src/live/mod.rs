@@ -36,6 +36,7 @@ use foreshock_dataflows::messages::Limits;
 use foreshock_dataflows::meter::Meter;
 use foreshock_dataflows::publish::Publication;
 use foreshock_dataflows::saving::Saver;
+use foreshock_dataflows::settings::Settings;
 use foreshock_operators::account::Counts;
 use foreshock_operators::decode::Format;
 use tracing::{info, warn};
@@ -76,6 +77,8 @@ pub struct Job {
     pub exchange: Option<String>,
     /// Begin at the first message of each partition, whatever was committed.
     pub from_beginning: bool,
+    /// Have other settings than before come into force behind the last record there is.
+    pub adopt: bool,
     /// End where the logs end: a backtest of topics.
     pub until_end: bool,
     pub board: Arc<Board>,
@@ -120,6 +123,8 @@ struct Shared {
     told_before: Arc<Mutex<Option<Counts>>>,
     /// By shard: of the job, as far as it is known.
     accounts: Vec<Mutex<Counts>>,
+    /// By shard: the settings that the job began it with.
+    bases: BTreeMap<u32, Arc<Settings>>,
     /// What the shards of this process are begun with.
     begun: Mutex<Begun>,
     recovery: recovery::Watch,
@@ -174,6 +179,7 @@ impl Job {
                     warn!(error = format!("{error:#}"), "beginning anew from what is committed");
                     attempt.metrics.job.begun_anew.inc();
                     attempt.from_beginning = false;
+                    attempt.adopt = false;
                 }
                 done => break done,
             }
@@ -232,11 +238,13 @@ impl Job {
         let mut alerts = Alerts::default();
         let mut restored = Counts::default();
         let mut accounts: Vec<Counts> = shards.iter().map(|_| Counts::default()).collect();
+        let mut bases = BTreeMap::new();
         let mut clients = BTreeMap::new();
         let mut lives = BTreeMap::new();
         let mut saved = vec![0; shards.len()];
         for (shard, Beginning { client, life, account, saved: at, .. }) in beginnings {
             restored.add(&account.counts);
+            bases.extend(account.base.map(|base| (shard, base)));
             accounts[shard as usize] = account.counts;
             alerts.restore(shard, account.alerts);
             // At its origin there is nothing to save.
@@ -269,6 +277,7 @@ impl Job {
             metrics: self.metrics.clone(),
             silent: Mutex::new(restored),
             told_before: told_before.clone(),
+            bases,
             accounts: accounts.into_iter().map(Mutex::new).collect(),
             begun: Mutex::new(begun),
             rows_per_worker: (0..self.workers).map(|_| AtomicI64::new(0)).collect(),
@@ -428,7 +437,7 @@ impl Shared {
     fn account_of(&self, shard: u32) -> ShardAccount {
         let counts = self.accounts[shard as usize].lock().unwrap_or_else(PoisonError::into_inner).clone();
         let alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner).of_shard(shard);
-        ShardAccount { counts, alerts }
+        ShardAccount { base: self.bases.get(&shard).cloned(), counts, alerts }
     }
 
     fn silent(&self) -> MutexGuard<'_, Counts> {
