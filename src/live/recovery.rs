@@ -179,7 +179,12 @@ impl Recovery<'_> {
             Err(why) => return self.begin_lost(place, client, Some(life), offset, &why, market),
         };
         if life.settings != self.settings {
-            life.settings = self.adopt(place, &life, offset)?;
+            if life.is_cold() && offset == life.origin {
+                self.settings.clone_into(&mut life.base);
+            } else {
+                self.adopt(place, &life, offset)?;
+            }
+            self.settings.clone_into(&mut life.settings);
             client.commit(offset, &life.to_string())?;
         }
         Ok(place.beginning(client, life, offset, state))
@@ -220,7 +225,14 @@ impl Recovery<'_> {
             info!(shard, snapshot = offset, committed, "state restored, with a gap behind it");
             return Ok(Ok(State { start: life.origin, saved: None, account }));
         }
-        if life.base != self.settings {
+        // Before the first row any settings will do.
+        if life.base != self.settings && committed > life.origin {
+            if life.settings != self.settings {
+                bail!(Misuse(format!(
+                    "there is no snapshot of {shard} to adopt other settings from: start with those of before once \
+                     more, stop the job in order, which saves its state, and then start with --adopt"
+                )));
+            }
             return Ok(Err(format!(
                 "no snapshot of {shard} can be used, and its state can only be made again with the settings that the \
                  job began with"
@@ -289,8 +301,8 @@ impl Recovery<'_> {
         Ok(place.beginning(client, life, next, State { start: next, saved: None, account }))
     }
 
-    /// Appends the configured settings to the shard's log, so that they come into force there; gives their fingerprint.
-    fn adopt(&self, place: &Place, life: &Life, committed: i64) -> Result<String> {
+    /// Appends the configured settings to the shard's log, so that they come into force there.
+    fn adopt(&self, place: &Place, life: &Life, committed: i64) -> Result<()> {
         let config = &self.job.config;
         if !config.control {
             bail!(Misuse(
@@ -302,7 +314,7 @@ impl Recovery<'_> {
         let record = settings_record(&id, &config.settings);
         append(&config.kafka, &config.job, (place.topic, place.partition), &record)?;
         info!(shard = place.name(), id, "other settings are adopted behind the last record there is now");
-        Ok(self.settings.to_owned())
+        Ok(())
     }
 
     /// Takes up the newest usable snapshot of a life whose offset lies in this range. Where rows are `lost` up to some
