@@ -51,8 +51,11 @@ fn snapshot(offset: i64) -> Snapshot {
     }
 }
 
-/// Everything of a snapshot, one section at a time, as `(instrument, section, bytes)`.
-fn pieces(snapshot: &Snapshot) -> Vec<(Option<(&str, &str)>, &str, &[u8])> {
+/// A section: whose it is, where not the shard's, its name and its bytes.
+type Piece<'a> = (Option<(&'a str, &'a str)>, &'a str, &'a [u8]);
+
+/// Everything of a snapshot, one section at a time.
+fn pieces(snapshot: &Snapshot) -> Vec<Piece<'_>> {
     let shard = snapshot.sections.iter().map(|(name, bytes)| (None, name.as_str(), bytes.as_slice()));
     let instruments = snapshot.instruments.iter().flat_map(|state| {
         let whose = Some((state.exchange.as_str(), state.symbol.as_str()));
