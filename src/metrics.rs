@@ -198,7 +198,7 @@ impl JobMetrics {
             ),
             control_records: declare.counter(
                 "foreshock_control_records_total",
-                "Control records met in the input; this version counts them and applies none.",
+                "Control records met in the input, whatever became of them.",
             ),
             refused: declare.counter(
                 "foreshock_predictions_refused_total",
