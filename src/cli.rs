@@ -1,9 +1,12 @@
 //! The command line.
 
 mod demo;
+mod lag;
 mod launch;
 mod replay;
 mod run;
+mod state;
+mod table;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -55,6 +58,8 @@ enum Command {
     Demo(demo::DemoArgs),
     Backtest(BacktestArgs),
     Replay(replay::ReplayArgs),
+    Lag(lag::LagArgs),
+    State(state::StateArgs),
     CheckConfig(CheckConfigArgs),
 }
 
@@ -132,6 +137,8 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(args),
         Command::Backtest(args) => backtest(args),
         Command::Replay(args) => replay::replay(args),
+        Command::Lag(args) => lag::run(args),
+        Command::State(args) => state::state(args),
         Command::CheckConfig(args) => check(&args),
     };
     match done {

@@ -16,4 +16,5 @@ pub mod logs;
 pub mod metrics;
 pub mod models;
 pub mod replay;
+pub mod state;
 pub mod status;

@@ -14,12 +14,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use foreshock_dataflows::batch::Cut;
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::publish::{Publication, Record};
 use rdkafka::producer::{BaseProducer, Producer};
+use timely::scheduling::SyncActivator;
 
 use super::client::{Role, client_config, refused};
+use super::outlet::{Accepted, Backlog, Outlet};
 use super::progress::{Progress, Shard};
 use super::records::Records;
 use super::reports::{Reports, tag};
@@ -30,7 +31,7 @@ use crate::config::{Kafka, Topics};
 const SENDS_PER_POLL: usize = 256;
 
 /// Where all of a worker's outputs leave.
-pub struct Sink {
+pub struct AtLeastOnce {
     kafka: Kafka,
     group: String,
     producer: BaseProducer<Reports>,
@@ -53,15 +54,8 @@ struct Kept {
     is_accepted: bool,
 }
 
-/// What was taken whole by the client.
-pub struct Accepted {
-    pub cut: Cut,
-    /// Predictions among the records.
-    pub predictions: usize,
-}
-
-impl Sink {
-    /// A sink for outputs of these shards.
+impl AtLeastOnce {
+    /// An outlet for the outputs of these shards.
     ///
     /// # Errors
     /// When the client can't be made.
@@ -72,9 +66,9 @@ impl Sink {
         shards: Arc<[Shard]>,
         progress: &[Arc<Progress>],
         instruments: Instruments,
-    ) -> Result<Sink> {
+    ) -> Result<AtLeastOnce> {
         let reports = Reports { ways: Arc::new(Mutex::new(Ways::new(progress))), generation: 0 };
-        Ok(Sink {
+        Ok(AtLeastOnce {
             kafka: kafka.clone(),
             group: group.to_owned(),
             producer: producer(kafka, group, &reports)?,
@@ -83,54 +77,6 @@ impl Sink {
             unsent: VecDeque::new(),
             reports,
         })
-    }
-
-    /// Takes a publication; [`Sink::pump`] sends it.
-    pub fn take(&mut self, mut publication: Publication) {
-        let predictions = std::mem::take(&mut publication.predictions).len();
-        publication.records.shrink_to_fit();
-        publication.bytes.shrink_to_fit();
-        let records = publication.records.len();
-        // What is kept weighs too where there is nothing to send.
-        let bytes = publication.bytes.len() + records * size_of::<Record>() + size_of::<Kept>();
-        let shard = publication.cut.shard;
-        let number = self.reports.ways().enter(shard, publication.settled, bytes, records);
-        let kept = Kept { publication, predictions, number, next: 0, is_accepted: false };
-        self.kept.entry(shard).or_default().push_back(kept);
-        self.unsent.push_back((shard, number));
-    }
-
-    /// Sends what the client takes and reads what has arrived, without waiting. Tells of each publication that
-    /// the client has taken whole.
-    ///
-    /// # Errors
-    /// When a record can't be delivered at all: the error names its row.
-    pub fn pump(&mut self, mut accepted: impl FnMut(Accepted)) -> Result<()> {
-        let mut sent = 0;
-        'sending: while let Some((shard, number)) = self.unsent.front().copied() {
-            while let Some(record) = find(&self.kept, shard, number).and_then(Kept::next_record) {
-                if !self.send(shard, number, record)? {
-                    break 'sending;
-                }
-                if let Some(kept) = self.kept_mut(shard, number) {
-                    kept.next += 1;
-                }
-                sent += 1;
-                if sent % SENDS_PER_POLL == 0 {
-                    self.producer.poll(Duration::ZERO);
-                }
-            }
-            if let Some(kept) = self.kept_mut(shard, number).filter(|kept| !kept.is_accepted) {
-                kept.is_accepted = true;
-                accepted(Accepted { cut: kept.publication.cut, predictions: kept.predictions });
-            }
-            self.unsent.pop_front();
-        }
-        self.take_reports();
-        match self.reports.ways().failed.take() {
-            Some(why) => bail!("{why}"),
-            None => Ok(()),
-        }
     }
 
     fn take_reports(&mut self) {
@@ -162,37 +108,11 @@ impl Sink {
         kept.get_mut(usize::try_from(number.checked_sub(first)?).ok()?)
     }
 
-    /// Bytes of all shards that were taken and have not arrived.
-    pub fn backlog_bytes(&self) -> usize {
-        self.reports.ways().bytes()
-    }
-
-    /// Bytes of one shard that were taken and have not arrived.
-    pub fn backlog_bytes_of(&self, shard: u32) -> usize {
-        self.reports.ways().bytes_of(shard)
-    }
-
-    /// Records that the client holds.
-    pub fn queued_records(&self) -> usize {
-        usize::try_from(self.producer.in_flight_count()).unwrap_or_default()
-    }
-
-    /// Whether a shard's outputs have been on their way for so long without anything arriving; longer each time that
-    /// a new client has not helped it.
-    pub fn is_stalled(&self, after: Duration) -> bool {
-        self.reports.ways().is_stalled(after)
-    }
-
-    /// Forgives the time so far without arrivals: there is a reason for it.
-    pub fn forgive(&self) {
-        self.reports.ways().forgive();
-    }
-
     /// Replaces the client by a new one, which sends all that has not arrived once more.
     ///
     /// # Errors
     /// When the new client can't be made.
-    pub fn renew(&mut self) -> Result<()> {
+    fn renew(&mut self) -> Result<()> {
         self.reports.generation += 1;
         self.reports.ways().renew(self.reports.generation);
         let fresh = producer(&self.kafka, &self.group, &self.reports)?;
@@ -213,14 +133,60 @@ impl Sink {
         Ok(())
     }
 
-    /// Sends all that was taken and waits until it has arrived.
-    ///
-    /// # Errors
-    /// When it has not by then, or can't be delivered at all.
-    pub fn drain(&mut self, at_most: Duration, mut accepted: impl FnMut(Accepted)) -> Result<()> {
+    /// Hands a record to the client; `false` where its queue is full.
+    fn send(&mut self, shard: u32, number: u64, record: Record) -> Result<bool> {
+        let Some(kept) = find(&self.kept, shard, number) else { return Ok(true) };
+        self.records.send(&self.producer, shard, &kept.publication.bytes, record, tag(shard, number))
+    }
+}
+
+impl Outlet for AtLeastOnce {
+    fn take(&mut self, mut publication: Publication) {
+        let predictions = std::mem::take(&mut publication.predictions).len();
+        publication.records.shrink_to_fit();
+        publication.bytes.shrink_to_fit();
+        let records = publication.records.len();
+        // What is kept weighs too where there is nothing to send.
+        let bytes = publication.bytes.len() + records * size_of::<Record>() + size_of::<Kept>();
+        let shard = publication.cut.shard;
+        let number = self.reports.ways().enter(shard, publication.settled, bytes, records);
+        let kept = Kept { publication, predictions, number, next: 0, is_accepted: false };
+        self.kept.entry(shard).or_default().push_back(kept);
+        self.unsent.push_back((shard, number));
+    }
+
+    fn pump(&mut self, accepted: &mut dyn FnMut(Accepted)) -> Result<()> {
+        let mut sent = 0;
+        'sending: while let Some((shard, number)) = self.unsent.front().copied() {
+            while let Some(record) = find(&self.kept, shard, number).and_then(Kept::next_record) {
+                if !self.send(shard, number, record)? {
+                    break 'sending;
+                }
+                if let Some(kept) = self.kept_mut(shard, number) {
+                    kept.next += 1;
+                }
+                sent += 1;
+                if sent % SENDS_PER_POLL == 0 {
+                    self.producer.poll(Duration::ZERO);
+                }
+            }
+            if let Some(kept) = self.kept_mut(shard, number).filter(|kept| !kept.is_accepted) {
+                kept.is_accepted = true;
+                accepted(Accepted { cut: kept.publication.cut, predictions: kept.predictions });
+            }
+            self.unsent.pop_front();
+        }
+        self.take_reports();
+        match self.reports.ways().failed.take() {
+            Some(why) => bail!("{why}"),
+            None => Ok(()),
+        }
+    }
+
+    fn drain(&mut self, at_most: Duration, accepted: &mut dyn FnMut(Accepted)) -> Result<()> {
         let deadline = Instant::now() + at_most;
         loop {
-            self.pump(&mut accepted)?;
+            self.pump(accepted)?;
             if self.reports.ways().is_empty() {
                 return Ok(());
             }
@@ -228,17 +194,38 @@ impl Sink {
                 bail!(
                     "{} bytes of outputs were not delivered within {at_most:?}; their input is read again at the \
                      next start",
-                    self.backlog_bytes()
+                    self.backlog().bytes
                 );
             }
             self.producer.poll(Duration::from_millis(1));
         }
     }
 
-    /// Hands a record to the client; `false` where its queue is full.
-    fn send(&mut self, shard: u32, number: u64, record: Record) -> Result<bool> {
-        let Some(kept) = find(&self.kept, shard, number) else { return Ok(true) };
-        self.records.send(&self.producer, shard, &kept.publication.bytes, record, tag(shard, number))
+    /// Delivery reports are asked for.
+    fn wake(&mut self, _activator: Arc<SyncActivator>) {}
+
+    fn backlog(&self) -> Backlog {
+        Backlog {
+            publications: self.kept.values().map(VecDeque::len).sum(),
+            bytes: self.reports.ways().bytes(),
+            queued_records: usize::try_from(self.producer.in_flight_count()).unwrap_or_default(),
+        }
+    }
+
+    fn backlog_bytes_of(&self, shard: u32) -> usize {
+        self.reports.ways().bytes_of(shard)
+    }
+
+    fn renew_stalled(&mut self, after: Duration) -> Result<bool> {
+        let is_stalled = self.reports.ways().is_stalled(after);
+        if is_stalled {
+            self.renew()?;
+        }
+        Ok(is_stalled)
+    }
+
+    fn forgive(&mut self) {
+        self.reports.ways().forgive();
     }
 }
 
