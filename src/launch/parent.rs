@@ -37,7 +37,7 @@ pub enum News {
     /// It knows where it begins, and has begun.
     Running,
     /// It has ended in order.
-    Ended(Account),
+    Ended(Box<Account>),
 }
 
 /// What a process has done.
@@ -69,7 +69,7 @@ impl Parent {
     /// When nobody listens.
     pub fn report(summary: &Summary) -> Result<()> {
         let Summary { counts, rows_per_worker, peak_rss_bytes, .. } = summary.clone();
-        tell(&News::Ended(Account { counts, rows_per_worker, peak_rss_bytes }))
+        tell(&News::Ended(Box::new(Account { counts, rows_per_worker, peak_rss_bytes })))
     }
 }
 

@@ -222,7 +222,7 @@ fn hear(from: impl Read, into: &Mutex<Heard>) {
         let mut heard = into.lock().unwrap_or_else(PoisonError::into_inner);
         match news {
             News::Running => heard.running = true,
-            News::Ended(account) => heard.account = Some(account),
+            News::Ended(account) => heard.account = Some(*account),
         }
     });
 }

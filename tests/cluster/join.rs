@@ -214,11 +214,12 @@ fn hosts_and_secret_may_be_in_files() {
     let files = Files::new();
     let hosts = Hosts::free();
     let hostfile = files.add("hosts", format!("# ours\n{}\n\n{} # the second\n", hosts.0[0], hosts.0[1]));
-    let secret = files.add("secret", format!("{SECRET}\n"));
+    files.add("secret", format!("{SECRET}\n"));
+    let config = files.add("job.yaml", "cluster:\n  secret_file: secret\n");
     let both = [0, 1].map(|number| {
         let mut command = live("run");
         command.args(["-n", "2", "-w", "1", "-p", &number.to_string(), "--hostfile"]).arg(&hostfile);
-        command.env("FORESHOCK_CLUSTER__SECRET_FILE", &secret);
+        command.arg("--config").arg(&config);
         command
     });
     let mut both = both.map(Running::start);
