@@ -138,7 +138,8 @@ pub fn run(args: RunArgs) -> Result<()> {
     };
     server.into_iter().for_each(Server::stop);
     let done = done?;
-    let summary = Summary::new(done.counts, done.rows_per_worker, started.elapsed());
+    let account = Some(done.account);
+    let summary = Summary { account, ..Summary::new(done.counts, done.rows_per_worker, started.elapsed()) };
     match parent {
         Some(_) => Parent::report(&summary),
         None => print_summary(&summary, args.job.json),
@@ -223,7 +224,7 @@ fn membership(
 /// The kinds of output that have topics; all of them where none is named.
 pub(super) fn topic_kinds(mut named: Vec<Kind>) -> Vec<Kind> {
     if named.is_empty() {
-        named = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Scored).collect();
+        named = Kind::of_topics().collect();
     }
     named.sort();
     named.dedup();
