@@ -279,7 +279,7 @@ impl Config {
                 keep: layers.integer("state.keep") as usize,
             },
             cluster: Cluster {
-                secret_file: layers.text("cluster.secret_file").map(PathBuf::from),
+                secret_file: layers.path("cluster.secret_file"),
                 connect_timeout: layers.time("cluster.connect_timeout"),
             },
             http: http(&layers),

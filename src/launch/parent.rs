@@ -37,7 +37,7 @@ pub enum News {
     /// It knows where it begins, and has begun.
     Running,
     /// It has ended in order.
-    Ended(Account),
+    Ended(Box<Account>),
 }
 
 /// What a process has done.
@@ -72,7 +72,7 @@ impl Parent {
     pub fn report(summary: &Summary) -> Result<()> {
         let Summary { counts, account, rows_per_worker, peak_rss_bytes, .. } = summary.clone();
         let account = account.unwrap_or_default();
-        tell(&News::Ended(Account { counts, account, rows_per_worker, peak_rss_bytes }))
+        tell(&News::Ended(Box::new(Account { counts, account, rows_per_worker, peak_rss_bytes })))
     }
 }
 

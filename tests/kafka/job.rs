@@ -61,7 +61,16 @@ impl Job {
     }
 
     pub fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
-        let mut command = self.command("run", args);
+        self.live("run", args)
+    }
+
+    /// The job as several processes.
+    pub fn launch<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+        self.live("launch", args)
+    }
+
+    fn live<A: AsRef<OsStr>>(&self, name: &str, args: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.command(name, args);
         command.env("FORESHOCK_JOB__NAME", &self.name).env("FORESHOCK_TOPICS__INPUT", &self.raw);
         for kind in KINDS {
             command.env(format!("FORESHOCK_TOPICS__{}", kind.to_uppercase()), self.topic(kind));
