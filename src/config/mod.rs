@@ -194,6 +194,7 @@ pub struct Log {
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(name, text)| (name.to_string_lossy().into_owned(), text.to_string_lossy().into_owned()))
+        .filter(|(name, _)| !crate::faults::is_variable(name))
 }
 
 impl Config {
