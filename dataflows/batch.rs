@@ -74,6 +74,20 @@ pub struct Cut {
     pub read_at: u64,
     /// Kafka's timestamp of the last message, in milliseconds.
     pub stamped_at: i64,
+    /// The stretch was told of before this process began: states take its rows, nothing is told again.
+    pub silent: bool,
+    /// The state behind the stretch is to be saved.
+    pub snapshot: Option<SnapshotCut>,
+}
+
+/// The wish for a snapshot of a shard's state behind a [`Cut`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotCut {
+    /// Counts the snapshots of a process.
+    pub number: u64,
+    /// Everything is saved now: no more rows come. Otherwise each state is saved before its next row, or when there
+    /// is time.
+    pub at_once: bool,
 }
 
 /// What a live batch carries along besides its rows.

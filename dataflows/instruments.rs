@@ -86,6 +86,20 @@ impl Instruments {
         self.read().homes.get(id.0 as usize).copied().flatten()
     }
 
+    /// The instruments that belong to a shard.
+    pub fn of_shard(&self, shard: u32) -> Vec<InstrumentId> {
+        let table = self.read();
+        let numbered = (0..).map(InstrumentId).zip(&table.homes);
+        numbered.filter(|(_, home)| **home == Some(shard)).map(|(id, _)| id).collect()
+    }
+
+    /// Enters an instrument that a shard is known to have. `None`: the settings don't take it.
+    pub fn enter_at_home(&self, exchange: &str, symbol: &str, shard: u32) -> Option<InstrumentId> {
+        let id = self.enter(exchange, symbol)?.instrument;
+        self.settle(id, shard);
+        Some(id)
+    }
+
     /// The first instrument that was met in two shards, if any.
     pub fn strayed(&self) -> Option<&Strayed> {
         self.0.strayed.get()

@@ -1,31 +1,71 @@
 //! Lifts an operator for one instrument into a dataflow over all of a worker's instruments.
 
+use std::collections::BTreeMap;
+use std::time::Instant;
+
 use foreshock_operators::operator::{Operator, Out, RestoreError};
 use foreshock_operators::row::InstrumentId;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator as _;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, SnapshotCut};
 use crate::instruments::Instruments;
 use crate::meter::Meter;
+use crate::saving::{SWEEP, Saver};
 
 /// One operator's states, by instrument. Knows nothing of timely.
 #[derive(Debug)]
 pub struct Keyed<O: Operator> {
     settings: O::Settings,
+    /// By shard: the settings that its first row was met under, where they differ.
+    settings_of_shards: BTreeMap<u32, O::Settings>,
     instruments: Instruments,
     /// By instrument number; `None` for instruments of other workers.
     states: Vec<Option<Box<O>>>,
     /// Whether any state may hold rows back: most can't, and are never asked.
     may_wait: bool,
+    saver: Option<Saver>,
+    saving: Option<Saving>,
+}
+
+/// A snapshot of one shard that is not complete.
+#[derive(Debug)]
+struct Saving {
+    shard: u32,
+    number: u64,
+    /// Those that had a state at the cut.
+    instruments: Vec<InstrumentId>,
+    /// How many of them were looked at in their order.
+    swept: usize,
+    /// By instrument number: its state is still the one at the cut.
+    due: Vec<bool>,
 }
 
 impl<O: Operator> Keyed<O> {
     /// No states yet: each instrument gets one with its first row.
     pub fn new(settings: O::Settings, instruments: Instruments) -> Self {
         let may_wait = O::may_wait(&settings);
-        Keyed { settings, instruments, states: Vec::new(), may_wait }
+        Keyed {
+            settings,
+            settings_of_shards: BTreeMap::new(),
+            instruments,
+            states: Vec::new(),
+            may_wait,
+            saver: None,
+            saving: None,
+        }
+    }
+
+    /// Has new instruments of a shard begin with these settings.
+    pub fn settle(&mut self, shard: u32, settings: O::Settings) {
+        self.may_wait |= O::may_wait(&settings);
+        self.settings_of_shards.insert(shard, settings);
+    }
+
+    /// Has snapshots go there.
+    pub fn save_to(&mut self, saver: Saver) {
+        self.saver = Some(saver);
     }
 
     /// Feeds a batch to the states of its instruments.
@@ -42,6 +82,11 @@ impl<O: Operator> Keyed<O> {
         let shard = stretch.as_ref().map(|stretch| stretch.cut.shard);
         let waiting =
             [waiting, shard.and_then(|shard| self.oldest_waiting(shard))].into_iter().flatten().min();
+        if let Some(cut) = stretch.as_ref().map(|stretch| stretch.cut)
+            && let Some(snapshot) = cut.snapshot
+        {
+            self.mark(cut.shard, snapshot);
+        }
         Batch { epoch, worker, end, values: out.values, ledger: out.ledger, bytes, waiting, stretch }
     }
 
@@ -57,7 +102,8 @@ impl<O: Operator> Keyed<O> {
     /// # Errors
     /// As [`Operator::restore`].
     pub fn restore(&mut self, instrument: InstrumentId, bytes: &[u8]) -> Result<(), RestoreError> {
-        let state = O::restore(&self.settings, &self.instruments.get(instrument), bytes)?;
+        let settings = self.settings_of(instrument);
+        let state = O::restore(settings, &self.instruments.get(instrument), bytes)?;
         *self.slot(instrument) = Some(Box::new(state));
         Ok(())
     }
@@ -72,10 +118,59 @@ impl<O: Operator> Keyed<O> {
         of_shard.filter_map(|(state, _)| state.oldest_waiting()).min()
     }
 
+    /// Saves a bit of what is still to be saved; says whether there is more.
+    pub fn sweep(&mut self) -> bool {
+        let (Some(saving), Some(saver)) = (&mut self.saving, &self.saver) else { return false };
+        if saver.may_sweep(O::NAME) {
+            let began = Instant::now();
+            while saving.sweep_one(&self.states, saver) {
+                if began.elapsed() >= SWEEP {
+                    return true;
+                }
+            }
+            self.finish_saving();
+        }
+        self.saving.is_some()
+    }
+
+    /// Begins a snapshot of a shard's states as they are now.
+    fn mark(&mut self, shard: u32, SnapshotCut { number, at_once }: SnapshotCut) {
+        // One that is not complete by now is of an earlier cut.
+        self.finish_saving();
+        let Some(saver) = &self.saver else { return };
+        let has_state = |id: &InstrumentId| self.states.get(id.0 as usize).is_some_and(Option::is_some);
+        let instruments: Vec<_> = self.instruments.of_shard(shard).into_iter().filter(has_state).collect();
+        let mut due = vec![false; self.states.len()];
+        instruments.iter().for_each(|id| due[id.0 as usize] = true);
+        saver.begin(O::NAME);
+        self.saving = Some(Saving { shard, number, instruments, swept: 0, due });
+        if at_once {
+            self.finish_saving();
+        }
+    }
+
+    fn finish_saving(&mut self) {
+        let (Some(mut saving), Some(saver)) = (self.saving.take(), &self.saver) else { return };
+        while saving.sweep_one(&self.states, saver) {}
+        saver.done(saving.shard, saving.number, O::NAME);
+    }
+
+    fn settings_of(&self, id: InstrumentId) -> &O::Settings {
+        // Most jobs never change theirs.
+        if self.settings_of_shards.is_empty() {
+            return &self.settings;
+        }
+        let home = self.instruments.home(id);
+        home.and_then(|shard| self.settings_of_shards.get(&shard)).unwrap_or(&self.settings)
+    }
+
     fn state(&mut self, id: InstrumentId) -> &mut O {
         let at = id.0 as usize;
+        if let (Some(saving), Some(saver)) = (&mut self.saving, &self.saver) {
+            saving.save(id, &self.states, saver);
+        }
         if self.states.get(at).is_none_or(Option::is_none) {
-            let state = O::new(&self.settings, &self.instruments.get(id));
+            let state = O::new(self.settings_of(id), &self.instruments.get(id));
             *self.slot(id) = Some(Box::new(state));
         }
         self.states[at].as_mut().expect("the slot was just filled")
@@ -96,19 +191,40 @@ impl<O: Operator> Keyed<O> {
             if shard.is_some() && self.instruments.home(instrument.id) != shard {
                 continue;
             }
-            if let Some(Some(state)) = self.states.get_mut(instrument.id.0 as usize) {
+            if self.states.get(instrument.id.0 as usize).is_some_and(Option::is_some) {
                 out.tag(instrument.id, order as u32);
-                state.on_end(out);
+                self.state(instrument.id).on_end(out);
             }
         }
+    }
+}
+
+impl Saving {
+    /// Saves an instrument's state, unless that is done or it had none at the cut.
+    fn save<O: Operator>(&mut self, id: InstrumentId, states: &[Option<Box<O>>], saver: &Saver) {
+        let at = id.0 as usize;
+        let Some(due) = self.due.get_mut(at).filter(|due| **due) else { return };
+        *due = false;
+        if let Some(Some(state)) = states.get(at) {
+            let mut bytes = Vec::new();
+            state.snapshot(&mut bytes);
+            saver.instrument(self.shard, self.number, O::NAME, id, bytes);
+        }
+    }
+
+    /// Looks at the next instrument; `false` where there is none.
+    fn sweep_one<O: Operator>(&mut self, states: &[Option<Box<O>>], saver: &Saver) -> bool {
+        let Some(id) = self.instruments.get(self.swept).copied() else { return false };
+        self.swept += 1;
+        self.save(id, states, saver);
+        true
     }
 }
 
 /// An operator as a step of a dataflow: one state an instrument, under the operator's name.
 pub fn keyed<'scope, O>(
     batches: StreamVec<'scope, u64, Batch<O::Input>>,
-    settings: O::Settings,
-    instruments: Instruments,
+    mut keyed: Keyed<O>,
     meter: &Meter,
 ) -> StreamVec<'scope, u64, Batch<O::Output>>
 where
@@ -118,8 +234,9 @@ where
     O::Output: Clone + 'static,
 {
     let time = meter.operator(O::NAME);
-    batches.unary(Pipeline, O::NAME, move |_capability, _info| {
-        let mut keyed = Keyed::<O>::new(settings, instruments);
+    let scope = batches.scope();
+    batches.unary(Pipeline, O::NAME, move |_capability, info| {
+        let activator = scope.activator_for(info.address);
         move |input, output| {
             // In order of arrival: `for_each_stamp` would reorder.
             input.for_each(|capability, batches| {
@@ -128,6 +245,9 @@ where
                     session.give(time.measure(|| keyed.on_batch(batch)));
                 }
             });
+            if time.measure(|| keyed.sweep()) {
+                activator.activate();
+            }
         }
     })
 }

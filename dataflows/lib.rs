@@ -12,5 +12,6 @@ pub mod market;
 pub mod messages;
 pub mod meter;
 pub mod publish;
+pub mod saving;
 pub mod settings;
 pub mod source;

@@ -4,10 +4,13 @@
 //! rows ─► order ─► gaps ─► features ─► seconds ─► score ─► rules ─► outcomes
 //! ```
 
+use std::collections::BTreeMap;
+
 use foreshock_operators::features::FeatureWindows;
 use foreshock_operators::gaps::Gaps;
+use foreshock_operators::operator::{Operator, RestoreError};
 use foreshock_operators::order::Order;
-use foreshock_operators::row::Row;
+use foreshock_operators::row::{InstrumentId, Row};
 use foreshock_operators::rules::Rules;
 use foreshock_operators::score::Score;
 use foreshock_operators::seconds::Seconds;
@@ -16,21 +19,97 @@ use timely::dataflow::StreamVec;
 
 use crate::batch::Batch;
 use crate::instruments::Instruments;
-use crate::keyed::keyed;
+use crate::keyed::{Keyed, keyed};
 use crate::meter::Meter;
+use crate::saving::Saver;
 use crate::settings::Settings;
+
+/// The states of one worker's instruments.
+pub struct Market {
+    order: Keyed<Order>,
+    gaps: Keyed<Gaps>,
+    features: Keyed<FeatureWindows>,
+    seconds: Keyed<Seconds>,
+    score: Keyed<Score>,
+    rules: Keyed<Rules>,
+}
+
+impl Market {
+    /// The sections of a snapshot that states are saved in, in the order of the graph.
+    pub const SECTIONS: [&'static str; 6] =
+        [Order::NAME, Gaps::NAME, FeatureWindows::NAME, Seconds::NAME, Score::NAME, Rules::NAME];
+
+    /// No states yet.
+    pub fn new(settings: &Settings, instruments: &Instruments) -> Market {
+        Market {
+            order: Keyed::new(settings.order, instruments.clone()),
+            gaps: Keyed::new((), instruments.clone()),
+            features: Keyed::new(settings.features.clone(), instruments.clone()),
+            seconds: Keyed::new(settings.seconds, instruments.clone()),
+            score: Keyed::new(settings.model.clone(), instruments.clone()),
+            rules: Keyed::new(settings.rules.clone(), instruments.clone()),
+        }
+    }
+
+    /// Has new instruments of a shard begin with these settings.
+    pub fn settle(&mut self, shard: u32, settings: &Settings) {
+        self.order.settle(shard, settings.order);
+        self.features.settle(shard, settings.features.clone());
+        self.seconds.settle(shard, settings.seconds);
+        self.score.settle(shard, settings.model.clone());
+        self.rules.settle(shard, settings.rules.clone());
+    }
+
+    /// Takes up the states of an instrument, by section.
+    ///
+    /// # Errors
+    /// When one can't be read, or was made with other settings.
+    pub fn restore(
+        &mut self,
+        instrument: InstrumentId,
+        sections: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<(), RestoreError> {
+        restore(&mut self.order, instrument, sections)?;
+        restore(&mut self.gaps, instrument, sections)?;
+        restore(&mut self.features, instrument, sections)?;
+        restore(&mut self.seconds, instrument, sections)?;
+        restore(&mut self.score, instrument, sections)?;
+        restore(&mut self.rules, instrument, sections)
+    }
+
+    /// Has snapshots go there.
+    pub fn save_to(&mut self, saver: &Saver) {
+        self.order.save_to(saver.clone());
+        self.gaps.save_to(saver.clone());
+        self.features.save_to(saver.clone());
+        self.seconds.save_to(saver.clone());
+        self.score.save_to(saver.clone());
+        self.rules.save_to(saver.clone());
+    }
+}
+
+/// An operator has no state of an instrument before the first row that reached it.
+fn restore<O: Operator>(
+    keyed: &mut Keyed<O>,
+    instrument: InstrumentId,
+    sections: &BTreeMap<String, Vec<u8>>,
+) -> Result<(), RestoreError> {
+    match sections.get(O::NAME) {
+        Some(bytes) => keyed.restore(instrument, bytes),
+        None => Ok(()),
+    }
+}
 
 /// Builds the graph on this worker. Batches must hold the rows of this worker's instruments, in log order.
 pub fn market<'scope>(
     rows: StreamVec<'scope, u64, Batch<Row>>,
-    settings: &Settings,
-    instruments: &Instruments,
+    market: Market,
     meter: &Meter,
 ) -> StreamVec<'scope, u64, Batch<Outcome>> {
-    let ordered = keyed::<Order>(rows, settings.order, instruments.clone(), meter);
-    let live = keyed::<Gaps>(ordered, (), instruments.clone(), meter);
-    let measured = keyed::<FeatureWindows>(live, settings.features.clone(), instruments.clone(), meter);
-    let sampled = keyed::<Seconds>(measured, settings.seconds, instruments.clone(), meter);
-    let scored = keyed::<Score>(sampled, settings.model.clone(), instruments.clone(), meter);
-    keyed::<Rules>(scored, settings.rules.clone(), instruments.clone(), meter)
+    let ordered = keyed(rows, market.order, meter);
+    let live = keyed(ordered, market.gaps, meter);
+    let measured = keyed(live, market.features, meter);
+    let sampled = keyed(measured, market.seconds, meter);
+    let scored = keyed(sampled, market.score, meter);
+    keyed(scored, market.rules, meter)
 }

@@ -46,6 +46,8 @@ pub struct Record {
 #[derive(Clone, Debug)]
 pub struct Publication {
     pub cut: Cut,
+    /// No row before this offset waits for others: without its state the shard could go on here.
+    pub settled: i64,
     pub bytes: Vec<u8>,
     /// In the order of the log.
     pub records: Vec<Record>,
@@ -86,9 +88,10 @@ impl Publish {
         let stretch = batch.stretch?;
         // A row that waits is in no output yet: what is delivered reaches as far as the message it stands in.
         let delivered = batch.waiting.and_then(|offset| i64::try_from(offset).ok());
-        let next_offset = stretch.cut.next_offset.min(delivered.unwrap_or(i64::MAX));
+        let settled = stretch.cut.next_offset.min(delivered.unwrap_or(i64::MAX));
         let mut out = Publication {
-            cut: Cut { next_offset, ..stretch.cut },
+            cut: stretch.cut,
+            settled,
             bytes: Vec::with_capacity(batch.values.len() * (self.room_each + self.room_each / 8)),
             records: Vec::with_capacity(2 * batch.values.len() + batch.ledger.dead.len()),
             counts: batch.ledger.counts,
@@ -109,7 +112,7 @@ impl Publish {
             let (line, reason) = (letter.source.line, letter.reason.name());
             out.first_refused = Some(format!("{shard}/{line}: {reason} ({})", letter.detail));
         }
-        if self.kinds.contains(&Kind::Deadletter) {
+        if self.kinds.contains(&Kind::Deadletter) && !stretch.cut.silent {
             for letter in &dead {
                 let (start, length) = (letter.extent.start as usize, letter.extent.length as usize);
                 let message = &batch.bytes[start..batch.bytes.len().min(start + length)];
@@ -139,6 +142,12 @@ impl Publish {
         // What is let go at the end of a log comes from no row of the batch.
         let end = (u64::try_from(stretch.cut.next_offset - 1).unwrap_or_default(), 0);
         let (mut offset, mut index) = stretch.positions.get(tagged.order as usize).copied().unwrap_or(end);
+        if stretch.cut.silent {
+            if let Outcome::Alert(alert) = tagged.value {
+                out.alerts.push((instrument, alert));
+            }
+            return;
+        }
         if let Outcome::Tick(features, prediction) = &tagged.value {
             // With a reorder buffer a tick may be older than the row that let it go.
             (offset, index) = (features.source.line, features.index);

@@ -1,8 +1,12 @@
 //! The command line.
 
 mod demo;
+mod lag;
+mod launch;
 mod replay;
 mod run;
+mod state;
+mod table;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -26,6 +30,7 @@ use crate::backtest::sniff::Expected;
 use crate::backtest::{Backtest, Misuse, Progress};
 use crate::config::kind::is_address;
 use crate::config::{Config, ConfigErrors, Mode, check_config, environment};
+use crate::launch::StaysDown;
 use crate::logs;
 
 /// Done.
@@ -49,9 +54,12 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Run(run::RunArgs),
+    Launch(launch::LaunchArgs),
     Demo(demo::DemoArgs),
     Backtest(BacktestArgs),
     Replay(replay::ReplayArgs),
+    Lag(lag::LagArgs),
+    State(state::StateArgs),
     CheckConfig(CheckConfigArgs),
 }
 
@@ -125,9 +133,12 @@ struct CheckConfigArgs {
 pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(args),
+        Command::Launch(args) => launch::launch(args),
         Command::Demo(args) => demo::demo(args),
         Command::Backtest(args) => backtest(args),
         Command::Replay(args) => replay::replay(args),
+        Command::Lag(args) => lag::run(args),
+        Command::State(args) => state::state(args),
         Command::CheckConfig(args) => check(&args),
     };
     match done {
@@ -136,7 +147,8 @@ pub fn main() -> ExitCode {
             // Nobody is left to tell when standard error is gone too.
             let _ = writeln!(io::stderr(), "error: {error:#}");
             let is_misuse = error.is::<Misuse>() || error.is::<ConfigErrors>();
-            ExitCode::from(if is_misuse { MISUSED } else { FAILED })
+            let as_child = error.downcast_ref::<StaysDown>().map(|down| down.status);
+            ExitCode::from(as_child.unwrap_or(if is_misuse { MISUSED } else { FAILED }))
         }
     }
 }
@@ -148,12 +160,15 @@ fn check(args: &CheckConfigArgs) -> Result<()> {
     print(&text)
 }
 
-/// A flag that the first Ctrl-C or SIGTERM sets; the second ends the process.
+/// A flag that the first Ctrl-C or SIGTERM sets; the second ends the process. Others may set the flag too, and the
+/// first signal after them is still the first.
 fn on_signals() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         // In this order: the first signal finds the flag unset and sets it.
-        signal_hook::flag::register_conditional_shutdown(signal, i32::from(FAILED), stop.clone())
+        signal_hook::flag::register_conditional_shutdown(signal, i32::from(FAILED), asked.clone())
+            .and_then(|_| signal_hook::flag::register(signal, asked.clone()))
             .and_then(|_| signal_hook::flag::register(signal, stop.clone()))
             .context("could not listen for signals")?;
     }
@@ -233,7 +248,7 @@ fn destination(args: &BacktestArgs) -> Result<(Destination, Vec<Kind>)> {
 }
 
 /// Prints to standard output.
-fn print(text: &[u8]) -> Result<()> {
+pub(crate) fn print(text: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text).and_then(|()| stdout.flush()).context("could not write to standard output")
 }

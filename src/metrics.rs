@@ -88,6 +88,8 @@ pub struct JobMetrics {
     pub backlog_limit: IntGauge,
     /// By operator and worker.
     pub operator_seconds: CounterVec,
+    /// By reason.
+    pub cluster_refused: IntCounterVec,
     pub model_loaded: IntGauge,
     /// By name, version, variant and sha256.
     pub model_info: IntGaugeVec,
@@ -291,6 +293,11 @@ impl JobMetrics {
                 "Time that the operators of the dataflow have worked.",
                 &["operator", "worker"],
             ),
+            cluster_refused: declare.counters(
+                "foreshock_cluster_refused_total",
+                "Connections to the cluster's port that were refused, by reason: strangers, or another secret.",
+                &["reason"],
+            ),
             model_loaded: declare.gauge("model_loaded", "1 when a model is in force."),
             model_info: declare.gauges(
                 "foreshock_model_info",
@@ -330,6 +337,9 @@ impl JobMetrics {
         }
         for result in ["done", "failed"] {
             self.commits.with_label_values(&[result]);
+        }
+        for reason in ["broken", "stranger", "secret"] {
+            self.cluster_refused.with_label_values(&[reason]);
         }
     }
 

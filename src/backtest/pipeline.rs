@@ -18,7 +18,7 @@ use foreshock_dataflows::batch::Chunk;
 use foreshock_dataflows::decode::{DecodeSettings, LogFile, decode, in_order};
 use foreshock_dataflows::emit::{Emit, Kind, Part, emit};
 use foreshock_dataflows::instruments::Instruments;
-use foreshock_dataflows::market::market;
+use foreshock_dataflows::market::{Market, market};
 use foreshock_dataflows::meter::Meter;
 use foreshock_dataflows::settings::Settings;
 use foreshock_dataflows::source::{Next, chunks};
@@ -155,7 +155,7 @@ fn build(
             let _ = wake.send(activator);
         });
         let rows = decode(chunks, decode_settings.clone(), instruments, *workers);
-        let outcomes = market(in_order(rows), settings, instruments, &Meter::default());
+        let outcomes = market(in_order(rows), Market::new(settings, instruments), &Meter::default());
         let encoder = Encoder::new(&settings.features.horizons, &settings.model);
         let files = decode_settings.files.clone();
         let emitter = Emit::new(kinds.clone(), files, instruments.clone(), encoder, *workers);

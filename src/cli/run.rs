@@ -4,16 +4,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use foreshock_dataflows::emit::Kind;
 use foreshock_operators::decode::Format;
+use tracing::info;
 
 use super::{on_signals, parse_brokers, parse_format, parse_kind, parse_workers, print, processors};
+use crate::backtest::Misuse;
 use crate::backtest::summary::Summary;
+use crate::cluster::place::Place;
+use crate::cluster::secret::Secret;
+use crate::cluster::{Cluster, Membership, handshake, hosts};
+use crate::config::kind::is_address;
 use crate::config::{Config, Mode, environment};
 use crate::http::Server;
-use crate::live::Job;
+use crate::launch::parent::Parent;
+use crate::live::{Done, Job};
 use crate::logs;
 use crate::metrics::Metrics;
 use crate::status::Board;
@@ -23,17 +30,50 @@ use crate::status::Board;
 /// Ends at Ctrl-C or SIGTERM when all that was begun is delivered and committed; a second signal ends it at once.
 #[derive(Args, Debug)]
 pub struct RunArgs {
+    #[command(flatten)]
+    pub job: JobArgs,
+
+    /// Processes of the job. Each is started with the same options and a number of its own, here or on other
+    /// machines; `launch` starts all of them on this one.
+    #[arg(short = 'n', long, value_name = "N", default_value = "1", value_parser = parse_processes)]
+    processes: usize,
+
+    /// The number of this process, from 0.
+    #[arg(short = 'p', long, value_name = "P", default_value = "0")]
+    process: usize,
+
+    /// Where the processes are: `host:port` in each line, process 0 first. By default on this machine, at ports from
+    /// 2101 on.
+    #[arg(long, value_name = "FILE", conflicts_with = "hosts")]
+    hostfile: Option<PathBuf>,
+
+    /// The same as a list with commas.
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',', value_parser = parse_host)]
+    hosts: Vec<String>,
+
+    /// Where this process waits for the others, when it is not what the hosts say.
+    #[arg(long, value_name = "ADDRESS", value_parser = parse_host)]
+    bind: Option<String>,
+
+    /// Take orders on standard input, as `launch` gives them, and end when it ends.
+    #[arg(long, hide = true)]
+    supervised: bool,
+}
+
+/// What all processes of a job are told alike.
+#[derive(Args, Debug)]
+pub struct JobArgs {
     /// Configuration file; may be given several times, later ones win.
     #[arg(long = "config", value_name = "FILE")]
-    configs: Vec<PathBuf>,
+    pub configs: Vec<PathBuf>,
 
-    /// Worker threads; by default one for each processor. The output is the same for any number.
+    /// Worker threads of each process; by default one for each processor. The output is the same for any number.
     #[arg(short, long, value_name = "N", value_parser = parse_workers)]
-    workers: Option<usize>,
+    pub workers: Option<usize>,
 
     /// Brokers to ask first, `host:port` with commas between them; by default kafka.brokers.
     #[arg(long, value_name = "ADDRESSES", value_parser = parse_brokers)]
-    brokers: Option<String>,
+    pub brokers: Option<String>,
 
     /// Begin at the first message of each partition, whatever was read before.
     #[arg(long)]
@@ -58,38 +98,126 @@ pub struct RunArgs {
 
     /// Print the account at the end as one JSON object.
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 /// Runs the command.
 pub fn run(args: RunArgs) -> Result<()> {
-    // As if set in the environment, so that it is checked like any other value.
-    let brokers = args.brokers.map(|brokers| ("FORESHOCK_KAFKA__BROKERS".to_owned(), brokers));
-    let config = Config::load(&args.configs, environment().chain(brokers), Mode::Run)?;
+    let config = args.job.config()?;
     logs::start(&config.log);
+    let place = place(&args, args.job.workers.unwrap_or_else(processors))?;
     let started = Instant::now();
     let (board, metrics) = (Arc::<Board>::default(), Metrics::new());
+    let stop = on_signals()?;
+    let parent = args.supervised.then(|| Parent::obey(stop.clone(), board.clone())).transpose()?;
     // First of all, so that health can be asked while brokers are still away.
     let http = config.http.as_ref();
     let server = http.map(|http| Server::start(http, board.clone(), metrics.clone())).transpose()?;
+    let membership = membership(&args, place, &config, &metrics)?;
     let job = Job {
         config,
-        workers: args.workers.unwrap_or_else(processors),
-        kinds: topic_kinds(args.emit),
-        format: args.format,
-        exchange: args.exchange,
-        from_beginning: args.from_beginning,
-        until_end: args.until_end,
+        workers: place.workers,
+        kinds: topic_kinds(args.job.emit),
+        format: args.job.format,
+        exchange: args.job.exchange,
+        from_beginning: args.job.from_beginning,
+        until_end: args.job.until_end,
         board,
         metrics,
-        stop: on_signals()?,
+        stop: stop.clone(),
     };
-    let done = job.run();
+    let done = match membership {
+        None => job.run(),
+        Some(membership) => match Cluster::join(&membership, &stop)? {
+            Some(cluster) => job.run_in(cluster),
+            None => {
+                info!("stopped before the others had come");
+                Ok(Done::default())
+            }
+        },
+    };
     server.into_iter().for_each(Server::stop);
     let done = done?;
     let summary = Summary::new(done.counts, done.rows_per_worker, started.elapsed());
-    let text = if args.json { summary.to_json().to_string() } else { summary.to_string() };
+    match parent {
+        Some(_) => Parent::report(&summary),
+        None => print_summary(&summary, args.job.json),
+    }
+}
+
+/// Prints an account for people or programs.
+pub(super) fn print_summary(summary: &Summary, json: bool) -> Result<()> {
+    let text = if json { summary.to_json().to_string() } else { summary.to_string() };
     print(format!("{text}\n").as_bytes())
+}
+
+impl JobArgs {
+    /// The configuration in force.
+    pub fn config(&self) -> Result<Config> {
+        // As if set in the environment, so that it is checked like any other value.
+        let brokers = self.brokers.clone().map(|brokers| ("FORESHOCK_KAFKA__BROKERS".to_owned(), brokers));
+        Ok(Config::load(&self.configs, environment().chain(brokers), Mode::Run)?)
+    }
+}
+
+/// Which part of the job this process is.
+fn place(args: &RunArgs, workers: usize) -> Result<Place> {
+    let (process, processes) = (args.process, args.processes);
+    if process >= processes {
+        bail!(Misuse(format!(
+            "there is no process {process} among {processes}: -p counts from 0, and -n says how many there are"
+        )));
+    }
+    Ok(Place { process, processes, workers })
+}
+
+/// What this process needs to join the others; `None` where there are none.
+fn membership(
+    args: &RunArgs,
+    place: Place,
+    config: &Config,
+    metrics: &Metrics,
+) -> Result<Option<Membership>> {
+    if place.processes == 1 {
+        return Ok(None);
+    }
+    let addresses = match &args.hostfile {
+        Some(path) => hosts::read(path, place.processes)?,
+        None if args.hosts.is_empty() => hosts::local(place.processes),
+        None if args.hosts.len() < place.processes => bail!(Misuse(format!(
+            "--hosts names {} addresses, and the job has {} processes",
+            args.hosts.len(),
+            place.processes
+        ))),
+        None => args.hosts[..place.processes].to_vec(),
+    };
+    let secret = Secret::load(config.cluster.secret_file.as_deref())?;
+    let job = &args.job;
+    // What changes results, or what is read and written. Paths, ports and addresses may differ between machines.
+    let alike = format!(
+        "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        config.settings,
+        config.input,
+        config.topics,
+        config.delivery,
+        job.from_beginning,
+        job.until_end,
+        job.format,
+        job.exchange,
+        topic_kinds(job.emit.clone()),
+    );
+    let settings = handshake::hex(&secret.proof(&[b"foreshock settings", alike.as_bytes()]));
+    let statement = handshake::statement(place, &config.job, settings)
+        .context("could not get random bytes from the system")?;
+    Ok(Some(Membership {
+        place,
+        addresses,
+        bind: args.bind.clone(),
+        secret,
+        statement,
+        connect_timeout: config.cluster.connect_timeout,
+        refused: metrics.job.cluster_refused.clone(),
+    }))
 }
 
 /// The kinds of output that have topics; all of them where none is named.
@@ -107,4 +235,18 @@ fn parse_topic_kind(name: &str) -> Result<Kind, String> {
         Kind::Scored => Err("scored rows go to files only: see backtest".to_owned()),
         kind => Ok(kind),
     }
+}
+
+/// More processes than this are a slip of the finger.
+const PROCESSES_MAX: usize = 64;
+
+pub(super) fn parse_processes(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(processes) if (1..=PROCESSES_MAX).contains(&processes) => Ok(processes),
+        _ => Err(format!("expected a whole number from 1 to {PROCESSES_MAX}")),
+    }
+}
+
+fn parse_host(text: &str) -> Result<String, String> {
+    if is_address(text) { Ok(text.to_owned()) } else { Err("expected host:port".to_owned()) }
 }

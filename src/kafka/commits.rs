@@ -49,18 +49,22 @@ impl Commits {
         Ok(Commits { requests, answers, is_open: Cell::new(false) })
     }
 
-    /// Commits these offsets and waits for the answer, but no longer than this.
+    /// Commits these offsets, each with a note, and waits for the answer, but no longer than this.
     ///
     /// # Errors
     /// When the coordinator refuses, or has not answered by then.
     pub fn commit<'a>(
         &self,
-        offsets: impl Iterator<Item = (&'a str, i32, i64)>,
+        offsets: impl Iterator<Item = (&'a str, i32, i64, &'a str)>,
         at_most: Duration,
     ) -> Result<()> {
         let mut list = TopicPartitionList::new();
-        for (topic, partition, offset) in offsets {
-            list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        for (topic, partition, offset, note) in offsets {
+            let mut place = list.add_partition(topic, partition);
+            place.set_offset(Offset::Offset(offset))?;
+            if !note.is_empty() {
+                place.set_metadata(note);
+            }
         }
         if list.count() == 0 {
             return Ok(());

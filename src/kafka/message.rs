@@ -7,6 +7,7 @@ use foreshock_operators::decode::EXCHANGES;
 use foreshock_operators::row::Extent;
 use foreshock_operators::time::Time;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
+use sha2::{Digest, Sha256};
 
 /// Header of a raw message: the exchange it comes from.
 const EXCHANGE: &str = "exchange";
@@ -49,6 +50,18 @@ pub fn delivered(message: &BorrowedMessage, bytes: &mut Vec<u8>, exchanges: &mut
         }
     }
     Delivered { offset: message.offset().unsigned_abs(), key, body, received, exchange, control, problem }
+}
+
+/// What tells a record from others at its offset.
+pub fn digest(key: &[u8], body: Option<&[u8]>, stamped_at: i64) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update((key.len() as u64).to_le_bytes());
+    hash.update(key);
+    hash.update(stamped_at.to_le_bytes());
+    // A record without a value is not one with an empty one.
+    hash.update([u8::from(body.is_some())]);
+    hash.update(body.unwrap_or_default());
+    hash.finalize().into()
 }
 
 /// How many names of exchanges a shard keeps: headers are not ours to trust.

@@ -1,15 +1,24 @@
 //! All that talks to Kafka: only this folder knows the client library.
 
+pub mod at_least_once;
 pub mod client;
 pub mod commits;
 pub mod embedded;
+<<<<<<< HEAD
+pub mod exactly_once;
+=======
+pub mod lag;
+>>>>>>> state
 mod message;
 pub mod offsets;
+pub mod outlet;
 pub mod partitioner;
+pub mod peek;
 pub mod progress;
+mod records;
 mod reports;
 pub mod sender;
-pub mod sink;
 pub mod source;
 pub mod topics;
+pub mod transactions;
 mod ways;

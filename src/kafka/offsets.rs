@@ -25,15 +25,37 @@ pub struct Bounds {
     pub high: i64,
 }
 
+/// What a group has committed for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The next offset to process.
+    pub offset: i64,
+    /// The text that was committed with it; may be empty.
+    pub metadata: String,
+}
+
 impl Offsets {
     /// A client of its own for a group.
     ///
     /// # Errors
     /// When it can't be made.
     pub fn connect(kafka: &Kafka, group: &str) -> Result<Offsets> {
-        let mut config = client_config(kafka, group, Role::Admin);
         // With the default a log would end before an open transaction.
-        config.set("isolation.level", "read_uncommitted");
+        Offsets::isolated(kafka, group, "read_uncommitted")
+    }
+
+    /// The same, but an offset that an open transaction may yet change is asked for again until it is settled, and
+    /// logs end before open transactions.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn connect_settled(kafka: &Kafka, group: &str) -> Result<Offsets> {
+        Offsets::isolated(kafka, group, "read_committed")
+    }
+
+    fn isolated(kafka: &Kafka, group: &str, level: &str) -> Result<Offsets> {
+        let mut config = client_config(kafka, group, Role::Admin);
+        config.set("isolation.level", level);
         Ok(Offsets { consumer: refused(config.create_with_context(Words), "consumer")? })
     }
 
@@ -82,6 +104,20 @@ impl Offsets {
     /// # Errors
     /// When no coordinator answers in time, or refuses.
     pub fn committed(&self, partitions: &[(String, i32)], at_most: Duration) -> Result<Vec<Option<i64>>> {
+        let found = self.committed_texts(partitions, at_most)?;
+        Ok(found.into_iter().map(|found| found.map(|committed| committed.offset)).collect())
+    }
+
+    /// The committed offsets of these partitions with the texts that were committed with them, `None` where there is
+    /// none.
+    ///
+    /// # Errors
+    /// When no coordinator answers in time, or refuses.
+    pub fn committed_texts(
+        &self,
+        partitions: &[(String, i32)],
+        at_most: Duration,
+    ) -> Result<Vec<Option<Committed>>> {
         let mut asked = TopicPartitionList::new();
         for (topic, partition) in partitions {
             asked.add_partition(topic, *partition);
@@ -95,7 +131,7 @@ impl Offsets {
                 .error()
                 .with_context(|| format!("could not read the committed offset of {topic}/{partition}"))?;
             Ok(match found.offset() {
-                Offset::Offset(offset) => Some(offset),
+                Offset::Offset(offset) => Some(Committed { offset, metadata: found.metadata().to_owned() }),
                 _ => None,
             })
         };

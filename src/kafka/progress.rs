@@ -10,6 +10,8 @@ pub struct Shard {
     pub partition: i32,
     /// The offset to begin at.
     pub start: i64,
+    /// The first offset whose outputs are not there yet: rows before it only make the state.
+    pub emit_from: i64,
     /// Where the log ended when the job began.
     pub end: i64,
 }
@@ -34,12 +36,19 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A shard about to be read from `start`, whose log ended at `end` when it was looked at.
+    /// A shard about to be read from `start`, with nothing in its state, whose log ended at `end` when it was looked
+    /// at.
     pub fn between(start: i64, end: i64) -> Progress {
+        Progress::of(&Shard { topic: String::new(), partition: 0, start, emit_from: start, end })
+    }
+
+    /// The progress of a shard that is about to begin.
+    pub fn of(shard: &Shard) -> Progress {
+        let Shard { start, emit_from, end, .. } = *shard;
         Progress {
             position: AtomicI64::new(start),
-            delivered: AtomicI64::new(start),
-            committed: AtomicI64::new(start),
+            delivered: AtomicI64::new(emit_from),
+            committed: AtomicI64::new(emit_from),
             stamped_at: AtomicI64::new(0),
             end: AtomicI64::new(end),
             covered: AtomicI64::new(start),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use foreshock_dataflows::batch::{Cut, Delivery};
 use foreshock_operators::decode::EXCHANGES;
+use foreshock_operators::row::Extent;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
@@ -20,11 +21,12 @@ use timely::scheduling::SyncActivator;
 use tracing::{debug, warn};
 
 use super::client::{Role, Words, client_config, is_configured, refused};
-use super::message::delivered;
+use super::message::{delivered, digest};
 use super::offsets::is_away;
 use super::progress::{Progress, Shard};
 use crate::config::Kafka;
 use crate::live::clock::Clock;
+use crate::live::wishes::{Begun, Wishes};
 
 /// The most messages of one delivery: enough that a batch's own cost doesn't matter, few enough that shards take
 /// turns within a millisecond.
@@ -64,6 +66,8 @@ pub struct SourceSettings {
     /// Each ends where its log has no more.
     pub until_end: bool,
     pub clock: Clock,
+    /// Who wants snapshots; `None`: nobody.
+    pub wishes: Option<Arc<Wishes>>,
 }
 
 struct Queue {
@@ -73,6 +77,8 @@ struct Queue {
     /// Position in the job's list of shards.
     shard: u32,
     next_offset: i64,
+    /// Offset and digest of the last record read.
+    last_record: Option<(i64, [u8; 32])>,
     /// It was read as far as it will be.
     ended: bool,
     progress: Arc<Progress>,
@@ -107,6 +113,7 @@ impl Source {
                 name: at.name(),
                 shard: number,
                 next_offset: at.start,
+                last_record: None,
                 at,
                 ended: false,
                 progress,
@@ -170,6 +177,19 @@ impl Source {
         }
         let ended = self.settings.until_end && self.queues.iter().all(|queue| queue.ended);
         Ok(if ended { Polled::Ended } else { polled })
+    }
+
+    /// Has the state of every shard saved that has come past what was told of before: no more rows follow.
+    pub fn finish(&mut self, deliveries: &mut Vec<Delivery>) {
+        let Some(wishes) = &self.settings.wishes else { return };
+        for queue in &self.queues {
+            let snapshot = wishes.last(queue.shard, queue.next_offset);
+            if let Some(snapshot) = snapshot.filter(|_| queue.next_offset >= queue.at.emit_from) {
+                wishes.begin(queue.begun(snapshot.number));
+                let cut = Cut { snapshot: Some(snapshot), ..queue.cut(self.settings.clock) };
+                deliveries.push(Delivery { end: false, bytes: Arc::default(), messages: Vec::new(), cut });
+            }
+        }
     }
 
     /// How many shards there are.
@@ -259,12 +279,7 @@ impl Queue {
     /// Takes what has arrived; says whether a limit was reached.
     fn poll(&mut self, settings: &SourceSettings, deliveries: &mut Vec<Delivery>) -> Result<bool> {
         let clock = settings.clock;
-        let mut delivery = Delivery {
-            end: false,
-            bytes: Arc::default(),
-            messages: Vec::new(),
-            cut: Cut { shard: self.shard, ..Cut::default() },
-        };
+        let mut delivery = self.empty();
         let mut bytes = Vec::new();
         let mut is_full = false;
         let mut reached_end = false;
@@ -272,6 +287,13 @@ impl Queue {
             match self.queue.poll(Duration::ZERO) {
                 None => break,
                 Some(Ok(message)) => {
+                    // What was told of before and what was not is never in one delivery.
+                    let silent = message.offset() < self.at.emit_from;
+                    if !delivery.messages.is_empty() && delivery.cut.silent != silent {
+                        let whole = std::mem::replace(&mut delivery, self.empty());
+                        self.hand_over(settings, whole, std::mem::take(&mut bytes), deliveries);
+                    }
+                    delivery.cut.silent = silent;
                     if delivery.messages.is_empty() {
                         delivery.cut.read_at = clock.nanoseconds();
                     }
@@ -293,23 +315,14 @@ impl Queue {
             }
         }
         if !delivery.messages.is_empty() {
-            self.moved_at = Instant::now();
-            self.next_offset = delivery.cut.next_offset;
-            self.progress.read(self.next_offset, delivery.cut.stamped_at);
-            delivery.bytes = Arc::new(bytes);
-            deliveries.push(delivery);
+            self.hand_over(settings, delivery, bytes, deliveries);
         }
         if reached_end {
             self.moved_at = Instant::now();
             self.progress.reached_end();
             if settings.until_end {
                 self.ended = true;
-                let cut = Cut {
-                    shard: self.shard,
-                    next_offset: self.next_offset,
-                    read_at: clock.nanoseconds(),
-                    stamped_at: self.progress.stamped_at().unwrap_or_default(),
-                };
+                let cut = self.cut(clock);
                 deliveries.push(Delivery { end: true, bytes: Arc::default(), messages: Vec::new(), cut });
             }
         } else if self.progress.end() <= self.next_offset {
@@ -317,6 +330,54 @@ impl Queue {
             self.moved_at = Instant::now();
         }
         Ok(is_full || (reached_end && !self.ended))
+    }
+
+    fn empty(&self) -> Delivery {
+        let cut = Cut { shard: self.shard, ..Cut::default() };
+        Delivery { end: false, bytes: Arc::default(), messages: Vec::new(), cut }
+    }
+
+    /// The place that was read to.
+    fn cut(&self, clock: Clock) -> Cut {
+        Cut {
+            shard: self.shard,
+            next_offset: self.next_offset,
+            read_at: clock.nanoseconds(),
+            stamped_at: self.progress.stamped_at().unwrap_or_default(),
+            ..Cut::default()
+        }
+    }
+
+    fn begun(&self, number: u64) -> Begun {
+        Begun { shard: self.shard, number, offset: self.next_offset, last_record: self.last_record }
+    }
+
+    fn hand_over(
+        &mut self,
+        settings: &SourceSettings,
+        mut delivery: Delivery,
+        bytes: Vec<u8>,
+        deliveries: &mut Vec<Delivery>,
+    ) {
+        self.moved_at = Instant::now();
+        self.next_offset = delivery.cut.next_offset;
+        self.progress.read(self.next_offset, delivery.cut.stamped_at);
+        if let Some(wishes) = &settings.wishes {
+            let last = delivery.messages.last();
+            self.last_record = last.map(|last| {
+                let part = |extent: Extent| &bytes[extent.start as usize..(extent.start + extent.length) as usize];
+                let body = last.body.map(part);
+                (last.offset as i64, digest(part(last.key), body, delivery.cut.stamped_at))
+            });
+            // Before what was told of comes again there is a snapshot already.
+            let snapshot = if delivery.cut.silent { None } else { wishes.take(self.shard) };
+            if let Some(snapshot) = snapshot {
+                wishes.begin(self.begun(snapshot.number));
+                delivery.cut.snapshot = Some(snapshot);
+            }
+        }
+        delivery.bytes = Arc::new(bytes);
+        deliveries.push(delivery);
     }
 
     fn warn(&mut self, error: &KafkaError) {

@@ -4,8 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foreshock_dataflows::batch::Cut;
-
 use super::progress::Progress;
 use super::source::FUTILE_MAX;
 
@@ -57,21 +55,16 @@ impl Ways {
     }
 
     /// Sets a publication on its way; gives its number within the shard.
-    pub fn enter(&mut self, cut: Cut, bytes: usize, records: usize) -> u64 {
-        let way = &mut self.ways[cut.shard as usize];
+    pub fn enter(&mut self, shard: u32, next_offset: i64, bytes: usize, records: usize) -> u64 {
+        let way = &mut self.ways[shard as usize];
         if way.publications.is_empty() {
             way.moved_at = Instant::now();
         }
-        way.publications.push_back(Publishing {
-            next_offset: cut.next_offset,
-            bytes,
-            records,
-            missing: records,
-        });
+        way.publications.push_back(Publishing { next_offset, bytes, records, missing: records });
         way.bytes += bytes;
         self.bytes += bytes;
         let number = way.first + way.publications.len() as u64 - 1;
-        self.settle(cut.shard);
+        self.settle(shard);
         number
     }
 
@@ -152,10 +145,6 @@ impl Ways {
 mod tests {
     use super::*;
 
-    fn cut(shard: u32, next_offset: i64) -> Cut {
-        Cut { shard, next_offset, ..Cut::default() }
-    }
-
     fn ways() -> (Ways, impl Fn() -> [i64; 2]) {
         let progress: Vec<Arc<Progress>> = (0..2).map(|_| Arc::new(Progress::between(5, 5))).collect();
         let ways = Ways::new(&progress);
@@ -165,9 +154,9 @@ mod tests {
     #[test]
     fn progress_moves_only_over_what_has_arrived_with_nothing_missing_before_it() {
         let (mut ways, delivered) = ways();
-        let first = ways.enter(cut(0, 7), 20, 2);
-        let other = ways.enter(cut(1, 9), 10, 1);
-        let empty = ways.enter(cut(0, 8), 0, 0);
+        let first = ways.enter(0, 7, 20, 2);
+        let other = ways.enter(1, 9, 10, 1);
+        let empty = ways.enter(0, 8, 0, 0);
         assert_eq!((first, other, empty, ways.bytes(), ways.bytes_of(0)), (0, 0, 1, 30, 20));
         ways.arrived(0, 0, first);
         assert_eq!((delivered(), ways.bytes()), ([5, 5], 30));
@@ -177,14 +166,14 @@ mod tests {
         ways.arrived(0, 0, first);
         assert_eq!((delivered(), ways.bytes()), ([8, 9], 0));
         assert!(ways.is_empty() && ways.has_arrived(0, empty));
-        let third = ways.enter(cut(0, 12), 0, 0);
+        let third = ways.enter(0, 12, 0, 0);
         assert_eq!((third, delivered()), (2, [12, 9]));
     }
 
     #[test]
     fn a_new_client_sends_all_again_and_the_old_ones_reports_do_not_count() {
         let (mut ways, delivered) = ways();
-        let number = ways.enter(cut(0, 7), 20, 2);
+        let number = ways.enter(0, 7, 20, 2);
         ways.arrived(0, 0, number);
         ways.renew(1);
         ways.arrived(0, 0, number);

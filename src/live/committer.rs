@@ -77,15 +77,16 @@ pub fn commit(shared: &Shared) -> Result<()> {
 
 /// Commits what was delivered since the last time, or all of it `again`.
 fn commit_due(shared: &Shared, commits: &Commits, again: bool) -> Result<()> {
-    let shards = shared.shards.iter().zip(shared.progress.iter());
-    let due: Vec<_> = shards
+    let due: Vec<_> = shared
+        .own_shards()
+        .map(|at| (&shared.shards[at], &shared.progress[at]))
         .map(|(shard, progress)| (shard, progress, progress.delivered()))
         .filter(|(_, progress, delivered)| again || *delivered != progress.committed())
         .collect();
     if due.is_empty() {
         return Ok(());
     }
-    let places = due.iter().map(|(shard, _, delivered)| (shard.topic.as_str(), shard.partition, *delivered));
+    let places = due.iter().map(|(shard, _, delivered)| (shard.topic.as_str(), shard.partition, *delivered, ""));
     commits.commit(places, ANSWER_WITHIN)?;
     for (_, progress, delivered) in &due {
         progress.commit(*delivered);

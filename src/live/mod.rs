@@ -18,6 +18,7 @@ mod worker;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use foreshock_dataflows::batch::Range;
@@ -31,6 +32,8 @@ use foreshock_operators::account::Counts;
 use foreshock_operators::decode::Format;
 use tracing::info;
 
+use crate::cluster::Cluster;
+use crate::cluster::place::Place;
 use crate::config::Config;
 use crate::halt::Halt;
 use crate::kafka::progress::{Progress, Shard};
@@ -41,9 +44,13 @@ use crate::status::{Board, Phase, Serving, State, wall_time};
 use alerts::Alerts;
 use clock::Clock;
 
+/// How much longer than `kafka.stop_timeout` the other processes may take to end.
+const AFTER_STOP: Duration = Duration::from_secs(10);
+
 /// What to run.
 pub struct Job {
     pub config: Config,
+    /// Of this process.
     pub workers: usize,
     pub kinds: Vec<Kind>,
     /// The format of all messages; `None`: each message's own.
@@ -71,17 +78,18 @@ pub struct Done {
 /// What the threads of a job share.
 struct Shared {
     config: Config,
-    workers: usize,
+    place: Place,
+    /// The other processes of the job, if there are any.
+    cluster: Option<Arc<Cluster>>,
     until_end: bool,
     kinds: Arc<[Kind]>,
     shards: Arc<[Shard]>,
-    /// By shard.
+    /// By shard; those of other processes stand still.
     progress: Arc<[Arc<Progress>]>,
     decode: LiveSettings,
     instruments: Instruments,
-    /// By worker.
+    /// By worker of this process, as all of these.
     last_seen: Vec<LastSeen>,
-    /// By worker.
     meters: Vec<Meter>,
     clock: Clock,
     board: Arc<Board>,
@@ -106,9 +114,26 @@ impl Job {
     /// When topics or offsets are not as the job needs them, something can't be read or delivered, or outputs
     /// could not be delivered at the end. What was not committed is read again at the next start.
     pub fn run(self) -> Result<Done> {
+        self.run_among(None)
+    }
+
+    /// The same as one of several processes.
+    ///
+    /// # Errors
+    /// Those of [`Job::run`], and when another process has failed.
+    pub fn run_in(self, cluster: Cluster) -> Result<Done> {
+        let cluster = Arc::new(cluster);
+        let at_most = self.config.kafka.stop_timeout + AFTER_STOP;
+        let done = self.run_among(Some(cluster.clone()));
+        let problem = done.as_ref().err().map(|error| format!("{error:#}"));
+        cluster.end(problem.as_deref(), at_most);
+        done
+    }
+
+    fn run_among(self, cluster: Option<Arc<Cluster>>) -> Result<Done> {
         let (board, stop) = (self.board.clone(), self.stop.clone());
         serve_model(&self.config, &board, &self.metrics);
-        let done = self.start().and_then(|shared| match shared {
+        let done = self.start(cluster).and_then(|shared| match shared {
             Some(shared) => shared.run(),
             None => Ok(Done::default()),
         });
@@ -125,10 +150,18 @@ impl Job {
     }
 
     /// Looks for topics and offsets. `None` where the job was stopped meanwhile.
-    fn start(self) -> Result<Option<Arc<Shared>>> {
-        let Some(shards) = start::shards(&self)? else { return Ok(None) };
+    fn start(self, cluster: Option<Arc<Cluster>>) -> Result<Option<Arc<Shared>>> {
+        let others = cluster.as_deref();
+        let place = others.map_or(Place::alone(self.workers), Cluster::place);
+        if !others.map_or(Ok(true), Cluster::await_turn)? {
+            return Ok(None);
+        }
+        let Some(shards) = start::shards(&self, place)? else { return Ok(None) };
         let shards: Arc<[Shard]> = shards.into();
         let names: Arc<[String]> = shards.iter().map(Shard::name).collect();
+        if !others.map_or(Ok(true), |others| others.await_all(&names))? {
+            return Ok(None);
+        }
         let settings = &self.config.settings;
         let limits = Limits {
             range: Range::default(),
@@ -138,7 +171,8 @@ impl Job {
         let format = self.format.or(self.config.input.format);
         let exchange = self.exchange.map(Arc::from);
         Ok(Some(Arc::new(Shared {
-            workers: self.workers,
+            place,
+            cluster,
             until_end: self.until_end,
             kinds: self.kinds.into(),
             progress: shards.iter().map(|at| Arc::new(Progress::between(at.start, at.end))).collect(),
@@ -211,16 +245,23 @@ impl Shared {
     fn work(self: &Arc<Shared>) -> Result<()> {
         let shared = self.clone();
         // Before any worker starts: the graph can't end where one never built its part of it.
-        let ends = (0..self.workers).map(|index| {
+        let Place { workers, .. } = self.place;
+        let ends = (self.place.first()..self.place.first() + workers).map(|index| {
             let ends = worker::open(self, index);
             ends.map(Some).with_context(|| format!("worker {index} could not start"))
         });
         let ends = ends.collect::<Result<Vec<_>>>();
         let ends = Mutex::new(ends.inspect_err(|_| self.halt.set())?);
-        let config = timely::Config::process(self.workers);
-        let guards = timely::execute(config, move |worker| {
+        let (builders, connections) = match &self.cluster {
+            Some(cluster) => cluster.builders()?,
+            None => {
+                timely::CommunicationConfig::Process(workers).try_build().map_err(|error| anyhow!(error))?
+            }
+        };
+        let settings = timely::WorkerConfig::default();
+        let guards = timely::execute::execute_from(builders, connections, settings, move |worker| {
             let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
-            let own = ends[worker.index()].take();
+            let own = ends[worker.index() - shared.place.first()].take();
             drop(ends);
             own.map_or(Ok(()), |own| worker::work(worker, own, &shared))
         });
@@ -240,7 +281,23 @@ impl Shared {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a publication into the account.
+    /// Ends the job with the other processes, and has them end with this one.
+    fn mind_others(&self) {
+        let Some(cluster) = &self.cluster else { return };
+        if let Some(why) = cluster.failure() {
+            self.halt.fail(anyhow!(why));
+        }
+        if self.halt.is_set() {
+            cluster.fail(&self.halt.text().unwrap_or_default());
+        }
+    }
+
+    /// The shards that this process reads, by number.
+    fn own_shards(&self) -> impl Iterator<Item = usize> {
+        (0..self.shards.len()).filter(|shard| self.place.has(*shard))
+    }
+
+    /// Takes a publication of one of this process's workers into the account.
     fn account(&self, worker: usize, publication: &mut Publication) {
         let metrics = &self.metrics.job;
         self.rows_per_worker[worker].fetch_add(publication.counts.rows_processed(), Ordering::Relaxed);

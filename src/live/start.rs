@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use tracing::{info, warn};
 
 use super::Job;
+use crate::cluster::place::Place;
 use crate::kafka::commits::Commits;
 use crate::kafka::offsets::{Offsets, passes};
 use crate::kafka::progress::Shard;
@@ -29,14 +30,14 @@ const TELL_EVERY: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When topics are not as the job needs them, or committed offsets are gone.
-pub fn shards(job: &Job) -> Result<Option<Vec<Shard>>> {
+pub fn shards(job: &Job, place: Place) -> Result<Option<Vec<Shard>>> {
     let kafka = &job.config.kafka;
     let (topics, offsets) = (Topics::new(kafka, &job.config.job)?, Offsets::connect(kafka, &job.config.job)?);
     let commits = Commits::connect(kafka, &job.config.job)?;
     let mut pause = Duration::from_millis(100);
     let mut told: Option<Instant> = None;
     while !job.stop.load(Ordering::Relaxed) {
-        match attempt(job, &topics, &offsets, &commits) {
+        match attempt(job, place, &topics, &offsets, &commits) {
             Ok(shards) => return Ok(Some(shards)),
             Err(error) if !passes(&error) => return Err(error),
             Err(error) => {
@@ -58,7 +59,13 @@ pub fn shards(job: &Job) -> Result<Option<Vec<Shard>>> {
     Ok(None)
 }
 
-fn attempt(job: &Job, topics: &Topics, offsets: &Offsets, commits: &Commits) -> Result<Vec<Shard>> {
+fn attempt(
+    job: &Job,
+    place: Place,
+    topics: &Topics,
+    offsets: &Offsets,
+    commits: &Commits,
+) -> Result<Vec<Shard>> {
     let wanted = &job.config.topics;
     let mut partitions: Vec<(String, i32)> = Vec::new();
     for topic in &wanted.input {
@@ -94,7 +101,7 @@ fn attempt(job: &Job, topics: &Topics, offsets: &Offsets, commits: &Commits) -> 
             .bounds(&topic, partition, ANSWER_WITHIN)
             .with_context(|| format!("could not ask where {topic}/{partition} begins and ends"))?;
         let start = match committed {
-            _ if job.from_beginning => bounds.low,
+            _ if job.from_beginning && place.process == 0 => bounds.low,
             None if job.config.kafka.from_earliest || job.until_end || is_new(&topic) => bounds.low,
             None => bounds.high,
             Some(offset) if (bounds.low..=bounds.high).contains(&offset) => offset,
@@ -114,11 +121,15 @@ fn attempt(job: &Job, topics: &Topics, offsets: &Offsets, commits: &Commits) -> 
     }
     // Where a job begins is fixed before its first output: a crash before the first commit changes nothing.
     let origins = fresh.iter().map(|(topic, partition, start)| (topic.as_str(), *partition, *start));
-    commits.commit(origins, ANSWER_WITHIN)?;
+    if place.process == 0 {
+        commits.commit(origins, ANSWER_WITHIN)?;
+    } else if let Some((topic, partition, _)) = fresh.first() {
+        bail!("process 0 has not fixed where {topic}/{partition} begins, which is a bug");
+    }
     let inputs = wanted.input.join(", ");
-    info!(job = job.config.job, inputs, partitions = shards.len(), workers = job.workers, "starting");
-    if shards.len() < job.workers {
-        let (workers, partitions) = (job.workers, shards.len());
+    info!(job = job.config.job, inputs, partitions = shards.len(), workers = place.total(), "starting");
+    if shards.len() < place.total() {
+        let (workers, partitions) = (place.total(), shards.len());
         warn!(workers, partitions, "more workers than partitions: some have nothing to do");
     }
     for shard in &shards {

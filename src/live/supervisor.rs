@@ -29,6 +29,7 @@ pub fn supervise(shared: &Shared, is_finished: impl Fn() -> bool) {
         if is_finished() {
             break;
         }
+        shared.mind_others();
         post(shared);
         if tick.is_multiple_of(SILENCES_EACH) {
             count_silences(shared);
@@ -47,7 +48,7 @@ pub fn supervise(shared: &Shared, is_finished: impl Fn() -> bool) {
 pub fn post(shared: &Shared) {
     let was = shared.board.state();
     let now = wall_time();
-    let shards: Vec<ShardState> = (0..shared.shards.len()).map(|at| shard_state(shared, at, now)).collect();
+    let shards: Vec<ShardState> = shared.own_shards().map(|at| shard_state(shared, at, now)).collect();
     let all_read = |state: &ShardState| state.position >= state.end;
     let caught_up = was.caught_up || (was.phase == Phase::Running && shards.iter().all(all_read));
     let phase = match &was.phase {
@@ -82,7 +83,7 @@ fn shard_state(shared: &Shared, at: usize, now: Time) -> ShardState {
     ShardState {
         topic: shard.topic.clone(),
         partition: shard.partition,
-        worker: at % shared.workers,
+        worker: shared.place.worker_of(at),
         position,
         end: end.max(position),
         committed: Some(progress.committed()),
@@ -122,7 +123,7 @@ fn count_silences(shared: &Shared) {
 
 /// Adds what operators have worked since the last time.
 fn add_operator_times(shared: &Shared, worked: &mut HashMap<(usize, &'static str), u64>) {
-    for (worker, meter) in shared.meters.iter().enumerate() {
+    for (worker, meter) in (shared.place.first()..).zip(&shared.meters) {
         for operator in meter.operators() {
             let now = operator.nanoseconds();
             let before = worked.insert((worker, operator.name), now).unwrap_or_default();

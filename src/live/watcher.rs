@@ -72,7 +72,8 @@ fn look(shared: &Shared, offsets: &Offsets) -> bool {
     }
     let deadline = Instant::now() + ANSWER_WITHIN;
     let mut answers = 0;
-    for (shard, progress) in shared.shards.iter().zip(shared.progress.iter()) {
+    for at in shared.own_shards() {
+        let (shard, progress) = (&shared.shards[at], &shared.progress[at]);
         let left = deadline.saturating_duration_since(Instant::now());
         match offsets.bounds(&shard.topic, shard.partition, left) {
             Ok(bounds) => {
@@ -89,5 +90,5 @@ fn look(shared: &Shared, offsets: &Offsets) -> bool {
             break;
         }
     }
-    answers > 0 || shared.shards.is_empty()
+    answers > 0 || shared.own_shards().next().is_none()
 }

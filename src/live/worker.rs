@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use foreshock_dataflows::live::{LiveDecode, decode};
-use foreshock_dataflows::market::market;
+use foreshock_dataflows::market::{Market, market};
 use foreshock_dataflows::publish::{Publish, publish};
 use foreshock_dataflows::source::{Turn, deliveries};
 use foreshock_operators::encode::Encoder;
@@ -36,11 +36,11 @@ pub type Ends = (Source, Sink);
 /// # Errors
 /// When outputs were not delivered in time at the end.
 pub fn work(worker: &mut Worker, (source, sink): Ends, shared: &Arc<Shared>) -> Result<()> {
-    let index = worker.index();
+    let index = worker.index() - shared.place.first();
     let (source, sink) = (Rc::new(RefCell::new(source)), Rc::new(RefCell::new(sink)));
     build(worker, index, shared, source.clone(), &sink);
     let metrics = &shared.metrics.job;
-    let label = index.to_string();
+    let label = worker.index().to_string();
     let steps = metrics.steps.with_label_values(&[&label]);
     let backlog_bytes = metrics.backlog_bytes.with_label_values(&[&label]);
     let queued = metrics.producer_records.with_label_values(&[&label]);
@@ -93,7 +93,7 @@ fn watch_over(source: &mut Source, sink: &mut Sink, shared: &Shared) -> Result<(
     Ok(())
 }
 
-/// Makes a worker's clients.
+/// Makes the clients of the worker of this number among those of all processes.
 ///
 /// # Errors
 /// When the library refuses.
@@ -104,7 +104,7 @@ pub fn open(shared: &Shared, index: usize) -> Result<Ends> {
         .iter()
         .zip(shared.progress.iter())
         .enumerate()
-        .filter(|(number, _)| number % shared.workers == index)
+        .filter(|(number, _)| shared.place.worker_of(*number) == index)
         .map(|(number, (shard, progress))| (number as u32, shard.clone(), progress.clone()))
         .collect();
     let settings = SourceSettings {
@@ -125,7 +125,7 @@ pub fn open(shared: &Shared, index: usize) -> Result<Ends> {
     Ok((source, sink))
 }
 
-/// Builds the graph: the same for every worker.
+/// Builds the graph: the same for every worker. This is the process's own `index`th.
 fn build(
     worker: &mut Worker,
     index: usize,
@@ -135,7 +135,7 @@ fn build(
 ) {
     let settings = &shared.config.settings;
     let (clock, meter) = (shared.clock, &shared.meters[index]);
-    let waits = shared.metrics.job.backlog_waits.with_label_values(&[&index.to_string()]);
+    let waits = shared.metrics.job.backlog_waits.with_label_values(&[&worker.index().to_string()]);
     worker.dataflow::<u64, _, _>(|scope| {
         let (polled, filled, job) = (source.clone(), sink.clone(), shared.clone());
         let poll = move |arrived: &mut Vec<_>| {
@@ -175,7 +175,7 @@ fn build(
         let last_seen = shared.last_seen[index].clone();
         let decoder = LiveDecode::new(shared.decode.clone(), &shared.instruments, last_seen);
         let rows = decode(deliveries, decoder, meter);
-        let outcomes = market(rows, settings, &shared.instruments, meter);
+        let outcomes = market(rows, Market::new(settings, &shared.instruments), meter);
         let encoder = Encoder::new(&settings.features.horizons, &settings.model);
         let names = shared.decode.shards.clone();
         let publisher = Publish::new(shared.kinds.clone(), names, shared.instruments.clone(), encoder);

@@ -1,0 +1,117 @@
+//! Saves the states of a shard behind one cut while its later rows are already on their way.
+//!
+//! ```text
+//! Cut with a wish ─► each operator marks its states ─► one is saved before its next row, or by a sweep ─► pieces
+//! ```
+//! Nothing is copied at the cut. The pieces of all operators together are the state behind it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use foreshock_operators::row::InstrumentId;
+
+/// How long one sweep may take: rows wait as long.
+pub const SWEEP: Duration = Duration::from_micros(500);
+
+/// Pieces that nobody has taken yet: with more of them sweeps wait.
+const PENDING_BYTES_MAX: usize = 16 << 20;
+
+/// A piece of the snapshot of one shard.
+#[derive(Debug)]
+pub struct Piece {
+    pub shard: u32,
+    pub number: u64,
+    /// The operator's name.
+    pub section: &'static str,
+    pub what: What,
+}
+
+/// What a piece holds.
+#[derive(Debug)]
+pub enum What {
+    /// The state of one instrument.
+    Instrument(InstrumentId, Vec<u8>),
+    /// What belongs to the shard as a whole.
+    Shard(Vec<u8>),
+    /// All pieces of this section were given.
+    Done,
+}
+
+/// Takes the pieces of one worker's snapshots. Clones are one.
+#[derive(Clone, Debug)]
+pub struct Saver {
+    pieces: Sender<Piece>,
+    pending_bytes: Arc<AtomicUsize>,
+    /// The sections that are not done, in the order of the graph: they sweep one after the other.
+    turns: Arc<Mutex<VecDeque<&'static str>>>,
+}
+
+impl Saver {
+    /// Pieces go into this channel; whoever takes one calls [`Saver::taken`].
+    pub fn new(pieces: Sender<Piece>) -> Saver {
+        Saver { pieces, pending_bytes: Arc::default(), turns: Arc::default() }
+    }
+
+    /// Notes that a piece of so many bytes was worked off.
+    pub fn taken(&self, bytes: usize) {
+        self.pending_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    }
+
+    /// Gives what belongs to a shard as a whole: a section of one piece.
+    pub fn shard(&self, shard: u32, number: u64, section: &'static str, bytes: Vec<u8>) {
+        self.give(Piece { shard, number, section, what: What::Shard(bytes) });
+        self.give(Piece { shard, number, section, what: What::Done });
+    }
+
+    pub(crate) fn begin(&self, section: &'static str) {
+        self.turns().push_back(section);
+    }
+
+    pub(crate) fn instrument(
+        &self,
+        shard: u32,
+        number: u64,
+        section: &'static str,
+        instrument: InstrumentId,
+        bytes: Vec<u8>,
+    ) {
+        self.give(Piece { shard, number, section, what: What::Instrument(instrument, bytes) });
+    }
+
+    pub(crate) fn done(&self, shard: u32, number: u64, section: &'static str) {
+        self.turns().retain(|other| *other != section);
+        self.give(Piece { shard, number, section, what: What::Done });
+    }
+
+    /// Whether it is this section's turn to sweep, and there is room for what it finds.
+    pub(crate) fn may_sweep(&self, section: &'static str) -> bool {
+        self.pending_bytes.load(Ordering::Acquire) < PENDING_BYTES_MAX
+            && self.turns().front() == Some(&section)
+    }
+
+    fn give(&self, piece: Piece) {
+        let bytes = piece.what.bytes();
+        self.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
+        // Nobody takes pieces any more only where the job ends: then the snapshot isn't wanted.
+        if self.pieces.send(piece).is_err() {
+            self.taken(bytes);
+        }
+    }
+
+    fn turns(&self) -> MutexGuard<'_, VecDeque<&'static str>> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl What {
+    /// The bytes that it holds.
+    pub fn bytes(&self) -> usize {
+        match self {
+            What::Instrument(_, bytes) | What::Shard(bytes) => bytes.len(),
+            What::Done => 0,
+        }
+    }
+}
