@@ -63,6 +63,15 @@ impl<O: Operator> Keyed<O> {
         self.settings_of_shards.insert(shard, settings);
     }
 
+    /// Lets go of all states of a shard.
+    pub fn forget(&mut self, shard: u32) {
+        for id in self.instruments.of_shard(shard) {
+            if let Some(state) = self.states.get_mut(id.0 as usize) {
+                *state = None;
+            }
+        }
+    }
+
     /// Has snapshots go there.
     pub fn save_to(&mut self, saver: Saver) {
         self.saver = Some(saver);

@@ -77,6 +77,16 @@ impl Market {
         restore(&mut self.rules, instrument, sections)
     }
 
+    /// Lets go of all states of a shard.
+    pub fn forget(&mut self, shard: u32) {
+        self.order.forget(shard);
+        self.gaps.forget(shard);
+        self.features.forget(shard);
+        self.seconds.forget(shard);
+        self.score.forget(shard);
+        self.rules.forget(shard);
+    }
+
     /// Has snapshots go there.
     pub fn save_to(&mut self, saver: &Saver) {
         self.order.save_to(saver.clone());

@@ -3,14 +3,19 @@
 //! Names begin with `foreshock_`; beside them stand the names by which existing dashboards know the same facts
 //! (SPEC 10).
 
+use std::time::Duration;
+
 use foreshock_dataflows::emit::Kind;
 use foreshock_operators::account::{Counts, Reason};
 use foreshock_operators::stages::{AlertState, Priority};
+use foreshock_operators::time::SECOND;
 use prometheus::core::Collector;
 use prometheus::{
     CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
 };
+
+use crate::status::wall_time;
 
 /// The metrics of one process.
 #[derive(Clone, Debug)]
@@ -78,6 +83,17 @@ pub struct JobMetrics {
     pub committed: IntGaugeVec,
     /// By result.
     pub commits: IntCounterVec,
+    pub aborted: IntCounter,
+    pub begun_anew: IntCounter,
+    pub replayed_rows: IntCounter,
+    pub recovery_seconds: Gauge,
+    /// By result.
+    pub snapshots: IntCounterVec,
+    pub snapshot_seconds: Histogram,
+    /// By topic and partition, as is the next one.
+    pub snapshot_bytes: IntGaugeVec,
+    pub snapshot_timestamp: GaugeVec,
+    pub in_flight: IntGaugeVec,
     /// By client.
     pub client_renewals: IntCounterVec,
     /// By worker, as are the next ones.
@@ -263,6 +279,43 @@ impl JobMetrics {
                 shard,
             ),
             commits: declare.counters("foreshock_commits_total", "Commits of offsets, by result.", &["result"]),
+            aborted: declare.counter(
+                "foreshock_transactions_aborted_total",
+                "Transactions that were open when the job had to begin anew or end: none of their outputs is seen.",
+            ),
+            begun_anew: declare.counter(
+                "foreshock_restarts_total",
+                "Times that the job has begun anew, from what is committed, without ending its process.",
+            ),
+            replayed_rows: declare.counter(
+                "foreshock_replayed_rows_total",
+                "Rows read again after a start to make the state; nothing is told of them again.",
+            ),
+            recovery_seconds: declare.float_gauge(
+                "foreshock_recovery_seconds",
+                "How long the last start took from its first offset to the first one not told of yet.",
+            ),
+            snapshots: declare.counters(
+                "foreshock_snapshots_total",
+                "Snapshots of states by result: done, failed (not written), unusable (found at a start).",
+                &["result"],
+            ),
+            snapshot_seconds: declare.histogram(
+                "foreshock_snapshot_seconds",
+                "How long a snapshot took from its cut to its publication; rows go on meanwhile.",
+                exponential(0.001, 2.0, 16),
+            ),
+            snapshot_bytes: declare.gauges("foreshock_snapshot_bytes", "Size of the last snapshot.", shard),
+            snapshot_timestamp: declare.float_gauges(
+                "foreshock_snapshot_timestamp_seconds",
+                "When the last snapshot was published, since 1970; its age is time() minus this.",
+                shard,
+            ),
+            in_flight: declare.gauges(
+                "foreshock_in_flight_epochs",
+                "Batches of rows whose outputs are on their way to the brokers, or not committed.",
+                &["worker"],
+            ),
             client_renewals: declare.counters(
                 "foreshock_client_renewals_total",
                 "Clients replaced because they stood still with brokers that answer, by client.",
@@ -338,9 +391,22 @@ impl JobMetrics {
         for result in ["done", "failed"] {
             self.commits.with_label_values(&[result]);
         }
+        for result in ["done", "failed", "unusable"] {
+            self.snapshots.with_label_values(&[result]);
+        }
         for reason in ["broken", "stranger", "secret"] {
             self.cluster_refused.with_label_values(&[reason]);
         }
+    }
+
+    /// Takes a snapshot that is published.
+    pub fn saved(&self, topic: &str, partition: i32, bytes: u64, took: Duration) {
+        let partition = partition.to_string();
+        let shard = [topic, partition.as_str()];
+        self.snapshots.with_label_values(&["done"]).inc();
+        self.snapshot_seconds.observe(took.as_secs_f64());
+        self.snapshot_bytes.with_label_values(&shard).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.snapshot_timestamp.with_label_values(&shard).set(wall_time().0 as f64 / SECOND as f64);
     }
 
     /// Adds the account of a batch.
@@ -430,6 +496,10 @@ impl Declare<'_> {
 
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.enter(IntGauge::new(name, help))
+    }
+
+    fn float_gauge(&self, name: &str, help: &str) -> Gauge {
+        self.enter(Gauge::new(name, help))
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {

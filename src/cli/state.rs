@@ -204,7 +204,7 @@ fn describe(store: &Store, entry: &Entry, snapshot: Snapshot) -> Result<()> {
 
 fn described(store: &Store, entry: &Entry, snapshot: &Snapshot) -> Value {
     let sizes = |sections: &std::collections::BTreeMap<String, Vec<u8>>| -> Value {
-        sections.iter().map(|(name, bytes)| (name.clone(), bytes.len().into())).collect()
+        sections.iter().map(|(name, bytes)| (name.clone(), Value::from(bytes.len()))).collect()
     };
     let instruments: Vec<Value> = largest_first(snapshot.instruments.clone())
         .iter()

@@ -17,6 +17,7 @@ use anyhow::{Result, bail};
 use foreshock_dataflows::batch::Cut;
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::publish::{Publication, Record};
+use prometheus::{IntCounter, IntCounterVec};
 use rdkafka::producer::Producer;
 use timely::scheduling::SyncActivator;
 use tracing::debug;
@@ -42,12 +43,20 @@ pub struct Pace {
     pub bytes: usize,
 }
 
+/// What is counted.
+pub struct Counters {
+    /// By result.
+    pub commits: IntCounterVec,
+    pub aborted: IntCounter,
+}
+
 /// Where all of a worker's outputs leave.
 pub struct ExactlyOnce {
     records: Records,
     /// By shard.
     lanes: BTreeMap<u32, Lane>,
-    committers: Arc<Committers>,
+    committers: Committers,
+    counters: Counters,
     pace: Pace,
     activator: Option<Arc<SyncActivator>>,
 }
@@ -100,8 +109,9 @@ impl ExactlyOnce {
         topics: &Topics,
         shards: Arc<[Shard]>,
         instruments: Instruments,
-        committers: Arc<Committers>,
+        committers: Committers,
         pace: Pace,
+        counters: Counters,
     ) -> ExactlyOnce {
         let lane = |Opened { shard, client, progress, note }: Opened| {
             let lane = Lane {
@@ -121,6 +131,7 @@ impl ExactlyOnce {
             records: Records::new(topics, shards, instruments),
             lanes: opened.into_iter().map(lane).collect(),
             committers,
+            counters,
             pace,
             activator: None,
         }
@@ -128,7 +139,7 @@ impl ExactlyOnce {
 
     fn advance(&mut self, at_once: bool, accepted: &mut dyn FnMut(Accepted)) -> Result<()> {
         for (shard, lane) in &mut self.lanes {
-            lane.take_outcome(*shard)?;
+            lane.take_outcome(*shard, &self.counters)?;
             if lane.committing.is_some() {
                 continue;
             }
@@ -211,12 +222,22 @@ impl Outlet for ExactlyOnce {
     fn forgive(&mut self) {}
 }
 
+/// What is open is left to the brokers: the next start undoes it, or the timeout.
+impl Drop for ExactlyOnce {
+    fn drop(&mut self) {
+        let open = self.lanes.values().filter(|lane| lane.open.since.is_some() || lane.committing.is_some());
+        self.counters.aborted.inc_by(open.count() as u64);
+    }
+}
+
 impl Lane {
     /// Looks whether the commit on its way has returned.
-    fn take_outcome(&mut self, shard: u32) -> Result<()> {
+    fn take_outcome(&mut self, shard: u32, counters: &Counters) -> Result<()> {
         let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (Some(outcome), Some(committed)) = (outcome, self.committing) else { return Ok(()) };
         self.committing = None;
+        let result = if outcome.is_ok() { "done" } else { "failed" };
+        counters.commits.with_label_values(&[result]).inc();
         outcome?;
         self.progress.deliver(committed.next_offset);
         self.progress.commit(committed.next_offset);

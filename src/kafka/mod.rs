@@ -4,11 +4,8 @@ pub mod at_least_once;
 pub mod client;
 pub mod commits;
 pub mod embedded;
-<<<<<<< HEAD
 pub mod exactly_once;
-=======
 pub mod lag;
->>>>>>> state
 mod message;
 pub mod offsets;
 pub mod outlet;

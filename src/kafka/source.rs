@@ -281,6 +281,7 @@ impl Queue {
         let clock = settings.clock;
         let mut delivery = self.empty();
         let mut bytes = Vec::new();
+        let mut told = None;
         let mut is_full = false;
         let mut reached_end = false;
         while !is_full && !reached_end {
@@ -290,8 +291,10 @@ impl Queue {
                     // What was told of before and what was not is never in one delivery.
                     let silent = message.offset() < self.at.emit_from;
                     if !delivery.messages.is_empty() && delivery.cut.silent != silent {
-                        let whole = std::mem::replace(&mut delivery, self.empty());
-                        self.hand_over(settings, whole, std::mem::take(&mut bytes), deliveries);
+                        told = Some((
+                            std::mem::replace(&mut delivery, self.empty()),
+                            std::mem::take(&mut bytes),
+                        ));
                     }
                     delivery.cut.silent = silent;
                     if delivery.messages.is_empty() {
@@ -313,6 +316,9 @@ impl Queue {
                     }
                 },
             }
+        }
+        if let Some((delivery, bytes)) = told {
+            self.hand_over(settings, delivery, bytes, deliveries);
         }
         if !delivery.messages.is_empty() {
             self.hand_over(settings, delivery, bytes, deliveries);
@@ -365,7 +371,8 @@ impl Queue {
         if let Some(wishes) = &settings.wishes {
             let last = delivery.messages.last();
             self.last_record = last.map(|last| {
-                let part = |extent: Extent| &bytes[extent.start as usize..(extent.start + extent.length) as usize];
+                let part =
+                    |extent: Extent| &bytes[extent.start as usize..(extent.start + extent.length) as usize];
                 let body = last.body.map(part);
                 (last.offset as i64, digest(part(last.key), body, delivery.cut.stamped_at))
             });

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use foreshock_operators::operator::Instrument;
 use foreshock_operators::stages::{Alert, AlertState, Priority};
 
+use serde::{Deserialize, Serialize};
+
 use crate::metrics::JobMetrics;
 use crate::status::AlertChange;
 
@@ -17,23 +19,38 @@ pub struct Alerts {
     pub last: Option<AlertChange>,
 }
 
-#[derive(Debug)]
-struct Active {
+/// One alert that is active.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Active {
     exchange: Arc<str>,
     instrument: Arc<str>,
     priority: Priority,
+    /// Of a rule and shard: set when it is taken up.
+    #[serde(skip)]
+    shard: u32,
 }
 
 impl Alerts {
+    /// Takes up what was active when a shard's state was saved.
+    pub fn restore(&mut self, shard: u32, active: BTreeMap<String, Active>) {
+        self.active.extend(active.into_iter().map(|(id, active)| (id.into(), Active { shard, ..active })));
+    }
+
+    /// Those of one shard.
+    pub fn of_shard(&self, shard: u32) -> BTreeMap<String, Active> {
+        let own = self.active.iter().filter(|(_, active)| active.shard == shard);
+        own.map(|(id, active)| (id.to_string(), active.clone())).collect()
+    }
+
     /// Takes a change into account.
-    pub fn note(&mut self, instrument: &Instrument, alert: Alert, metrics: &JobMetrics) {
-        metrics.alerts.with_label_values(&[alert.state.name(), alert.priority.name()]).inc();
+    pub fn note(&mut self, shard: u32, instrument: &Instrument, alert: Alert, metrics: &JobMetrics) {
         match alert.state {
             AlertState::Active | AlertState::Escalated => {
                 let active = Active {
                     exchange: instrument.exchange.clone(),
                     instrument: instrument.name.clone(),
                     priority: alert.priority,
+                    shard,
                 };
                 self.active.insert(alert.id.clone(), active);
             }

@@ -86,7 +86,8 @@ fn commit_due(shared: &Shared, commits: &Commits, again: bool) -> Result<()> {
     if due.is_empty() {
         return Ok(());
     }
-    let places = due.iter().map(|(shard, _, delivered)| (shard.topic.as_str(), shard.partition, *delivered, ""));
+    let places =
+        due.iter().map(|(shard, _, delivered)| (shard.topic.as_str(), shard.partition, *delivered, ""));
     commits.commit(places, ANSWER_WITHIN)?;
     for (_, progress, delivered) in &due {
         progress.commit(*delivered);

@@ -72,7 +72,8 @@ mod tests {
             assert_eq!(Life::parse(&life.to_string()), Some(life.clone()));
             assert_eq!(Life::parse(&format!("{life} more=1")), Some(life));
         }
-        for other in ["", "metadata", "foreshock/2 life=a origin=1 cold=yes settings=x", "foreshock/1 life=a"] {
+        for other in ["", "metadata", "foreshock/2 life=a origin=1 cold=yes settings=x", "foreshock/1 life=a"]
+        {
             assert_eq!(Life::parse(other), None, "{other}");
         }
     }

@@ -7,16 +7,22 @@
 //! Workers never wait for a broker. The committer commits what they report as delivered, the watcher asks where
 //! the logs end, the supervisor posts what all of them say and ends the job.
 
+mod account;
 mod alerts;
 pub mod clock;
 mod committer;
+mod life;
+mod recovery;
+mod snapshots;
 mod start;
 mod supervisor;
 mod watcher;
+pub mod wishes;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -25,29 +31,40 @@ use foreshock_dataflows::batch::Range;
 use foreshock_dataflows::emit::Kind;
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::live::{LastSeen, LiveSettings};
+use foreshock_dataflows::market::Market;
 use foreshock_dataflows::messages::Limits;
 use foreshock_dataflows::meter::Meter;
 use foreshock_dataflows::publish::Publication;
+use foreshock_dataflows::saving::Saver;
 use foreshock_operators::account::Counts;
 use foreshock_operators::decode::Format;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::cluster::Cluster;
 use crate::cluster::place::Place;
-use crate::config::Config;
+use crate::config::{Config, Delivery};
 use crate::halt::Halt;
 use crate::kafka::progress::{Progress, Shard};
+use crate::kafka::transactions::{self, Client};
 use crate::metrics::Metrics;
 use crate::models::kind_name;
+use crate::state::Store;
 use crate::status::{Board, Phase, Serving, State, wall_time};
 
+use account::ShardAccount;
 use alerts::Alerts;
 use clock::Clock;
+use life::Life;
+use recovery::Beginning;
+use snapshots::Keeper;
+use start::Start;
+use wishes::Wishes;
 
 /// How much longer than `kafka.stop_timeout` the other processes may take to end.
 const AFTER_STOP: Duration = Duration::from_secs(10);
 
 /// What to run.
+#[derive(Clone)]
 pub struct Job {
     pub config: Config,
     /// Of this process.
@@ -70,7 +87,10 @@ pub struct Job {
 /// What a job has done when it ends.
 #[derive(Debug, Default)]
 pub struct Done {
+    /// Of this process, without rows that were told of before.
     pub counts: Counts,
+    /// Of the job, since it began to read its shards; where nothing is kept of that, since this process began.
+    pub account: Counts,
     /// Rows that each worker's instruments had.
     pub rows_per_worker: Vec<i64>,
 }
@@ -95,6 +115,11 @@ struct Shared {
     board: Arc<Board>,
     metrics: Metrics,
     counts: Mutex<Counts>,
+    /// By shard: of the job, as far as it is known.
+    accounts: Vec<Mutex<Counts>>,
+    /// What the shards of this process are begun with.
+    begun: Mutex<Begun>,
+    recovery: recovery::Watch,
     rows_per_worker: Vec<AtomicI64>,
     /// The first message or row refused since the log told of some.
     first_refused: Mutex<Option<String>>,
@@ -133,10 +158,22 @@ impl Job {
     fn run_among(self, cluster: Option<Arc<Cluster>>) -> Result<Done> {
         let (board, stop) = (self.board.clone(), self.stop.clone());
         serve_model(&self.config, &board, &self.metrics);
-        let done = self.start(cluster).and_then(|shared| match shared {
-            Some(shared) => shared.run(),
-            None => Ok(Done::default()),
-        });
+        let mut attempt = self;
+        let done = loop {
+            let done = attempt.start(cluster.clone()).and_then(|shared| match shared {
+                Some(shared) => shared.run(),
+                None => Ok(Done::default()),
+            });
+            match done {
+                // Several processes begin anew together, so not from inside of one.
+                Err(error) if cluster.is_none() && attempt.may_begin_anew(&error) => {
+                    warn!(error = format!("{error:#}"), "beginning anew from what is committed");
+                    attempt.metrics.job.begun_anew.inc();
+                    attempt.from_beginning = false;
+                }
+                done => break done,
+            }
+        };
         let mut state = State::clone(&board.state());
         state.phase = match &done {
             Ok(_) => Phase::Stopping,
@@ -149,53 +186,119 @@ impl Job {
         done
     }
 
+    /// Whether the job can go on by itself after this error, as if it had been started again.
+    fn may_begin_anew(&self, error: &anyhow::Error) -> bool {
+        self.config.delivery == Delivery::ExactlyOnce
+            && !self.stop.load(Ordering::Relaxed)
+            && transactions::may_begin_anew(error)
+    }
+
     /// Looks for topics and offsets. `None` where the job was stopped meanwhile.
-    fn start(self, cluster: Option<Arc<Cluster>>) -> Result<Option<Arc<Shared>>> {
+    fn start(&self, cluster: Option<Arc<Cluster>>) -> Result<Option<Arc<Shared>>> {
         let others = cluster.as_deref();
         let place = others.map_or(Place::alone(self.workers), Cluster::place);
         if !others.map_or(Ok(true), Cluster::await_turn)? {
             return Ok(None);
         }
-        let Some(shards) = start::shards(&self, place)? else { return Ok(None) };
+        let settings = &self.config.settings;
+        let clock = Clock::start();
+        let instruments = Instruments::new(settings.instruments.clone());
+        let Some(Start { shards, beginnings, markets, store }) = start::start(self, place, &instruments)?
+        else {
+            return Ok(None);
+        };
         let shards: Arc<[Shard]> = shards.into();
         let names: Arc<[String]> = shards.iter().map(Shard::name).collect();
         if !others.map_or(Ok(true), |others| others.await_all(&names))? {
             return Ok(None);
         }
-        let settings = &self.config.settings;
         let limits = Limits {
             range: Range::default(),
             max_ahead: settings.max_ahead,
             max_message_bytes: self.config.input.max_message_bytes,
         };
         let format = self.format.or(self.config.input.format);
-        let exchange = self.exchange.map(Arc::from);
+        let exchange = self.exchange.as_deref().map(Arc::from);
+        let mut alerts = Alerts::default();
+        let mut accounts: Vec<Counts> = shards.iter().map(|_| Counts::default()).collect();
+        let mut clients = BTreeMap::new();
+        let mut lives = BTreeMap::new();
+        let mut saved = vec![NOT_SAVED; shards.len()];
+        for (shard, Beginning { client, life, account, saved: at, .. }) in beginnings {
+            accounts[shard as usize] = account.counts;
+            alerts.restore(shard, account.alerts);
+            saved[shard as usize] = at.unwrap_or(NOT_SAVED);
+            clients.insert(shard, (client, life.to_string().into()));
+            lives.insert(shard, life);
+        }
+        let (keeper, savers, wishes) = keeper(store, saved, lives, self.workers);
+        let begun = Begun {
+            clients,
+            markets: markets.into_iter().map(Some).collect(),
+            savers: savers.into_iter().map(Some).collect(),
+            keeper,
+            wishes,
+        };
         Ok(Some(Arc::new(Shared {
             place,
             cluster,
             until_end: self.until_end,
-            kinds: self.kinds.into(),
-            progress: shards.iter().map(|at| Arc::new(Progress::between(at.start, at.end))).collect(),
+            kinds: self.kinds.as_slice().into(),
+            progress: shards.iter().map(|at| Arc::new(Progress::of(at))).collect(),
+            recovery: recovery::Watch::start(),
             shards,
             decode: LiveSettings { shards: names, format, exchange, limits },
-            instruments: Instruments::new(settings.instruments.clone()),
+            instruments,
             last_seen: (0..self.workers).map(|_| LastSeen::default()).collect(),
             meters: (0..self.workers).map(|_| Meter::default()).collect(),
-            clock: Clock::start(),
-            board: self.board,
-            metrics: self.metrics,
+            clock,
+            board: self.board.clone(),
+            metrics: self.metrics.clone(),
             counts: Mutex::default(),
+            accounts: accounts.into_iter().map(Mutex::new).collect(),
+            begun: Mutex::new(begun),
             rows_per_worker: (0..self.workers).map(|_| AtomicI64::new(0)).collect(),
             first_refused: Mutex::default(),
-            alerts: Mutex::default(),
+            alerts: Mutex::new(alerts),
             // The start has just spoken with the brokers.
             kafka_connected: AtomicBool::new(true),
-            stop: self.stop,
+            stop: self.stop.clone(),
             delivered: AtomicBool::new(false),
             halt: Halt::default(),
-            config: self.config,
+            config: self.config.clone(),
         })))
     }
+}
+
+/// In place of the offset of a snapshot that there is not.
+const NOT_SAVED: i64 = -1;
+
+/// What the threads of a job take over when they begin.
+struct Begun {
+    /// By shard: the producer of its outputs, and what is noted beside its offset.
+    clients: BTreeMap<u32, (Arc<Client>, Arc<str>)>,
+    /// By worker of this process.
+    markets: Vec<Option<Market>>,
+    /// By worker of this process; empty where no snapshots are kept.
+    savers: Vec<Option<Saver>>,
+    keeper: Option<Keeper>,
+    wishes: Option<Arc<Wishes>>,
+}
+
+/// The thread that keeps snapshots, and how workers reach it.
+fn keeper(
+    store: Option<Store>,
+    saved: Vec<i64>,
+    lives: BTreeMap<u32, Life>,
+    workers: usize,
+) -> (Option<Keeper>, Vec<Saver>, Option<Arc<Wishes>>) {
+    let Some(store) = store else { return (None, Vec::new(), None) };
+    let (begin, begun) = mpsc::channel();
+    let (give, pieces) = mpsc::channel();
+    let savers: Vec<Saver> = (0..workers).map(|_| Saver::new(give.clone())).collect();
+    let wishes = Arc::new(Wishes::new(saved.into_iter(), begin));
+    let keeper = Keeper { store, wishes: wishes.clone(), begun, pieces, savers: savers.clone(), lives };
+    (Some(keeper), savers, Some(wishes))
 }
 
 /// Puts the configured model in force for HTTP and metrics.
@@ -220,13 +323,20 @@ impl Shared {
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         let result = thread::scope(|scope| -> Result<()> {
             let watcher = named("watcher").spawn_scoped(scope, || watcher::watch(&self))?;
-            let committer = named("committer").spawn_scoped(scope, || committer::commit(&self))?;
+            let committer = named("committer").spawn_scoped(scope, || self.commit())?;
+            let keeper = self.begun().keeper.take();
+            let keeper = keeper
+                .map(|keeper| named("snapshots").spawn_scoped(scope, || snapshots::keep(&self, keeper)))
+                .transpose()?;
             let workers = named("workers").spawn_scoped(scope, || self.work())?;
             supervisor::supervise(&self, || workers.is_finished());
             let worked = workers.join().map_err(|_| anyhow!("the workers panicked"))?;
             self.delivered.store(true, Ordering::Release);
             let committed = committer.join().map_err(|_| anyhow!("the committer panicked"))?;
             watcher.join().map_err(|_| anyhow!("the watcher panicked"))?;
+            if let Some(keeper) = keeper {
+                keeper.join().map_err(|_| anyhow!("the keeper of snapshots panicked"))?;
+            }
             supervisor::post(&self);
             match self.halt.reason() {
                 Some(reason) => Err(reason),
@@ -234,12 +344,12 @@ impl Shared {
             }
         });
         result?;
-        let counts = self.counts().clone();
-        if let Some(wrong) = counts.imbalance() {
+        let (counts, account) = (self.counts().clone(), self.account_so_far());
+        if let Some(wrong) = account.imbalance() {
             bail!("the account does not add up, which is a bug: {wrong}");
         }
         let rows_per_worker = self.rows_per_worker.iter().map(|rows| rows.load(Ordering::Relaxed)).collect();
-        Ok(Done { counts, rows_per_worker })
+        Ok(Done { counts, account, rows_per_worker })
     }
 
     fn work(self: &Arc<Shared>) -> Result<()> {
@@ -277,7 +387,35 @@ impl Shared {
         self.stop.load(Ordering::Relaxed) || self.halt.is_set()
     }
 
-    fn counts(&self) -> std::sync::MutexGuard<'_, Counts> {
+    /// Commits offsets where outputs don't do that themselves.
+    fn commit(&self) -> Result<()> {
+        match self.config.delivery {
+            Delivery::ExactlyOnce => Ok(()),
+            Delivery::AtLeastOnce => committer::commit(self),
+        }
+    }
+
+    fn begun(&self) -> MutexGuard<'_, Begun> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The account of all shards of this process, since the job began to read them.
+    fn account_so_far(&self) -> Counts {
+        let mut sum = Counts::default();
+        for account in &self.accounts {
+            sum.add(&account.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        sum
+    }
+
+    /// What a snapshot says of a shard as a whole.
+    fn account_of(&self, shard: u32) -> ShardAccount {
+        let counts = self.accounts[shard as usize].lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner).of_shard(shard);
+        ShardAccount { counts, alerts }
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -292,6 +430,24 @@ impl Shared {
         }
     }
 
+    /// Notes when all that was told of before has been read again.
+    fn note_recovery(&self) {
+        let is_there = |shard: usize| {
+            let (from, progress) = (self.shards[shard].emit_from, &self.progress[shard]);
+            // The last offsets before it may hold no record.
+            progress.position() >= from || progress.position() >= progress.end()
+        };
+        if let Some(took) = self.recovery.is_over(self.own_shards().map(is_there)) {
+            let rows = self.metrics.job.replayed_rows.get();
+            self.metrics.job.recovery_seconds.set(took.as_secs_f64());
+            info!(
+                seconds = took.as_secs_f64(),
+                replayed_rows = rows,
+                "recovered: going on where the last commit was"
+            );
+        }
+    }
+
     /// The shards that this process reads, by number.
     fn own_shards(&self) -> impl Iterator<Item = usize> {
         (0..self.shards.len()).filter(|shard| self.place.has(*shard))
@@ -299,10 +455,26 @@ impl Shared {
 
     /// Takes a publication of one of this process's workers into the account.
     fn account(&self, worker: usize, publication: &mut Publication) {
-        let metrics = &self.metrics.job;
-        self.rows_per_worker[worker].fetch_add(publication.counts.rows_processed(), Ordering::Relaxed);
-        metrics.count(&publication.counts);
-        self.counts().add(&publication.counts);
+        let (metrics, shard) = (&self.metrics.job, publication.cut.shard);
+        let counts = &publication.counts;
+        self.accounts[shard as usize].lock().unwrap_or_else(PoisonError::into_inner).add(counts);
+        if !publication.alerts.is_empty() {
+            let mut alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner);
+            for (instrument, alert) in publication.alerts.drain(..) {
+                if !publication.cut.silent {
+                    let labels = [alert.state.name(), alert.priority.name()];
+                    metrics.alerts.with_label_values(&labels).inc();
+                }
+                alerts.note(shard, &self.instruments.get(instrument), *alert, metrics);
+            }
+        }
+        if publication.cut.silent {
+            // Counted by the process that told of it.
+            return metrics.replayed_rows.inc_by(counts.rows_processed().unsigned_abs());
+        }
+        self.rows_per_worker[worker].fetch_add(counts.rows_processed(), Ordering::Relaxed);
+        metrics.count(counts);
+        self.counts().add(counts);
         if let Some(refused) = publication.first_refused.take() {
             self.first_refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(refused);
         }
@@ -319,11 +491,5 @@ impl Shared {
         let probability = metrics.probability.local();
         publication.predictions.iter().for_each(|(p, _)| probability.observe(*p));
         probability.flush();
-        if !publication.alerts.is_empty() {
-            let mut alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner);
-            for (instrument, alert) in publication.alerts.drain(..) {
-                alerts.note(&self.instruments.get(instrument), *alert, metrics);
-            }
-        }
     }
 }

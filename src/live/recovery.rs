@@ -8,8 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use foreshock_dataflows::instruments::Instruments;
@@ -19,6 +20,7 @@ use tracing::{info, warn};
 use super::Job;
 use super::account::ShardAccount;
 use super::life::Life;
+use crate::cluster::place::Place as WorkerPlace;
 use crate::faults;
 use crate::kafka::offsets::{Bounds, Committed, Offsets};
 use crate::kafka::peek::first_record;
@@ -54,19 +56,42 @@ pub struct Recovery<'a> {
     pub instruments: &'a Instruments,
 }
 
+/// Tells when all that was told of before has been read again.
+#[derive(Debug)]
+pub struct Watch {
+    since: Instant,
+    is_over: AtomicBool,
+}
+
+impl Watch {
+    /// Begins to watch.
+    pub fn start() -> Watch {
+        Watch { since: Instant::now(), is_over: AtomicBool::new(false) }
+    }
+
+    /// How long it took, the first time that this is asked with all shards there.
+    pub fn is_over(&self, mut shards_there: impl Iterator<Item = bool>) -> Option<Duration> {
+        if self.is_over.load(Ordering::Relaxed) || !shards_there.all(|is_there| is_there) {
+            return None;
+        }
+        (!self.is_over.swap(true, Ordering::AcqRel)).then(|| self.since.elapsed())
+    }
+}
+
 /// A place in the input.
 pub type Partition = (String, i32);
 
 impl Recovery<'_> {
-    /// Begins these shards, each with its number; `market` gives the states of the worker that is to have it.
+    /// Begins these shards, each with its number; their states go to the worker of this process that is to have them.
     ///
     /// # Errors
     /// When brokers don't answer, the input is not what it was, or the configuration isn't.
-    pub fn begin<'m>(
+    pub fn begin(
         &self,
         shards: &[(u32, Partition)],
         offsets: &Offsets,
-        mut market: impl FnMut(u32) -> &'m mut Market,
+        workers: WorkerPlace,
+        markets: &mut [Market],
     ) -> Result<BTreeMap<u32, Beginning>> {
         let clients = self.take_over(shards)?;
         let settled = Offsets::connect_settled(&self.job.config.kafka, &self.job.config.job)?;
@@ -74,14 +99,14 @@ impl Recovery<'_> {
         let committed = settled.committed_texts(&partitions, ANSWER_WITHIN)?;
         let mut begun = BTreeMap::new();
         for (((number, (topic, partition)), client), committed) in shards.iter().zip(clients).zip(committed) {
-            let committed = committed.ok_or_else(|| {
-                anyhow!("it is not fixed where {topic}/{partition} begins, which is a bug")
-            })?;
+            let committed = committed
+                .ok_or_else(|| anyhow!("it is not fixed where {topic}/{partition} begins, which is a bug"))?;
             let bounds = offsets
                 .bounds(topic, *partition, ANSWER_WITHIN)
                 .with_context(|| format!("could not ask where {topic}/{partition} begins and ends"))?;
+            let market = &mut markets[workers.worker_of(*number as usize) - workers.first()];
             let place = Place { number: *number, topic, partition: *partition, bounds };
-            let beginning = self.begin_one(&place, client, committed, market(*number))?;
+            let beginning = self.begin_one(&place, client, committed, market)?;
             begun.insert(*number, beginning);
         }
         Ok(begun)
@@ -118,7 +143,11 @@ impl Recovery<'_> {
         let (shard, bounds) = (place.name(), place.bounds);
         let Some(life) = Life::parse(&committed.metadata) else {
             // Committed by a job that promises less, or by hand: what its state was nobody knows.
-            warn!(shard, offset = committed.offset, "no state belongs to the committed offset; beginning with empty windows");
+            warn!(
+                shard,
+                offset = committed.offset,
+                "no state belongs to the committed offset; beginning with empty windows"
+            );
             if !(bounds.low..=bounds.high).contains(&committed.offset) {
                 bail!(place.lost(committed.offset, &self.job.config.job));
             }
@@ -147,12 +176,20 @@ impl Recovery<'_> {
                 "no snapshot of {shard} can be used, and its state can't be made again by reading from its origin \
                  {}: {}; see kafka.lost_offsets",
                 life.origin,
-                if life.is_cold { format!("the broker has only {} to {}", bounds.low, bounds.high) }
-                else { "rows were missing there already".to_owned() }
+                if life.is_cold {
+                    format!("the broker has only {} to {}", bounds.low, bounds.high)
+                } else {
+                    "rows were missing there already".to_owned()
+                }
             );
         }
         if committed.offset > life.origin {
-            info!(shard, from = life.origin, committed = committed.offset, "no snapshot: the state is made again from its origin");
+            info!(
+                shard,
+                from = life.origin,
+                committed = committed.offset,
+                "no snapshot: the state is made again from its origin"
+            );
         }
         Ok(place.beginning(client, life, committed.offset, None))
     }
@@ -272,7 +309,8 @@ impl Place<'_> {
             emit_from: committed,
             end: self.bounds.high,
         };
-        let (saved, account) = saved.map_or((None, ShardAccount::default()), |(at, account)| (Some(at), account));
+        let (saved, account) =
+            saved.map_or((None, ShardAccount::default()), |(at, account)| (Some(at), account));
         Beginning { shard, client, life, account, saved }
     }
 

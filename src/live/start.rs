@@ -1,19 +1,26 @@
 //! What a job looks at before it begins: topics, partitions, offsets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use foreshock_dataflows::instruments::Instruments;
+use foreshock_dataflows::market::Market;
+use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use super::Job;
+use super::life::Life;
+use super::recovery::{Beginning, Partition, Recovery};
 use crate::cluster::place::Place;
+use crate::config::Delivery;
 use crate::kafka::commits::Commits;
-use crate::kafka::offsets::{Offsets, passes};
+use crate::kafka::offsets::{Committed, Offsets, passes};
 use crate::kafka::progress::Shard;
 use crate::kafka::topics::Topics;
+use crate::state::{Store, hex_text};
 use crate::status::wall_time;
 
 /// How long one answer of the brokers may take.
@@ -25,20 +32,33 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often the log says that they are still away.
 const TELL_EVERY: Duration = Duration::from_secs(30);
 
-/// The shards of a job, each with the offset to begin at. Waits for brokers that are away; `None` where the job
+/// What a job begins with.
+pub struct Start {
+    /// Those of other processes stand still.
+    pub shards: Vec<Shard>,
+    /// By shard of this process, where outputs are transactions.
+    pub beginnings: BTreeMap<u32, Beginning>,
+    /// By worker of this process.
+    pub markets: Vec<Market>,
+    /// Where snapshots are kept, if they are.
+    pub store: Option<Store>,
+}
+
+/// Looks for topics and offsets, and takes up the state at them. Waits for brokers that are away; `None` where the job
 /// was stopped meanwhile.
 ///
 /// # Errors
 /// When topics are not as the job needs them, or committed offsets are gone.
-pub fn shards(job: &Job, place: Place) -> Result<Option<Vec<Shard>>> {
+pub fn start(job: &Job, place: Place, instruments: &Instruments) -> Result<Option<Start>> {
     let kafka = &job.config.kafka;
     let (topics, offsets) = (Topics::new(kafka, &job.config.job)?, Offsets::connect(kafka, &job.config.job)?);
     let commits = Commits::connect(kafka, &job.config.job)?;
+    let brokers = Brokers { topics, offsets, commits };
     let mut pause = Duration::from_millis(100);
     let mut told: Option<Instant> = None;
     while !job.stop.load(Ordering::Relaxed) {
-        match attempt(job, place, &topics, &offsets, &commits) {
-            Ok(shards) => return Ok(Some(shards)),
+        match attempt(job, place, &brokers, instruments) {
+            Ok(start) => return Ok(Some(start)),
             Err(error) if !passes(&error) => return Err(error),
             Err(error) => {
                 if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
@@ -59,15 +79,51 @@ pub fn shards(job: &Job, place: Place) -> Result<Option<Vec<Shard>>> {
     Ok(None)
 }
 
-fn attempt(
-    job: &Job,
-    place: Place,
-    topics: &Topics,
-    offsets: &Offsets,
-    commits: &Commits,
-) -> Result<Vec<Shard>> {
+struct Brokers {
+    topics: Topics,
+    offsets: Offsets,
+    commits: Commits,
+}
+
+fn attempt(job: &Job, place: Place, brokers: &Brokers, instruments: &Instruments) -> Result<Start> {
+    let partitions = partitions(job, &brokers.topics)?;
+    let mut shards = origins(job, place, brokers, &partitions)?;
+    let settings = &job.config.settings;
+    let mut markets: Vec<Market> = (0..place.workers).map(|_| Market::new(settings, instruments)).collect();
+    let (mut beginnings, mut store) = (BTreeMap::new(), None);
+    if job.config.delivery == Delivery::ExactlyOnce {
+        store = Some(Store::open(&job.config.state.store, &job.config.job)?);
+        let own: Vec<(u32, Partition)> =
+            (0..).zip(partitions).filter(|(shard, _)| place.has(*shard as usize)).collect();
+        let settings = fingerprint(job);
+        let recovery = Recovery { job, store: store.as_ref(), settings: &settings, instruments };
+        beginnings = recovery.begin(&own, &brokers.offsets, place, &mut markets)?;
+        for (number, beginning) in &beginnings {
+            shards[*number as usize] = beginning.shard.clone();
+        }
+    }
+    let inputs = job.config.topics.input.join(", ");
+    info!(job = job.config.job, inputs, partitions = shards.len(), workers = place.total(), "starting");
+    if shards.len() < place.total() {
+        let (workers, partitions) = (place.total(), shards.len());
+        warn!(workers, partitions, "more workers than partitions: some have nothing to do");
+    }
+    for shard in &shards {
+        tracing::debug!(shard = shard.name(), offset = shard.start, "reading");
+    }
+    Ok(Start { shards, beginnings, markets, store })
+}
+
+/// What results depend on, in few letters.
+fn fingerprint(job: &Job) -> String {
+    let settings = format!("{:?}", job.config.settings);
+    hex_text(&Sha256::digest(settings))[..16].to_owned()
+}
+
+/// All partitions of the input; makes sure of the output's.
+fn partitions(job: &Job, topics: &Topics) -> Result<Vec<Partition>> {
     let wanted = &job.config.topics;
-    let mut partitions: Vec<(String, i32)> = Vec::new();
+    let mut partitions: Vec<Partition> = Vec::new();
     for topic in &wanted.input {
         let count = topics.ensure(topic, job.config.kafka.partitions)?;
         partitions.extend((0..count).map(|partition| (topic.clone(), partition)));
@@ -84,7 +140,12 @@ fn attempt(
             );
         }
     }
-    let committed = offsets.committed(&partitions, ANSWER_WITHIN)?;
+    Ok(partitions)
+}
+
+/// The shards, each with the offset that is committed; those of which none is begin somewhere from now on.
+fn origins(job: &Job, place: Place, brokers: &Brokers, partitions: &[Partition]) -> Result<Vec<Shard>> {
+    let committed = brokers.offsets.committed_texts(partitions, ANSWER_WITHIN)?;
     let was_read: BTreeSet<&String> = partitions
         .iter()
         .zip(&committed)
@@ -93,19 +154,22 @@ fn attempt(
         .collect();
     // Partitions that a topic got since the job read it last are read whole: nothing in them was.
     let is_new = |topic: &String| was_read.contains(topic);
-    let mut shards = Vec::new();
-    let mut fresh = Vec::new();
+    let (mut shards, mut fresh) = (Vec::new(), Vec::new());
+    let exactly_once = job.config.delivery == Delivery::ExactlyOnce;
     for ((topic, partition), committed) in partitions.iter().zip(committed) {
-        let (topic, partition) = (topic.clone(), *partition);
-        let bounds = offsets
-            .bounds(&topic, partition, ANSWER_WITHIN)
+        let bounds = brokers
+            .offsets
+            .bounds(topic, *partition, ANSWER_WITHIN)
             .with_context(|| format!("could not ask where {topic}/{partition} begins and ends"))?;
-        let start = match committed {
+        let start = match &committed {
             _ if job.from_beginning && place.process == 0 => bounds.low,
-            None if job.config.kafka.from_earliest || job.until_end || is_new(&topic) => bounds.low,
+            None if job.config.kafka.from_earliest || job.until_end || is_new(topic) => bounds.low,
             None => bounds.high,
-            Some(offset) if (bounds.low..=bounds.high).contains(&offset) => offset,
-            Some(offset) => bail!(
+            // Whether they are there still is looked at when nobody else can move them.
+            Some(committed) if exactly_once || (bounds.low..=bounds.high).contains(&committed.offset) => {
+                committed.offset
+            }
+            Some(Committed { offset, .. }) => bail!(
                 "the job {:?} has read {topic}/{partition} up to offset {offset}, but the broker has only {} to {}: \
                  records were removed, or the topic was made anew; start with --from-beginning to read what is \
                  there, from cold windows",
@@ -114,26 +178,22 @@ fn attempt(
                 bounds.high,
             ),
         };
-        if committed != Some(start) {
-            fresh.push((topic.clone(), partition, start));
+        if committed.is_none_or(|committed| committed.offset != start)
+            || (exactly_once && job.from_beginning && place.process == 0)
+        {
+            let life = exactly_once.then(|| Life::begin(start, &fingerprint(job)).to_string());
+            fresh.push((topic.as_str(), *partition, start, life.unwrap_or_default()));
         }
-        shards.push(Shard { topic, partition, start, end: bounds.high });
+        let topic = topic.clone();
+        shards.push(Shard { topic, partition: *partition, start, emit_from: start, end: bounds.high });
     }
     // Where a job begins is fixed before its first output: a crash before the first commit changes nothing.
-    let origins = fresh.iter().map(|(topic, partition, start)| (topic.as_str(), *partition, *start));
     if place.process == 0 {
-        commits.commit(origins, ANSWER_WITHIN)?;
-    } else if let Some((topic, partition, _)) = fresh.first() {
+        let origins =
+            fresh.iter().map(|(topic, partition, start, life)| (*topic, *partition, *start, life.as_str()));
+        brokers.commits.commit(origins, ANSWER_WITHIN)?;
+    } else if let Some((topic, partition, ..)) = fresh.first() {
         bail!("process 0 has not fixed where {topic}/{partition} begins, which is a bug");
-    }
-    let inputs = wanted.input.join(", ");
-    info!(job = job.config.job, inputs, partitions = shards.len(), workers = place.total(), "starting");
-    if shards.len() < place.total() {
-        let (workers, partitions) = (place.total(), shards.len());
-        warn!(workers, partitions, "more workers than partitions: some have nothing to do");
-    }
-    for shard in &shards {
-        tracing::debug!(shard = shard.name(), offset = shard.start, "reading");
     }
     Ok(shards)
 }

@@ -62,7 +62,7 @@ pub fn post(shared: &Shared) {
         phase,
         kafka_connected: shared.kafka_connected.load(Ordering::Acquire),
         caught_up,
-        counts: shared.counts().clone(),
+        counts: shared.account_so_far(),
         active_alerts: alerts.active(),
         last_alert: alerts.last.clone(),
         shards,

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use foreshock_dataflows::live::{LiveDecode, decode};
 use foreshock_dataflows::market::{Market, market};
 use foreshock_dataflows::publish::{Publish, publish};
+use foreshock_dataflows::saving::Saver;
 use foreshock_dataflows::source::{Turn, deliveries};
 use foreshock_operators::encode::Encoder;
 use foreshock_operators::time::SECOND;
@@ -17,9 +18,14 @@ use timely::worker::Worker;
 use tracing::warn;
 
 use super::Shared;
+use super::account::ShardAccount;
+use crate::config::Delivery;
+use crate::kafka::at_least_once::AtLeastOnce;
+use crate::kafka::exactly_once::{Counters, ExactlyOnce, Opened, Pace};
+use crate::kafka::outlet::{Accepted, Backlog, Outlet};
 use crate::kafka::progress::{Progress, Shard};
-use crate::kafka::sink::{Accepted, Sink};
 use crate::kafka::source::{Polled, Source, SourceSettings};
+use crate::kafka::transactions::Committers;
 use crate::metrics::JobMetrics;
 
 /// How long a worker sleeps when nothing wakes it: then it looks at delivery reports and at whether to stop.
@@ -28,59 +34,69 @@ const IDLE: Duration = Duration::from_millis(10);
 /// How long a worker waits before it looks again whether the backlog has room.
 const FULL: Duration = Duration::from_millis(1);
 
-/// Where a worker's rows come from and its outputs go.
-pub type Ends = (Source, Sink);
+/// Where a worker's rows come from and its outputs go, and the states between.
+pub struct Ends {
+    source: Source,
+    outlet: Box<dyn Outlet + Send>,
+    market: Market,
+    saver: Option<Saver>,
+}
 
 /// Works until the job ends.
 ///
 /// # Errors
 /// When outputs were not delivered in time at the end.
-pub fn work(worker: &mut Worker, (source, sink): Ends, shared: &Arc<Shared>) -> Result<()> {
+pub fn work(worker: &mut Worker, ends: Ends, shared: &Arc<Shared>) -> Result<()> {
     let index = worker.index() - shared.place.first();
-    let (source, sink) = (Rc::new(RefCell::new(source)), Rc::new(RefCell::new(sink)));
-    build(worker, index, shared, source.clone(), &sink);
+    let Ends { source, outlet, market, saver } = ends;
+    let (source, outlet) = (Rc::new(RefCell::new(source)), Rc::new(RefCell::new(outlet)));
+    build(worker, index, shared, &source, &outlet, market, saver);
     let metrics = &shared.metrics.job;
     let label = worker.index().to_string();
     let steps = metrics.steps.with_label_values(&[&label]);
     let backlog_bytes = metrics.backlog_bytes.with_label_values(&[&label]);
+    let in_flight = metrics.in_flight.with_label_values(&[&label]);
     let queued = metrics.producer_records.with_label_values(&[&label]);
+    let gauge = |backlog: Backlog| {
+        backlog_bytes.set(backlog.bytes as i64);
+        in_flight.set(backlog.publications as i64);
+        queued.set(backlog.queued_records as i64);
+    };
     metrics.backlog_limit.set(shared.config.kafka.backlog as i64);
     while worker.step_or_park(Some(IDLE)) {
         steps.inc();
-        let mut sink = sink.borrow_mut();
-        pump(&mut sink, shared);
-        backlog_bytes.set(sink.backlog_bytes() as i64);
-        queued.set(sink.queued_records() as i64);
-        if let Err(error) = watch_over(&mut source.borrow_mut(), &mut sink, shared) {
+        let outlet = &mut **outlet.borrow_mut();
+        pump(outlet, shared);
+        gauge(outlet.backlog());
+        shared.note_recovery();
+        if let Err(error) = watch_over(&mut source.borrow_mut(), outlet, shared) {
             shared.halt.fail(error);
         }
     }
     if shared.halt.is_set() {
         return Ok(());
     }
-    let mut sink = sink.borrow_mut();
-    let drained = sink.drain(shared.config.kafka.stop_timeout, |accepted| observe(&accepted, shared));
-    backlog_bytes.set(sink.backlog_bytes() as i64);
-    queued.set(sink.queued_records() as i64);
+    let mut outlet = outlet.borrow_mut();
+    let drained = outlet.drain(shared.config.kafka.stop_timeout, &mut |accepted| observe(&accepted, shared));
+    gauge(outlet.backlog());
     drained
 }
 
 /// Replaces a client that has stood still although brokers answer: the library can lose a partition's leader for
 /// good (librdkafka issue 5430).
-fn watch_over(source: &mut Source, sink: &mut Sink, shared: &Shared) -> Result<()> {
+fn watch_over(source: &mut Source, outlet: &mut dyn Outlet, shared: &Shared) -> Result<()> {
     if !shared.kafka_connected.load(Ordering::Acquire) {
         source.forgive();
-        sink.forgive();
+        outlet.forgive();
         return Ok(());
     }
     let (at_most, renewals) = (shared.config.kafka.stalled_after, &shared.metrics.job.client_renewals);
-    if sink.is_stalled(at_most) {
+    if outlet.renew_stalled(at_most)? {
         warn!(
             seconds = at_most.as_secs(),
-            "nothing was delivered, with brokers that answer; making a new producer"
+            "nothing was delivered, with brokers that answer; made a new producer"
         );
         renewals.with_label_values(&["producer"]).inc();
-        sink.renew()?;
     }
     if source.is_stalled(at_most) {
         warn!(
@@ -112,17 +128,50 @@ pub fn open(shared: &Shared, index: usize) -> Result<Ends> {
         group: config.job.clone(),
         until_end: shared.until_end,
         clock: shared.clock,
+        wishes: shared.begun().wishes.clone(),
     };
+    let local = index - shared.place.first();
+    let numbers: Vec<u32> = mine.iter().map(|(number, ..)| *number).collect();
     let source = Source::start(settings, mine)?;
-    let sink = Sink::start(
-        &config.kafka,
+    let market = shared.begun().markets[local].take().context("its states are taken, which is a bug")?;
+    let saver = shared.begun().savers.get_mut(local).and_then(Option::take);
+    let outlet = outlet(shared, &numbers)?;
+    Ok(Ends { source, outlet, market, saver })
+}
+
+/// Where the outputs of these shards go.
+fn outlet(shared: &Shared, shards: &[u32]) -> Result<Box<dyn Outlet + Send>> {
+    let config = &shared.config;
+    if config.delivery == Delivery::AtLeastOnce {
+        return Ok(Box::new(AtLeastOnce::start(
+            &config.kafka,
+            &config.topics,
+            &config.job,
+            shared.shards.clone(),
+            &shared.progress,
+            shared.instruments.clone(),
+        )?));
+    }
+    let mut begun = shared.begun();
+    let open = |shard: &u32| {
+        let (client, note) = begun.clients.remove(shard).context("its producer is taken, which is a bug")?;
+        Ok(Opened { shard: *shard, client, progress: shared.progress[*shard as usize].clone(), note })
+    };
+    let opened = shards.iter().map(open).collect::<Result<Vec<_>>>()?;
+    // A transaction that has taken half of the room may as well end.
+    let bytes = config.kafka.backlog / shards.len().max(1) / 2;
+    let pace = Pace { interval: config.kafka.commit_interval, bytes };
+    let metrics = &shared.metrics.job;
+    let counters = Counters { commits: metrics.commits.clone(), aborted: metrics.aborted.clone() };
+    Ok(Box::new(ExactlyOnce::new(
+        opened,
         &config.topics,
-        &config.job,
         shared.shards.clone(),
-        &shared.progress,
         shared.instruments.clone(),
-    )?;
-    Ok((source, sink))
+        Committers::start(shards.len())?,
+        pace,
+        counters,
+    )))
 }
 
 /// Builds the graph: the same for every worker. This is the process's own `index`th.
@@ -130,24 +179,33 @@ fn build(
     worker: &mut Worker,
     index: usize,
     shared: &Arc<Shared>,
-    source: Rc<RefCell<Source>>,
-    sink: &Rc<RefCell<Sink>>,
+    source: &Rc<RefCell<Source>>,
+    outlet: &Rc<RefCell<Box<dyn Outlet + Send>>>,
+    mut states: Market,
+    saver: Option<Saver>,
 ) {
     let settings = &shared.config.settings;
     let (clock, meter) = (shared.clock, &shared.meters[index]);
     let waits = shared.metrics.job.backlog_waits.with_label_values(&[&worker.index().to_string()]);
     worker.dataflow::<u64, _, _>(|scope| {
-        let (polled, filled, job) = (source.clone(), sink.clone(), shared.clone());
+        let (polled, filled, job) = (source.clone(), outlet.clone(), shared.clone());
+        if let Some(saver) = &saver {
+            states.save_to(saver);
+        }
         let poll = move |arrived: &mut Vec<_>| {
+            let (mut source, outlet) = (polled.borrow_mut(), filled.borrow());
             if job.is_stopping() {
+                // What failed leaves the state as it was saved last.
+                if !job.halt.is_set() {
+                    source.finish(arrived);
+                }
                 return Turn::Ended;
             }
-            let (mut source, sink) = (polled.borrow_mut(), filled.borrow());
             // Each shard has its share, so that one whose outputs wait leaves the others theirs.
             let share = job.config.kafka.backlog / source.shards().max(1);
             let is_full = Cell::new(false);
             let has_room = |shard| {
-                let has_room = sink.backlog_bytes_of(shard) < share;
+                let has_room = outlet.backlog_bytes_of(shard) < share;
                 is_full.set(is_full.get() || !has_room);
                 has_room
             };
@@ -159,7 +217,10 @@ fn build(
                 Ok(Polled::More) => Turn::Again,
                 Ok(Polled::Drained) if is_full.get() => Turn::Wait(FULL),
                 Ok(Polled::Drained) => Turn::Wait(IDLE),
-                Ok(Polled::Ended) => Turn::Ended,
+                Ok(Polled::Ended) => {
+                    source.finish(arrived);
+                    Turn::Ended
+                }
                 Err(error) => {
                     job.halt.fail(error);
                     Turn::Ended
@@ -170,16 +231,20 @@ fn build(
             scope,
             poll,
             move || clock.milliseconds(),
-            |activator| source.borrow_mut().wake(Arc::new(activator)),
+            |activator| {
+                let activator = Arc::new(activator);
+                outlet.borrow_mut().wake(activator.clone());
+                source.borrow_mut().wake(activator);
+            },
         );
         let last_seen = shared.last_seen[index].clone();
         let decoder = LiveDecode::new(shared.decode.clone(), &shared.instruments, last_seen);
         let rows = decode(deliveries, decoder, meter);
-        let outcomes = market(rows, Market::new(settings, &shared.instruments), meter);
+        let outcomes = market(rows, states, meter);
         let encoder = Encoder::new(&settings.features.horizons, &settings.model);
         let names = shared.decode.shards.clone();
         let publisher = Publish::new(shared.kinds.clone(), names, shared.instruments.clone(), encoder);
-        let (sink, job) = (sink.clone(), shared.clone());
+        let (outlet, job) = (outlet.clone(), shared.clone());
         let deliver = move |mut publication: foreshock_dataflows::publish::Publication| {
             if job.halt.is_set() {
                 return;
@@ -193,17 +258,22 @@ fn build(
                     "more than {max} instruments; raise instruments.max if they are real"
                 ));
             }
+            let cut = publication.cut;
             job.account(index, &mut publication);
-            let mut sink = sink.borrow_mut();
-            sink.take(publication);
-            pump(&mut sink, &job);
+            if let (Some(saver), Some(snapshot)) = (&saver, cut.snapshot) {
+                let account = job.account_of(cut.shard);
+                saver.shard(cut.shard, snapshot.number, ShardAccount::SECTION, account.bytes());
+            }
+            let outlet = &mut **outlet.borrow_mut();
+            outlet.take(publication);
+            pump(outlet, &job);
         };
         publish(outcomes, publisher, deliver, meter);
     });
 }
 
-fn pump(sink: &mut Sink, shared: &Shared) {
-    if let Err(error) = sink.pump(|accepted| observe(&accepted, shared)) {
+fn pump(outlet: &mut dyn Outlet, shared: &Shared) {
+    if let Err(error) = outlet.pump(&mut |accepted| observe(&accepted, shared)) {
         shared.halt.fail(error);
     }
 }

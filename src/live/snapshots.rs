@@ -1,0 +1,283 @@
+//! Keeps snapshots of the shards' states: wishes for them, writes the pieces as they come, publishes them.
+//!
+//! ```text
+//! wish ─► source (next cut) ─► operators ─► pieces ─► file ─► all there, and the cut committed ─► published
+//! ```
+//! One at a time while the job runs; at its end one of each shard. What goes wrong here is told and counted, and costs
+//! a longer replay: it never stops the job.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use foreshock_dataflows::market::Market;
+use foreshock_dataflows::saving::{Piece, Saver, What};
+use tracing::{debug, warn};
+
+use super::Shared;
+use super::account::ShardAccount;
+use super::life::Life;
+use super::wishes::{Begun, Wishes};
+use crate::faults;
+use crate::state::{Header, RecordPrint, Store, StoreError, Writer, Written};
+use crate::status::wall_time;
+
+/// How long this thread sleeps when no piece comes.
+const TICK: Duration = Duration::from_millis(5);
+
+/// A shard that gets no rows for so long after a wish is passed over.
+const WISH_FOR: Duration = Duration::from_millis(500);
+
+/// How long the log keeps quiet about further snapshots that can't be written.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// How long the end of the job waits for snapshots that are being written.
+const END_WITHIN: Duration = Duration::from_secs(30);
+
+/// What the thread needs.
+pub struct Keeper {
+    pub store: Store,
+    pub wishes: Arc<Wishes>,
+    pub begun: Receiver<Begun>,
+    pub pieces: Receiver<Piece>,
+    /// By worker of this process.
+    pub savers: Vec<Saver>,
+    /// By shard; of those of other processes nothing is known.
+    pub lives: BTreeMap<u32, Life>,
+}
+
+/// A snapshot that is being written.
+struct Writing {
+    begun: Begun,
+    since: Instant,
+    /// `None`: it has failed, and its pieces are let go.
+    writer: Option<Writer>,
+    done: BTreeSet<&'static str>,
+}
+
+/// A snapshot that is written and waits for its cut to be committed.
+struct Waiting {
+    shard: u32,
+    offset: i64,
+    since: Instant,
+    written: Written,
+}
+
+struct Wish {
+    shard: u32,
+    at: Instant,
+}
+
+/// Keeps snapshots until the job has ended.
+pub fn keep(shared: &Shared, keeper: Keeper) {
+    let mut kept = Kept {
+        shared,
+        keeper,
+        writing: BTreeMap::new(),
+        waiting: Vec::new(),
+        wish: None,
+        rounds: shared.own_shards().map(|shard| (shard as u32, Instant::now())).collect(),
+        told_at: None,
+    };
+    kept.run();
+}
+
+struct Kept<'a> {
+    shared: &'a Shared,
+    keeper: Keeper,
+    /// By shard and number.
+    writing: BTreeMap<(u32, u64), Writing>,
+    waiting: Vec<Waiting>,
+    wish: Option<Wish>,
+    /// When each shard's last snapshot was begun, or wished for in vain.
+    rounds: BTreeMap<u32, Instant>,
+    told_at: Option<Instant>,
+}
+
+impl Kept<'_> {
+    fn run(&mut self) {
+        let mut ending: Option<Instant> = None;
+        loop {
+            // Looked at first: pieces of the last snapshots are then in the channel.
+            let is_ending = self.shared.delivered.load(Ordering::Acquire);
+            let is_empty = match self.keeper.pieces.recv_timeout(TICK) {
+                Ok(piece) => {
+                    self.take(piece);
+                    self.keeper
+                        .pieces
+                        .try_iter()
+                        .take(1_000)
+                        .collect::<Vec<_>>()
+                        .into_iter()
+                        .for_each(|p| self.take(p));
+                    false
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => true,
+            };
+            self.publish();
+            if is_ending {
+                let since = *ending.get_or_insert_with(Instant::now);
+                let is_done = is_empty && (self.waiting.is_empty() || self.shared.halt.is_set());
+                if is_done || since.elapsed() >= END_WITHIN {
+                    return;
+                }
+            } else {
+                self.wish();
+            }
+        }
+    }
+
+    /// Wishes for the snapshot that has been due for longest.
+    fn wish(&mut self) {
+        let wishes = self.keeper.wishes.clone();
+        if let Some(Wish { shard, at }) = &self.wish {
+            if at.elapsed() < WISH_FOR {
+                return;
+            }
+            // No rows, or too late: then it has begun by now.
+            wishes.withdraw(*shard);
+            self.rounds.insert(*shard, Instant::now());
+            self.wish = None;
+        }
+        if !self.writing.is_empty() || !self.waiting.is_empty() {
+            return;
+        }
+        let interval = self.shared.config.state.interval;
+        let has_moved = |shard: u32| {
+            let progress = &self.shared.progress[shard as usize];
+            progress.committed() != wishes.saved(shard)
+        };
+        let due = self.rounds.iter().filter(|(shard, at)| at.elapsed() >= interval && has_moved(**shard));
+        if let Some((shard, _)) = due.min_by_key(|(_, at)| **at) {
+            let shard = *shard;
+            wishes.wish(shard);
+            self.wish = Some(Wish { shard, at: Instant::now() });
+        }
+    }
+
+    fn take(&mut self, piece: Piece) {
+        while let Ok(begun) = self.keeper.begun.try_recv() {
+            self.begin(begun);
+        }
+        let bytes = piece.what.bytes();
+        let key = (piece.shard, piece.number);
+        if let Some(writing) = self.writing.get_mut(&key) {
+            let done = match (&mut writing.writer, piece.what) {
+                (_, What::Done) => {
+                    writing.done.insert(piece.section);
+                    Ok(())
+                }
+                (None, _) => Ok(()),
+                (Some(writer), What::Shard(bytes)) => writer.section(piece.section, &bytes),
+                (Some(writer), What::Instrument(id, bytes)) => {
+                    let instrument = self.shared.instruments.get(id);
+                    writer.instrument(&instrument.exchange, &instrument.symbol, piece.section, &bytes)
+                }
+            };
+            if let Err(error) = done {
+                writing.writer = None;
+                self.fail(piece.shard, &error);
+            }
+            self.finish(key);
+        }
+        let worker = self.shared.place.worker_of(piece.shard as usize) - self.shared.place.first();
+        self.keeper.savers[worker].taken(bytes);
+    }
+
+    fn begin(&mut self, begun: Begun) {
+        let shard = begun.shard;
+        if self.wish.as_ref().is_some_and(|wish| wish.shard == shard) {
+            self.wish = None;
+        }
+        self.rounds.insert(shard, Instant::now());
+        let at = &self.shared.shards[shard as usize];
+        let Some(life) = self.keeper.lives.get(&shard) else { return };
+        let header = Header {
+            job: self.shared.config.job.clone(),
+            topic: at.topic.clone(),
+            partition: at.partition,
+            life: life.id.clone(),
+            offset: begun.offset,
+            origin: life.origin,
+            origin_is_cold: life.is_cold,
+            last_record: begun.last_record.map(|(offset, sha256)| RecordPrint { offset, sha256 }),
+            settings: life.settings.clone(),
+            made_by: env!("CARGO_PKG_VERSION").to_owned(),
+            made_at: wall_time(),
+        };
+        debug!(target: "foreshock::state", shard, offset = begun.offset, state = "begun");
+        faults::mark("snapshot", shard, true);
+        let writer = self.keeper.store.begin(&header).map_err(|error| self.fail(shard, &error)).ok();
+        let key = (shard, begun.number);
+        self.writing.insert(key, Writing { begun, since: Instant::now(), writer, done: BTreeSet::new() });
+    }
+
+    /// Ends a file of which all sections are there.
+    fn finish(&mut self, key: (u32, u64)) {
+        let sections = Market::SECTIONS.iter().chain([&ShardAccount::SECTION]);
+        let Some(writing) = self.writing.get(&key) else { return };
+        if !sections.into_iter().all(|section| writing.done.contains(section)) {
+            return;
+        }
+        let Some(Writing { begun, since, writer: Some(writer), .. }) = self.writing.remove(&key) else {
+            return;
+        };
+        match writer.finish() {
+            Ok(written) => {
+                self.waiting.push(Waiting { shard: begun.shard, offset: begun.offset, since, written });
+            }
+            Err(error) => self.fail(begun.shard, &error),
+        }
+    }
+
+    /// Publishes what is written and committed: a snapshot must never lie ahead of what is committed.
+    fn publish(&mut self) {
+        let is_committed =
+            |waiting: &Waiting| self.shared.progress[waiting.shard as usize].committed() >= waiting.offset;
+        let (ready, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(is_committed);
+        self.waiting = waiting;
+        for Waiting { shard, offset, since, written } in ready {
+            let at = &self.shared.shards[shard as usize];
+            let published = written.publish().and_then(|entry| {
+                let keep = self.shared.config.state.keep;
+                // One that can't be removed now is removed with the next.
+                if let Err(error) = self.keeper.store.prune(&at.topic, at.partition, keep) {
+                    debug!(shard, %error, "an old snapshot can't be removed");
+                }
+                Ok(entry)
+            });
+            match published {
+                Ok(entry) => {
+                    self.keeper.wishes.save(shard, offset);
+                    self.shared.metrics.job.saved(&at.topic, at.partition, entry.bytes, since.elapsed());
+                    debug!(target: "foreshock::state", shard, offset, bytes = entry.bytes, state = "published");
+                    faults::mark("snapshot", shard, false);
+                }
+                Err(error) => self.fail(shard, &error),
+            }
+        }
+    }
+
+    fn fail(&mut self, shard: u32, error: &StoreError) {
+        self.shared.metrics.job.snapshots.with_label_values(&["failed"]).inc();
+        faults::mark("snapshot", shard, false);
+        if self.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+            let shard = self.shared.shards[shard as usize].name();
+            let mut text = error.to_string();
+            let mut cause = std::error::Error::source(error);
+            while let Some(inner) = cause {
+                text = format!("{text}: {inner}");
+                cause = inner.source();
+            }
+            warn!(
+                shard,
+                error = text,
+                "a snapshot could not be kept; a restart would read more of its input again"
+            );
+            self.told_at = Some(Instant::now());
+        }
+    }
+}
