@@ -11,7 +11,7 @@ use signal_hook::consts::SIGKILL;
 
 use crate::broker::Broker;
 use crate::feed::Feed;
-use crate::feeder::Feeder;
+use crate::feeder::{Feeder, PORTION};
 use crate::job::{Job, LOOK_EVERY, Life, Limits, Set, TRANSACTION_TIMEOUT, milliseconds_now, summary};
 use crate::judge::{Topic, compare, compare_accounts};
 use crate::marks::Marks;
@@ -41,8 +41,14 @@ const STARTS_MAX: usize = 6;
 /// How often failpoints that were not come to are tried again.
 const TRIES_MAX: usize = 3;
 
-/// How long one round is fed.
-const FED_FOR: Duration = Duration::from_millis(1_600);
+/// How long one round's part of the input takes: longer than most rounds, so that the job seldom has nothing to do.
+const FED_FOR: Duration = Duration::from_secs(3);
+
+/// How long a job without snapshots is looked at.
+const WITHOUT_STATE: Duration = Duration::from_millis(1_600);
+
+/// How long an open transaction is waited for.
+const OPEN_WITHIN: Duration = Duration::from_secs(3);
 
 /// A comparison of fewer outputs says little.
 const OUTPUTS_MIN: usize = 10_000;
@@ -103,7 +109,7 @@ impl Campaign {
             processes = vec![1];
         }
         let planner = Planner::new(seed, &options.workers, &processes);
-        let messages = options.messages.unwrap_or((options.kills * 100).max(8_000));
+        let messages = options.messages.unwrap_or((options.kills * 200).max(8_000));
         let feed = Feed {
             seed,
             messages,
@@ -116,7 +122,7 @@ impl Campaign {
         create(&address, &disturbed, partitions)?;
         // Some are left for what is not planned, such as a second try at a failpoint.
         let slice = messages / (options.kills + options.kills / 4 + 10);
-        let pause = FED_FOR / (slice as u32 / 5).max(1);
+        let pause = FED_FOR / (slice / PORTION).max(1) as u32;
         let feeder = Feeder::start(&address, &job.input, feed.records(), pause)?;
         Ok(Campaign {
             marks: Marks::new(options.work.join("marks"), options.partitions as u32),
@@ -205,10 +211,10 @@ impl Campaign {
             }
             Fault::BrokerKilled { at } => {
                 let mut set = self.until(&life, *at)?;
-                let open = self.marks.open(&set.pids())?;
+                let open = self.open_transactions(&set)?;
                 self.broker.kill()?;
-                self.report.broker_in_transaction += usize::from(open.transactions > 0);
-                note = format!(", broker killed with {} transactions open", open.transactions);
+                self.report.broker_in_transaction += usize::from(open > 0);
+                note = format!(", broker killed with {open} transactions open");
                 self.broker.start_again()?;
                 self.go_on(&mut set, &life, kind)?;
             }
@@ -264,6 +270,7 @@ impl Campaign {
     }
 
     fn failpoint(&mut self, mut life: Life, name: &'static str, hit: u32) -> Result<String> {
+        self.feed(1);
         life.variables.push(("FORESHOCK_FAILPOINT", format!("{name}:{hit}")));
         let mut set = self.start(&life)?;
         let deadline = Instant::now() + POINT_WITHIN;
@@ -293,6 +300,7 @@ impl Campaign {
     /// Stops the job for longer than its transaction may take; a successor works meanwhile.
     fn zombie(&mut self, life: &Life, successor_workers: usize, shares_state: bool) -> Result<String> {
         let mut zombie = self.until(life, Moment::AfterOutput(300))?;
+        self.open_transactions(&zombie)?;
         zombie.signal("STOP")?;
         let stopped = Instant::now();
         let open = self.marks.open(&zombie.pids())?;
@@ -323,13 +331,25 @@ impl Campaign {
         ))
     }
 
+    /// Waits a little for open transactions; gives how many there are.
+    fn open_transactions(&self, set: &Set) -> Result<usize> {
+        let deadline = Instant::now() + OPEN_WITHIN;
+        loop {
+            let open = self.marks.open(&set.pids())?.transactions;
+            if open > 0 || Instant::now() >= deadline {
+                return Ok(open);
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// A life in which no snapshot can be written: it may go on, or end and say why.
     fn without_state(&mut self, life: &Life, kind: &'static str, words: &[&str]) -> Result<String> {
         let mut set = self.start(life)?;
         let begun = Instant::now();
         // Long enough for some snapshots to fail.
         let until = |campaign: &Campaign| match campaign.watch.first() {
-            Some(first) => first.elapsed() >= FED_FOR,
+            Some(first) => first.elapsed() >= WITHOUT_STATE,
             None => begun.elapsed() >= UP_WITHIN,
         };
         while set.first_end()?.is_none() && !until(self) {

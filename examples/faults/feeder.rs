@@ -13,7 +13,7 @@ use crate::feed::Record;
 use crate::topics;
 
 /// How many messages are sent at a time.
-const PORTION: usize = 5;
+pub const PORTION: usize = 3;
 
 /// How long the last messages may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -86,6 +86,8 @@ impl Job {
                 "commit_interval": "50ms",
                 "transaction_timeout": format!("{}ms", TRANSACTION_TIMEOUT.as_millis()),
                 "stop_timeout": "10s",
+                // librdkafka wants it no longer than the transaction's.
+                "properties": {"socket.timeout.ms": TRANSACTION_TIMEOUT.as_millis() as u64},
             },
             "topics": topics,
             "state": {"store": self.state, "interval": "300ms"},

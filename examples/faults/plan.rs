@@ -214,7 +214,7 @@ impl Planner {
             "before_produce" | "after_produce" => 40,
             "before_commit" | "after_commit" => 10,
             "while_restoring" => 1,
-            _ => 4,
+            _ => 2,
         };
         Fault::Failpoint { name, hit: 1 + self.random.below(most) as u32 }
     }

@@ -24,7 +24,7 @@ pub fn spoil(folder: &Path, damage: Damage, random: &mut Random) -> Result<Optio
     Ok(Some(path))
 }
 
-/// All files with something in them, and when they were last changed.
+/// All snapshots, and when they were last changed; a hidden file is one that was never finished.
 fn files(folder: &Path) -> Result<Vec<(SystemTime, PathBuf)>> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(folder) else { return Ok(found) };
@@ -33,7 +33,7 @@ fn files(folder: &Path) -> Result<Vec<(SystemTime, PathBuf)>> {
         let about = entry.metadata()?;
         if about.is_dir() {
             found.extend(files(&entry.path())?);
-        } else if about.len() > 0 {
+        } else if about.len() > 0 && !entry.file_name().as_encoded_bytes().starts_with(b".") {
             found.push((about.modified()?, entry.path()));
         }
     }
@@ -87,6 +87,7 @@ mod tests {
             let path = folder.path().join("job").join("raw-0-1.snapshot");
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, b"all is well").unwrap();
+            fs::write(path.with_file_name(".raw-0-2.tmp"), b"not yet").unwrap();
             let spoilt = spoil(folder.path(), damage, &mut Random::new(1)).unwrap();
             assert_eq!(spoilt.as_ref(), Some(&path));
             assert_ne!(fs::read(&path).unwrap(), b"all is well");
