@@ -1,5 +1,7 @@
 //! Snapshots of the state: what was written is read, and what is not whole is never used.
 
+mod support;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use foreshock::state::{Header, InstrumentState, ReadError, RecordPrint, Snapshot
 use foreshock_operators::time::Time;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
+use serde_json::Value;
+use support::{Ended, finish, foreshock};
 use tempfile::TempDir;
 
 const JOB: &str = "watch";
@@ -19,6 +23,7 @@ fn header(offset: i64) -> Header {
         job: JOB.to_owned(),
         topic: TOPIC.to_owned(),
         partition: 3,
+        life: "life".to_owned(),
         offset,
         origin: 0,
         origin_is_cold: true,
@@ -333,6 +338,11 @@ fn nothing_is_left_of_what_was_not_published() {
     drop(writer);
     drop(write(&kept.store, &snapshot(30)).unwrap());
     assert_eq!(kept.files().len(), 1);
+    let written = write(&kept.store, &snapshot(40)).unwrap();
+    fs::remove_dir_all(kept.folder.path().join(JOB)).unwrap();
+    let error = written.publish().unwrap_err().to_string();
+    assert!(error.contains("ticks.raw/3"), "{error}");
+    assert_eq!(kept.newest().0, None);
 }
 
 #[test]
@@ -522,4 +532,105 @@ fn a_read_only_folder_is_an_error() {
     assert_eq!(newest.snapshot.unwrap().header.offset, 20, "it can be read");
     assert!(remount("remount,rw"));
     keep(&store, &snapshot(30));
+}
+
+/// `foreshock state` on this store.
+fn command<'a>(kept: &Kept, args: impl IntoIterator<Item = &'a str>) -> Ended {
+    let mut command = foreshock();
+    command.arg("state").args(args);
+    command.env("FORESHOCK_JOB__NAME", JOB).env("FORESHOCK_STATE__STORE", kept.folder.path());
+    finish(command, None)
+}
+
+#[track_caller]
+fn json<'a>(kept: &Kept, args: impl IntoIterator<Item = &'a str>) -> Value {
+    let ended = command(kept, args);
+    assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+    serde_json::from_slice(&ended.stdout).unwrap()
+}
+
+#[test]
+fn the_list_says_what_is_good() {
+    let kept = kept(&[10, 20]);
+    keep(&kept.store, &Snapshot { header: Header { partition: 4, ..header(5) }, ..snapshot(5) });
+    fs::write(kept.file(20), &fs::read(kept.file(20)).unwrap()[..300]).unwrap();
+    let listed = json(&kept, ["list", "--json"]);
+    let of = |name: &str| -> Vec<Value> {
+        listed["snapshots"].as_array().unwrap().iter().map(|entry| entry[name].clone()).collect()
+    };
+    assert_eq!(of("offset"), [20, 10, 5]);
+    assert_eq!(of("partition"), [3, 3, 4]);
+    assert_eq!(of("state"), ["damaged", "good", "good"]);
+    assert_eq!(of("instruments"), [Value::Null, 2.into(), 2.into()]);
+    assert!(of("problem")[0].as_str().unwrap().contains("at byte 300"), "{listed}");
+    assert_eq!(of("bytes")[1], fs::metadata(kept.file(10)).unwrap().len());
+
+    let ended = command(&kept, ["list"]);
+    let text = String::from_utf8(ended.stdout).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((ended.status, lines.len(), ended.stderr.as_str()), (Some(0), 4, ""), "{text}");
+    let words = |line: &'static str| line.split_whitespace();
+    assert!(lines[0].split_whitespace().eq(words("shard offset age bytes instruments state")), "{text}");
+    assert!(lines[1].starts_with("ticks.raw/3") && lines[1].contains("damaged at byte 300"), "{text}");
+    assert!(lines[2].ends_with("good"), "{text}");
+}
+
+#[test]
+fn verifying_fails_when_one_is_damaged() {
+    let kept = kept(&[10, 20]);
+    let ended = command(&kept, ["verify"]);
+    assert_eq!((ended.status, ended.stderr.as_str()), (Some(0), ""));
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "ticks.raw/3@20: good\nticks.raw/3@10: good\n");
+    fs::write(kept.file(10), "PK").unwrap();
+    let ended = command(&kept, ["verify"]);
+    assert_eq!(ended.status, Some(1));
+    let told = String::from_utf8(ended.stdout).unwrap();
+    assert_eq!(told, "ticks.raw/3@20: good\nticks.raw/3@10: it is no snapshot of foreshock's\n");
+    assert!(ended.stderr.contains("1 of 2 snapshots can't be used"), "{}", ended.stderr);
+    let ended = command(&kept, ["verify", "--json"]);
+    let object: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!((ended.status, &object["snapshots"][1]["state"]), (Some(1), &"foreign".into()));
+}
+
+#[test]
+fn one_snapshot_is_shown_with_its_largest_instruments_first() {
+    let kept = kept(&[10]);
+    let mut large = snapshot(20);
+    large.instruments[1].sections.insert("more".to_owned(), vec![0; 5_000]);
+    keep(&kept.store, &large);
+    let shown = json(&kept, ["inspect", "ticks.raw/3", "--json"]);
+    assert_eq!(shown["offset"], 20, "the newest");
+    assert_eq!(shown["header"]["last_record"]["sha256"], "a5".repeat(32));
+    assert_eq!(shown["header"]["made_at"], "2026-09-21T14:13:20.123Z");
+    assert_eq!(shown["sections"]["account"], 8);
+    assert_eq!(shown["instruments"][0]["symbol"], "ETHUSDT");
+    assert_eq!(shown["instruments"][0]["sections"]["more"], 5_000);
+    assert_eq!(shown["instruments"][1]["bytes"], "features at 20".len());
+
+    let text = String::from_utf8(command(&kept, ["inspect", "ticks.raw/3@10"]).stdout).unwrap();
+    for part in ["ticks.raw/3@10", "offset 9, sha256 a5a5", "0, begun with empty state", "binance:BTCUSDT"] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    #[track_caller]
+    fn fails(kept: &Kept, wanted: &str, status: i32, told: &str) {
+        let ended = command(kept, ["inspect", wanted]);
+        assert_eq!(ended.status, Some(status), "{}", ended.stderr);
+        assert!(ended.stdout.is_empty() && ended.stderr.contains(told), "{}", ended.stderr);
+    }
+    fails(&kept, "ticks.raw/3@11", 1, "there is no snapshot of ticks.raw/3 at offset 11");
+    fails(&kept, "ticks.raw", 2, "like ticks.raw/0@1200");
+    fs::write(kept.file(10), "PK").unwrap();
+    fails(&kept, "ticks.raw/3@10", 1, "it is no snapshot of foreshock's");
+}
+
+#[test]
+fn a_store_with_nothing_in_it_is_no_error_and_a_wrong_one_is() {
+    let kept = kept(&[]);
+    assert_eq!(json(&kept, ["list", "--json"])["snapshots"], serde_json::json!([]));
+    assert_eq!(command(&kept, ["verify"]).status, Some(0));
+    let mut wrong = foreshock();
+    wrong.args(["state", "list"]).env("FORESHOCK_STATE__STORE", "ftp://host");
+    let ended = finish(wrong, None);
+    assert_eq!(ended.status, Some(2), "{}", ended.stderr);
+    assert!(ended.stderr.contains("state.store"), "{}", ended.stderr);
 }

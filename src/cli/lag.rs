@@ -14,6 +14,7 @@ use super::table::{Table, age};
 use super::{parse_brokers, print};
 use crate::config::{Config, Mode, environment};
 use crate::kafka::lag::{ShardLag, lag};
+use crate::live::life::Life;
 use crate::logs;
 use crate::state::{Entry, Store};
 use crate::status::wall_time;
@@ -96,8 +97,8 @@ fn table(shards: &[Shard], now: Time) -> String {
     let waited = |seconds: Option<f64>| seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.1}"));
     for Shard { lag, seconds: waits, snapshot } in shards {
         let committed = lag.committed.as_ref();
-        let metadata = committed.map(|committed| committed.metadata.clone()).filter(|text| !text.is_empty());
-        let remarks: Vec<String> = lag.problem.clone().into_iter().chain(metadata).collect();
+        let note = committed.map(|committed| note(&committed.metadata)).filter(|text| !text.is_empty());
+        let remarks: Vec<String> = lag.problem.clone().into_iter().chain(note).collect();
         table.row([
             lag.name(),
             number(committed.map(|committed| committed.offset)),
@@ -113,6 +114,16 @@ fn table(shards: &[Shard], now: Time) -> String {
     let sum = total(shards).to_string();
     table.row(["total".to_owned(), none(), none(), sum, waited(longest(shards)), none(), none(), none()]);
     table.to_string()
+}
+
+/// What the text beside a committed offset says.
+fn note(metadata: &str) -> String {
+    match Life::parse(metadata) {
+        Some(Life { origin, is_cold: true, .. }) => format!("begun at {origin}"),
+        Some(Life { origin, is_cold: false, .. }) => format!("begun at {origin} with a state that was there"),
+        // Somebody else's words.
+        None => metadata.to_owned(),
+    }
 }
 
 fn object(config: &Config, shards: &[Shard], now: Time) -> Value {

@@ -179,6 +179,7 @@ fn describe(store: &Store, entry: &Entry, snapshot: Snapshot) -> Result<()> {
         ("path", store.path(entry)),
         ("bytes", entry.bytes.to_string()),
         ("job", header.job.clone()),
+        ("life", header.life.clone()),
         ("next offset", header.offset.to_string()),
         ("origin", format!("{}, begun {cold}", header.origin)),
         ("last record", last),
@@ -186,7 +187,7 @@ fn describe(store: &Store, entry: &Entry, snapshot: Snapshot) -> Result<()> {
         ("made by", format!("foreshock {}", header.made_by)),
         ("made at", time(header.made_at)),
     ] {
-        writeln!(text, "{name:12}{value}")?;
+        writeln!(text, "{name:13}{value}")?;
     }
     let mut sections = Table::new(["section", "bytes"]);
     for (name, bytes) in &snapshot.sections {

@@ -11,7 +11,7 @@ mod account;
 mod alerts;
 pub mod clock;
 mod committer;
-mod life;
+pub mod life;
 mod recovery;
 mod snapshots;
 mod start;
@@ -223,11 +223,12 @@ impl Job {
         let mut accounts: Vec<Counts> = shards.iter().map(|_| Counts::default()).collect();
         let mut clients = BTreeMap::new();
         let mut lives = BTreeMap::new();
-        let mut saved = vec![NOT_SAVED; shards.len()];
+        let mut saved = vec![0; shards.len()];
         for (shard, Beginning { client, life, account, saved: at, .. }) in beginnings {
             accounts[shard as usize] = account.counts;
             alerts.restore(shard, account.alerts);
-            saved[shard as usize] = at.unwrap_or(NOT_SAVED);
+            // At its origin there is nothing to save.
+            saved[shard as usize] = at.unwrap_or(life.origin);
             clients.insert(shard, (client, life.to_string().into()));
             lives.insert(shard, life);
         }
@@ -269,9 +270,6 @@ impl Job {
         })))
     }
 }
-
-/// In place of the offset of a snapshot that there is not.
-const NOT_SAVED: i64 = -1;
 
 /// What the threads of a job take over when they begin.
 struct Begun {

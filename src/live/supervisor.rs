@@ -23,7 +23,9 @@ const REFUSED_EVERY: Duration = Duration::from_secs(10);
 
 /// Supervises until the workers have finished.
 pub fn supervise(shared: &Shared, is_finished: impl Fn() -> bool) {
-    let mut told = Told { stopping: false, caught_up: false, refused: 0, refused_at: None };
+    // Those of before were told of then.
+    let refused = shared.account_so_far().deadletter.iter().sum();
+    let mut told = Told { stopping: false, caught_up: false, refused, refused_at: None };
     let mut worked = HashMap::new();
     for tick in 0_u64.. {
         if is_finished() {

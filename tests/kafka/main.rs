@@ -7,6 +7,7 @@ mod support;
 mod alike;
 mod codecs;
 mod job;
+mod lag;
 mod offsets;
 mod outages;
 mod own;
