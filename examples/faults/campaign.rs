@@ -141,7 +141,12 @@ impl Campaign {
     }
 
     fn rounds(&mut self) -> Result<()> {
-        for round in self.planner.rounds(self.options.kills) {
+        let rounds = match &self.options.only {
+            Some(name) => self.planner.only(name, self.options.kills),
+            None => self.planner.rounds(self.options.kills),
+        };
+        ensure!(self.options.kills == 0 || !rounds.is_empty(), "there is no fault of this name");
+        for round in rounds {
             self.round(&round)?;
         }
         for _ in 0..TRIES_MAX {
@@ -151,7 +156,8 @@ impl Campaign {
             }
         }
         // Where the job was faster to end by itself than to be killed.
-        for _ in self.report.killed()..self.options.kills {
+        let missing = if self.options.only.is_none() { self.options.kills } else { 0 };
+        for _ in self.report.killed()..missing {
             let round = self.planner.kill();
             self.round(&round)?;
         }

@@ -31,6 +31,10 @@ pub struct Options {
     #[arg(long, value_name = "WHAT")]
     pub sabotage: Option<Sabotage>,
 
+    /// Only faults of this kind, or kills at this failpoint: to look closely at one.
+    #[arg(long, value_name = "NAME")]
+    pub only: Option<String>,
+
     /// Twenty kills, every failpoint and every kind of fault among them.
     #[arg(long)]
     pub short: bool,
@@ -107,6 +111,9 @@ impl fmt::Display for Options {
         }
         if self.no_control_records {
             write!(f, " --no-control-records")?;
+        }
+        if let Some(only) = &self.only {
+            write!(f, " --only {only}")?;
         }
         if let Some(value) = self.sabotage.as_ref().and_then(ValueEnum::to_possible_value) {
             write!(f, " --sabotage {}", value.get_name())?;

@@ -16,6 +16,9 @@ pub const FAILPOINTS: [&str; 8] = [
     "while_restoring",
 ];
 
+/// How long the first life goes on behind its first output: some snapshots.
+const FIRST_LIFE_MS: u64 = 1_500;
+
 /// One life of the job and what ends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Round {
@@ -142,7 +145,7 @@ impl Planner {
         let mut faults = self.faults(kills);
         self.random.shuffle(&mut faults);
         // First of all there shall be something to restore and to damage.
-        faults.insert(0, Fault::Kill(Moment::AfterOutput(600)));
+        faults.insert(0, Fault::Kill(Moment::AfterOutput(FIRST_LIFE_MS)));
         let mut left = kills;
         let mut rounds = Vec::new();
         for fault in faults {
@@ -153,6 +156,26 @@ impl Planner {
         }
         for _ in 0..left {
             rounds.push(self.kill());
+        }
+        rounds
+    }
+
+    /// As many rounds with faults of this kind, or kills at this failpoint; none where there is no such thing.
+    pub fn only(&mut self, name: &str, count: usize) -> Vec<Round> {
+        let mut rounds = vec![self.round(Fault::Kill(Moment::AfterOutput(FIRST_LIFE_MS)))];
+        while rounds.len() <= count {
+            let mut faults = self.faults(FAILPOINTS.len());
+            let at = self.moment();
+            faults.push(Fault::Kill(at));
+            let is_meant = |fault: &Fault| match fault {
+                Fault::Failpoint { name: point, .. } if *point == name => true,
+                fault => fault.kind() == name,
+            };
+            faults.retain(is_meant);
+            if faults.is_empty() {
+                return Vec::new();
+            }
+            rounds.extend(faults.into_iter().map(|fault| self.round(fault)));
         }
         rounds
     }
@@ -264,6 +287,17 @@ mod tests {
             kinds.dedup();
             assert_eq!(kinds.len(), 12, "{kinds:?} with seed {seed}");
         }
+    }
+
+    #[test]
+    fn one_kind_can_be_looked_at_alone() {
+        let only = |name: &str| Planner::new(1, &[1], &[1]).only(name, 3);
+        let kinds: Vec<_> = only("zombie")[1..].iter().map(|round| round.fault.kind()).collect();
+        assert_eq!(kinds, ["zombie"; 3]);
+        let is_rename = |round: &Round| matches!(round.fault, Fault::Failpoint { name: "before_rename", .. });
+        assert!(only("before_rename")[1..].iter().all(is_rename));
+        assert!(only("random").len() > 3);
+        assert!(only("lunch").is_empty());
     }
 
     #[test]
