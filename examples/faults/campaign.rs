@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -259,12 +260,13 @@ impl Campaign {
                 note = lived?;
             }
             Fault::Damage(damage) => {
-                let spoilt = state::spoil(&self.job.state, *damage, &mut self.random)?;
-                note = match spoilt.as_deref().and_then(|path| path.file_name()) {
-                    Some(name) => format!(", spoilt {}", name.display()),
+                let name = state::spoil(&self.job.state, *damage, &mut self.random)?;
+                let mut set = self.until(&life, Moment::AfterOutput(100))?;
+                let noticed = if set.has_logged("can't be used") { "noticed" } else { "not noticed" };
+                note = match name.as_deref().and_then(Path::file_name) {
+                    Some(name) => format!(", spoilt {}, {noticed}", name.display()),
                     None => ", no snapshot to spoil".to_owned(),
                 };
-                let mut set = self.until(&life, Moment::AfterOutput(100))?;
                 self.kill(&mut set, kind)?;
             }
             Fault::Stop(at) => {
