@@ -85,10 +85,10 @@ impl Sabotage {
     /// The value of the variable that asks for it: how often it happens is part of it.
     pub fn variable(self) -> &'static str {
         match self {
-            Sabotage::SkipCommit => "skip-commit:2",
+            Sabotage::SkipCommit => "skip-commit:1",
             Sabotage::Drop => "drop:97",
             Sabotage::Duplicate => "duplicate:97",
-            Sabotage::Swap => "swap:97",
+            Sabotage::Swap => "swap:7",
         }
     }
 }
