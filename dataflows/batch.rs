@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
+use foreshock_operators::change::Placed;
 use foreshock_operators::operator::Tagged;
 use foreshock_operators::row::Extent;
 use foreshock_operators::time::Time;
 use serde::{Deserialize, Serialize};
+
+use crate::control::{Answer, Found};
 
 /// A stretch of the log as it was read, before decoding. Epochs count the stretches of a log from 0 without a
 /// hole: they are what order is restored by.
@@ -116,6 +119,12 @@ pub struct Batch<T> {
     pub end: bool,
     /// In the order of the log.
     pub values: Vec<Tagged<T>>,
+    /// Changes that hold from some of the values on, in the order of their places.
+    pub changes: Vec<Placed>,
+    /// Control records of a log of files that are still to be read.
+    pub records: Vec<Found>,
+    /// The words of a live shard on control records.
+    pub answers: Vec<Answer>,
     /// The fates of what this batch stands for, so far.
     pub ledger: Ledger,
     /// The chunk's bytes: the originals of dead letters.

@@ -37,6 +37,8 @@ pub struct DecodeSettings {
     pub max_ahead: Nanos,
     /// A longer message is refused.
     pub max_message_bytes: usize,
+    /// Whether control records are obeyed, not counted only.
+    pub control: bool,
 }
 
 /// Turns chunks into rows, for one worker. Knows nothing of timely.
@@ -47,8 +49,8 @@ pub struct Decode {
 
 impl Decode {
     pub fn new(settings: DecodeSettings, instruments: &Instruments) -> Decode {
-        let DecodeSettings { files, range, max_ahead, max_message_bytes } = settings;
-        let limits = Limits { range, max_ahead, max_message_bytes };
+        let DecodeSettings { files, range, max_ahead, max_message_bytes, control } = settings;
+        let limits = Limits { range, max_ahead, max_message_bytes, control };
         Decode { files, messages: Messages::new(limits, instruments.resolver()) }
     }
 
@@ -64,6 +66,9 @@ impl Decode {
                 worker,
                 end,
                 values: Vec::with_capacity(per_worker),
+                changes: Vec::new(),
+                records: Vec::new(),
+                answers: Vec::new(),
                 ledger: Ledger::default(),
                 bytes: bytes.clone(),
                 waiting: None,
@@ -73,6 +78,8 @@ impl Decode {
         for run in &runs {
             self.run(run, &bytes, &mut account, &mut batches);
         }
+        // Every worker's instruments are to be told of them.
+        batches.iter_mut().for_each(|batch| batch.records.clone_from(&account.records));
         batches[(epoch % workers as u64) as usize].ledger = account.ledger;
         batches
     }

@@ -24,20 +24,34 @@ pub enum Kind {
     Gaps,
     Alerts,
     Deadletter,
-    /// Features and prediction of each tick in one row: the data set for training and evaluation.
+    /// Answers to control records: a topic only.
+    Control,
+    /// Features and prediction of each tick in one row: the data set for training and evaluation; a
+    /// file only.
     Scored,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Features,
         Kind::Predictions,
         Kind::Metrics,
         Kind::Gaps,
         Kind::Alerts,
         Kind::Deadletter,
+        Kind::Control,
         Kind::Scored,
     ];
+
+    /// Those that go to files.
+    pub fn of_files() -> impl Iterator<Item = Kind> {
+        Kind::ALL.into_iter().filter(|kind| *kind != Kind::Control)
+    }
+
+    /// Those that go to topics.
+    pub fn of_topics() -> impl Iterator<Item = Kind> {
+        Kind::ALL.into_iter().filter(|kind| *kind != Kind::Scored)
+    }
 
     /// The name on the command line and in file names.
     pub fn name(self) -> &'static str {
@@ -48,6 +62,7 @@ impl Kind {
             Kind::Gaps => "gaps",
             Kind::Alerts => "alerts",
             Kind::Deadletter => "deadletter",
+            Kind::Control => "control",
             Kind::Scored => "scored",
         }
     }
@@ -124,6 +139,7 @@ impl Emit {
     pub fn batch(&mut self, batch: Batch<Outcome>) -> Part {
         let room = |size: &usize| Lines { bytes: Vec::with_capacity(size + size / 8), marks: Vec::new() };
         let mut lines: Vec<Lines> = self.sizes.iter().map(room).collect();
+        batch.changes.iter().for_each(|placed| self.encoder.learn(&placed.change));
         for tagged in &batch.values {
             self.outcome(tagged, &mut lines);
         }

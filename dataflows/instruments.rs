@@ -11,19 +11,28 @@ use rustc_hash::FxHashMap;
 
 use crate::settings::{ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Unknown};
 
-/// All instruments of a job. Clones share one table.
+/// All instruments of a job, as some settings see them. Clones share one table.
 ///
 /// Numbers are given in the order of asking, which differs from run to run with several workers; nothing that is
 /// written depends on them.
 #[derive(Clone, Debug)]
-pub struct Instruments(Arc<Shared>);
+pub struct Instruments {
+    view: Arc<View>,
+    shared: Arc<Shared>,
+}
 
+/// Which instrument a symbol stands for under some settings.
 #[derive(Debug)]
-struct Shared {
+struct View {
     settings: InstrumentSettings,
     /// Positions in the list of instruments, by exchange and symbol, and by exchange and canonical name.
     by_symbol: ListIndex,
     by_name: ListIndex,
+    symbols: RwLock<Symbols>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
     table: RwLock<Table>,
     too_many: AtomicBool,
     strayed: OnceLock<Strayed>,
@@ -39,11 +48,17 @@ pub struct Strayed {
 
 type ListIndex = HashMap<String, HashMap<String, usize>>;
 
+/// By exchange, then by symbol and by canonical name.
+#[derive(Debug, Default)]
+struct Symbols(HashMap<Arc<str>, HashMap<Arc<str>, Resolved>>);
+
 #[derive(Debug, Default)]
 struct Table {
-    /// By exchange, then by symbol and by canonical name.
-    numbers: HashMap<Arc<str>, HashMap<Arc<str>, Resolved>>,
     instruments: Vec<Arc<Instrument>>,
+    /// By instrument number: the clock that its rows run on.
+    clocks: Vec<ClockSource>,
+    /// By exchange and symbol: the number entered last.
+    latest: HashMap<(Arc<str>, Arc<str>), InstrumentId>,
     /// By instrument number: the shard it was first met in, in a live job.
     homes: Vec<Option<u32>>,
 }
@@ -59,9 +74,15 @@ impl Instruments {
             of_exchange(&mut by_symbol, &listed.symbol);
             of_exchange(&mut by_name, &listed.id);
         }
-        let (table, too_many) = (RwLock::default(), AtomicBool::new(false));
-        let strayed = OnceLock::new();
-        Instruments(Arc::new(Shared { settings, by_symbol, by_name, table, too_many, strayed }))
+        let view = View { settings, by_symbol, by_name, symbols: RwLock::default() };
+        Instruments { view: Arc::new(view), shared: Arc::default() }
+    }
+
+    /// The same table as other settings see it. An instrument that they define alike keeps its number; one that they
+    /// define otherwise gets a new one, so that it begins anew.
+    pub fn under(&self, settings: InstrumentSettings) -> Instruments {
+        let Instruments { view, .. } = Instruments::new(settings);
+        Instruments { view, shared: self.shared.clone() }
     }
 
     /// The instrument with this number.
@@ -71,7 +92,7 @@ impl Instruments {
 
     /// Whether a row was refused because there would have been more instruments than settings allow.
     pub fn too_many(&self) -> bool {
-        self.0.too_many.load(Ordering::Relaxed)
+        self.shared.too_many.load(Ordering::Relaxed)
     }
 
     /// The instruments met so far, ordered by exchange and name: an order that is the same in every run.
@@ -102,7 +123,7 @@ impl Instruments {
 
     /// The first instrument that was met in two shards, if any.
     pub fn strayed(&self) -> Option<&Strayed> {
-        self.0.strayed.get()
+        self.shared.strayed.get()
     }
 
     /// A view of the table for one decoder, with a memory of its own.
@@ -116,7 +137,7 @@ impl Instruments {
     }
 
     fn settle(&self, id: InstrumentId, shard: u32) {
-        let mut table = self.0.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.shared.table.write().unwrap_or_else(PoisonError::into_inner);
         let at = id.0 as usize;
         if table.homes.len() <= at {
             table.homes.resize(at + 1, None);
@@ -124,40 +145,36 @@ impl Instruments {
         let home = *table.homes[at].get_or_insert(shard);
         if home != shard {
             // The first one is reason enough.
-            let _ = self.0.strayed.set(Strayed { instrument: id, home, met_in: shard });
+            let _ = self.shared.strayed.set(Strayed { instrument: id, home, met_in: shard });
         }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Table> {
-        self.0.table.read().unwrap_or_else(PoisonError::into_inner)
+        self.shared.table.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Finds a symbol, or enters it when it may be.
     fn enter(&self, exchange: &str, symbol: &str) -> Option<Resolved> {
-        if let Some(known) = self.read().find(exchange, symbol) {
-            return Some(known);
+        let View { settings, by_symbol, by_name, symbols } = &*self.view;
+        let known = symbols.read().unwrap_or_else(PoisonError::into_inner).find(exchange, symbol);
+        if known.is_some() {
+            return known;
         }
-        let Shared { settings, by_symbol, by_name, .. } = &*self.0;
         let listed_as = |index: &ListIndex, name: &str| index.get(exchange)?.get(name).copied();
         let listed = listed_as(by_symbol, symbol).or(listed_as(by_name, symbol));
         let listed = listed.map(|at| &settings.listed[at]);
         if listed.is_none() && settings.unknown == Unknown::DeadLetter {
             return None;
         }
-        let mut table = self.0.table.write().unwrap_or_else(PoisonError::into_inner);
+        let mut symbols = symbols.write().unwrap_or_else(PoisonError::into_inner);
         // Another worker may have entered it in the meantime.
-        if let Some(known) = table.find(exchange, symbol) {
+        if let Some(known) = symbols.find(exchange, symbol) {
             return Some(known);
-        }
-        if table.instruments.len() >= settings.max {
-            self.0.too_many.store(true, Ordering::Relaxed);
-            return None;
         }
         let own = listed.map(|l| &l.settings);
         let venue = settings.exchanges.get(exchange);
-        let id = InstrumentId(table.instruments.len() as u32);
         let instrument = Instrument {
-            id,
+            id: InstrumentId(0),
             exchange: exchange.into(),
             symbol: listed.map_or(symbol, |l| &l.symbol).into(),
             name: listed.map_or(symbol, |l| &l.id).into(),
@@ -171,21 +188,55 @@ impl Instruments {
                 _ => settings.gap_after,
             },
         };
-        let resolved = Resolved { instrument: id, clock: clock(own, venue, &instrument) };
-        let symbols = table.numbers.entry(instrument.exchange.clone()).or_default();
+        let clock = clock(own, venue, &instrument);
+        let mut table = self.shared.table.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(id) = table.number(&instrument, clock, settings.max) else {
+            self.shared.too_many.store(true, Ordering::Relaxed);
+            return None;
+        };
+        let resolved = Resolved { instrument: id, clock };
+        let symbols = symbols.0.entry(instrument.exchange.clone()).or_default();
         symbols.insert(instrument.symbol.clone(), resolved);
         // A name that is another instrument's symbol stands for that one, whichever of the two comes first.
         if listed_as(by_symbol, &instrument.name).is_none() {
-            symbols.insert(instrument.name.clone(), resolved);
+            symbols.insert(instrument.name, resolved);
         }
-        table.instruments.push(Arc::new(instrument));
         Some(resolved)
     }
 }
 
-impl Table {
+impl Symbols {
     fn find(&self, exchange: &str, symbol: &str) -> Option<Resolved> {
-        self.numbers.get(exchange)?.get(symbol).copied()
+        self.0.get(exchange)?.get(symbol).copied()
+    }
+}
+
+impl Table {
+    /// The number of an instrument: a new one where it is new, or was last defined otherwise. `None`: that would be
+    /// more than `max`.
+    fn number(&mut self, instrument: &Instrument, clock: ClockSource, max: usize) -> Option<InstrumentId> {
+        let name = (instrument.exchange.clone(), instrument.symbol.clone());
+        let latest = self.latest.get(&name).copied();
+        if let Some(id) = latest {
+            let at = id.0 as usize;
+            if *self.instruments[at] == (Instrument { id, ..instrument.clone() }) && self.clocks[at] == clock
+            {
+                return Some(id);
+            }
+        }
+        // What takes the place of another is not one more.
+        if self.latest.len() >= max && latest.is_none() {
+            return None;
+        }
+        let id = InstrumentId(self.instruments.len() as u32);
+        if let Some(home) = latest.and_then(|latest| self.homes.get_mut(latest.0 as usize)) {
+            // Its successor is what the shard has of it from now on.
+            *home = None;
+        }
+        self.instruments.push(Arc::new(Instrument { id, ..instrument.clone() }));
+        self.clocks.push(clock);
+        self.latest.insert(name, id);
+        Some(id)
     }
 }
 

@@ -1,8 +1,10 @@
 //! Lifts an operator for one instrument into a dataflow over all of a worker's instruments.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Instant;
 
+use foreshock_operators::change::{Change, Placed};
 use foreshock_operators::operator::{Operator, Out, RestoreError};
 use foreshock_operators::row::InstrumentId;
 use timely::dataflow::StreamVec;
@@ -79,12 +81,18 @@ impl<O: Operator> Keyed<O> {
 
     /// Feeds a batch to the states of its instruments.
     pub fn on_batch(&mut self, batch: Batch<O::Input>) -> Batch<O::Output> {
-        let Batch { epoch, worker, end, values, ledger, bytes, waiting, stretch } = batch;
+        let Batch { epoch, worker, end, values, changes, records, answers, ledger, bytes, waiting, stretch } =
+            batch;
         let mut out = Out::with_ledger(ledger, values.len());
-        for tagged in values {
+        let mut changes = changes.iter().peekable();
+        for (at, tagged) in (0..).zip(values) {
+            while let Some(placed) = changes.next_if(|placed| placed.before <= at) {
+                self.change(placed, &mut out);
+            }
             out.tag(tagged.instrument, tagged.order);
             self.state(tagged.instrument).on_input(tagged.value, &mut out);
         }
+        changes.for_each(|placed| self.change(placed, &mut out));
         if end {
             self.end(stretch.as_ref().map(|stretch| stretch.cut.shard), &mut out);
         }
@@ -96,7 +104,8 @@ impl<O: Operator> Keyed<O> {
         {
             self.mark(cut.shard, snapshot);
         }
-        Batch { epoch, worker, end, values: out.values, ledger: out.ledger, bytes, waiting, stretch }
+        let Out { values, changes, ledger, .. } = out;
+        Batch { epoch, worker, end, values, changes, records, answers, ledger, bytes, waiting, stretch }
     }
 
     /// Appends the state of an instrument to `bytes`; nothing where it has none.
@@ -110,9 +119,14 @@ impl<O: Operator> Keyed<O> {
     ///
     /// # Errors
     /// As [`Operator::restore`].
-    pub fn restore(&mut self, instrument: InstrumentId, bytes: &[u8]) -> Result<(), RestoreError> {
+    pub fn restore(
+        &mut self,
+        instrument: InstrumentId,
+        changes: &[Arc<Change>],
+        bytes: &[u8],
+    ) -> Result<(), RestoreError> {
         let settings = self.settings_of(instrument);
-        let state = O::restore(settings, &self.instruments.get(instrument), bytes)?;
+        let state = O::restore(settings, changes, &self.instruments.get(instrument), bytes)?;
         *self.slot(instrument) = Some(Box::new(state));
         Ok(())
     }
@@ -171,6 +185,13 @@ impl<O: Operator> Keyed<O> {
         }
         let home = self.instruments.home(id);
         home.and_then(|shard| self.settings_of_shards.get(&shard)).unwrap_or(&self.settings)
+    }
+
+    fn change(&mut self, placed: &Placed, out: &mut Out<O::Output>) {
+        // A change may have rows wait that did not before.
+        self.may_wait |= placed.change.parameters().is_some();
+        out.tag(placed.instrument, placed.order);
+        self.state(placed.instrument).on_change(placed, out);
     }
 
     fn state(&mut self, id: InstrumentId) -> &mut O {

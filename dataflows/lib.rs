@@ -3,6 +3,8 @@
 //! This crate knows no Kafka, no file and no clock: sources and sinks are handed in.
 
 pub mod batch;
+pub mod changes;
+pub mod control;
 pub mod decode;
 pub mod emit;
 pub mod instruments;

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foreshock_operators::account::{Ledger, Reason};
+use foreshock_operators::change::Placed;
 use foreshock_operators::decode::{EXCHANGES, Envelope, Format, detect};
 use foreshock_operators::operator::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId, Row, Source};
@@ -15,9 +16,13 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator as _;
 
 use crate::batch::{Batch, Delivered, Delivery, Stretch};
+use crate::changes::{self, Begun, Shard, Taken};
+use crate::control::{Answer, Found};
 use crate::instruments::Instruments;
 use crate::messages::{Account, Limits, Messages};
 use crate::meter::Meter;
+use crate::saving::Saver;
+use crate::settings::Settings;
 
 /// How live messages become rows.
 #[derive(Clone, Debug)]
@@ -29,6 +34,8 @@ pub struct LiveSettings {
     /// The exchange of messages that name none themselves.
     pub exchange: Option<Arc<str>>,
     pub limits: Limits,
+    /// The configuration's, which each shard begins with.
+    pub settings: Arc<Settings>,
 }
 
 /// When each instrument's last row was read, by the clock of [`Cut::read_at`](crate::batch::Cut::read_at).
@@ -60,8 +67,8 @@ impl LastSeen {
 pub struct LiveDecode {
     settings: LiveSettings,
     instruments: Instruments,
-    /// By shard.
-    messages: BTreeMap<u32, Messages>,
+    shards: BTreeMap<u32, ShardDecode>,
+    saver: Option<Saver>,
     last_seen: LastSeen,
     /// How many were decoded so far.
     deliveries: u64,
@@ -72,7 +79,8 @@ impl LiveDecode {
         LiveDecode {
             settings,
             instruments: instruments.clone(),
-            messages: BTreeMap::new(),
+            shards: BTreeMap::new(),
+            saver: None,
             last_seen,
             deliveries: 0,
         }
@@ -84,60 +92,62 @@ impl LiveDecode {
         self.deliveries += 1;
         let Delivery { end, bytes, messages, cut } = delivery;
         let mut account = Account::default();
-        let mut values = Vec::with_capacity(messages.len());
-        let mut positions = Vec::with_capacity(messages.len());
+        let mut decoded = Decoded::with_room(messages.len());
+        let LiveDecode { settings, instruments, shards, .. } = self;
+        let shard = shards.entry(cut.shard).or_insert_with(|| {
+            ShardDecode::new(cut.shard, Shard::new(settings.settings.clone()), settings.limits, instruments)
+        });
         for message in &messages {
-            self.message(message, cut.shard, &bytes, &mut account, |order, row| {
-                // Refused rows take a place too; they know their own position.
-                positions.resize(order as usize, (message.offset, 0));
-                positions.push((message.offset, row.index));
-                values.push(Tagged { instrument: row.instrument, order, value: row });
-            });
+            shard.message(message, &bytes, settings, &mut account, &mut decoded);
+            for found in account.records.drain(..) {
+                shard.record(&found, &bytes, &mut account.ledger, &mut decoded.answers);
+            }
         }
+        if let (Some(saver), Some(snapshot)) = (&self.saver, cut.snapshot) {
+            let mut saved = Vec::new();
+            shard.changes.snapshot(&shard.instruments, &mut saved);
+            saver.shard(cut.shard, snapshot.number, changes::NAME, saved);
+        }
+        let Decoded { values, positions, changes, answers } = decoded;
         self.last_seen.note(&values, cut.read_at);
         let Account { mut ledger, .. } = account;
         self.check_homes(&mut ledger);
         let stretch = Some(Arc::new(Stretch { cut, messages, positions }));
-        Batch { epoch, worker: 0, end, values, ledger, bytes, waiting: None, stretch }
+        let records = Vec::new();
+        Batch {
+            epoch,
+            worker: 0,
+            end,
+            values,
+            changes,
+            records,
+            answers,
+            ledger,
+            bytes,
+            waiting: None,
+            stretch,
+        }
     }
 
-    fn message(
-        &mut self,
-        message: &Delivered,
-        shard: u32,
-        bytes: &[u8],
-        account: &mut Account,
-        give: impl FnMut(u32, Row),
-    ) {
-        let LiveSettings { format, exchange, limits, .. } = &self.settings;
-        let source = Source { file: shard, line: message.offset };
-        let Some(extent) = message.body else {
-            let extent = Extent { start: message.key.start + message.key.length, length: 0 };
-            return account.refuse_message(source, extent, Reason::Empty, String::new());
-        };
-        if message.control {
-            return account.control_record();
-        }
-        if let Some(problem) = &message.problem {
-            return account.refuse_message(source, extent, Reason::NoTime, problem.clone());
-        }
-        let body = &bytes[extent.start as usize..(extent.start + extent.length) as usize];
-        let exchange = message.exchange.as_deref().or(exchange.as_deref());
-        let envelope = Envelope {
-            received: message.received,
-            exchange,
-            checked: true,
-            source,
-            extent,
-            max_ahead: limits.max_ahead,
-        };
-        let format = format.unwrap_or_else(|| format_of(body, exchange));
-        let limits = *limits;
-        let messages = self
-            .messages
-            .entry(shard)
-            .or_insert_with(|| Messages::new(limits, self.instruments.resolver_of_shard(shard)));
-        messages.take(format, body, &envelope, account, give);
+    /// Has snapshots go there: the section [`changes::NAME`] of each shard.
+    pub fn save_to(&mut self, saver: Saver) {
+        self.saver = Some(saver);
+    }
+
+    /// Has a shard go on from there.
+    pub fn begin(&mut self, shard: u32, begun: Begun) {
+        let Begun { shard: changes, instruments, .. } = begun;
+        let decode = ShardDecode::new(shard, changes, self.settings.limits, &instruments);
+        self.shards.insert(shard, decode);
+    }
+
+    /// A part of a shard's log before this offset is gone: its instruments start anew, with a gap.
+    pub fn lose(&mut self, shard: u32, offset: u64) {
+        let LiveDecode { settings, instruments, shards, .. } = self;
+        let shard = shards.entry(shard).or_insert_with(|| {
+            ShardDecode::new(shard, Shard::new(settings.settings.clone()), settings.limits, instruments)
+        });
+        shard.changes.lose(offset);
     }
 
     /// An instrument in two shards has no order, so no results.
@@ -153,6 +163,93 @@ impl LiveDecode {
             shard(strayed.home),
             shard(strayed.met_in),
         ));
+    }
+}
+
+/// What comes of a delivery.
+struct Decoded {
+    values: Vec<Tagged<Row>>,
+    positions: Vec<(u64, u32)>,
+    changes: Vec<Placed>,
+    answers: Vec<Answer>,
+}
+
+impl Decoded {
+    fn with_room(messages: usize) -> Decoded {
+        let (values, positions) = (Vec::with_capacity(messages), Vec::with_capacity(messages));
+        Decoded { values, positions, changes: Vec::new(), answers: Vec::new() }
+    }
+}
+
+/// What decoding knows of one shard.
+struct ShardDecode {
+    number: u32,
+    messages: Messages,
+    changes: Shard,
+    /// As the settings in force see them.
+    instruments: Instruments,
+}
+
+impl ShardDecode {
+    fn new(number: u32, changes: Shard, limits: Limits, instruments: &Instruments) -> ShardDecode {
+        let limits = Limits { max_ahead: changes.settings().max_ahead, ..limits };
+        let messages = Messages::new(limits, instruments.resolver_of_shard(number));
+        ShardDecode { number, messages, changes, instruments: instruments.clone() }
+    }
+
+    fn message(
+        &mut self,
+        message: &Delivered,
+        bytes: &[u8],
+        settings: &LiveSettings,
+        account: &mut Account,
+        decoded: &mut Decoded,
+    ) {
+        let LiveSettings { format, exchange, .. } = settings;
+        let limits = self.messages.limits;
+        let source = Source { file: self.number, line: message.offset };
+        let Some(extent) = message.body else {
+            let extent = Extent { start: message.key.start + message.key.length, length: 0 };
+            return account.refuse_message(source, extent, Reason::Empty, String::new());
+        };
+        if message.control {
+            return self.messages.headed_control(source, extent, account);
+        }
+        if let Some(problem) = &message.problem {
+            return account.refuse_message(source, extent, Reason::NoTime, problem.clone());
+        }
+        let body = &bytes[extent.start as usize..(extent.start + extent.length) as usize];
+        let exchange = message.exchange.as_deref().or(exchange.as_deref());
+        let envelope = Envelope {
+            received: message.received,
+            exchange,
+            checked: true,
+            source,
+            extent,
+            max_ahead: limits.max_ahead,
+        };
+        let format = format.unwrap_or_else(|| format_of(body, exchange));
+        let ShardDecode { messages, changes, .. } = self;
+        messages.take(format, body, &envelope, account, |order, row| {
+            // Refused rows take a place too; they know their own position.
+            decoded.positions.resize(order as usize, (message.offset, 0));
+            decoded.positions.push((message.offset, row.index));
+            changes.place(&row, order, decoded.values.len(), &mut decoded.changes);
+            decoded.values.push(Tagged { instrument: row.instrument, order, value: row });
+        });
+    }
+
+    /// Takes a control record. New settings hold from the next message on.
+    fn record(&mut self, found: &Found, bytes: &[u8], ledger: &mut Ledger, answers: &mut Vec<Answer>) {
+        let (start, length) = (found.extent.start as usize, found.extent.length as usize);
+        let Taken { answer, settings } = self.changes.take(*found, &bytes[start..start + length], |_| Ok(()));
+        changes::account(found, &answer, ledger);
+        answers.push(answer);
+        if let Some(settings) = settings {
+            self.instruments = self.instruments.under(settings.instruments.clone());
+            self.messages.limits.max_ahead = settings.max_ahead;
+            self.messages.resolve_by(self.instruments.resolver_of_shard(self.number));
+        }
     }
 }
 

@@ -5,7 +5,9 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use foreshock_operators::change::Change;
 use foreshock_operators::features::FeatureWindows;
 use foreshock_operators::gaps::Gaps;
 use foreshock_operators::operator::{Operator, RestoreError};
@@ -18,6 +20,7 @@ use foreshock_operators::stages::Outcome;
 use timely::dataflow::StreamVec;
 
 use crate::batch::Batch;
+use crate::changes::Begun;
 use crate::instruments::Instruments;
 use crate::keyed::{Keyed, keyed};
 use crate::meter::Meter;
@@ -32,6 +35,8 @@ pub struct Market {
     seconds: Keyed<Seconds>,
     score: Keyed<Score>,
     rules: Keyed<Rules>,
+    /// What shards go on from, until decoding takes it.
+    begun: BTreeMap<u32, Begun>,
 }
 
 impl Market {
@@ -43,38 +48,41 @@ impl Market {
     pub fn new(settings: &Settings, instruments: &Instruments) -> Market {
         Market {
             order: Keyed::new(settings.order, instruments.clone()),
-            gaps: Keyed::new((), instruments.clone()),
+            gaps: Keyed::new(settings.windows(), instruments.clone()),
             features: Keyed::new(settings.features.clone(), instruments.clone()),
             seconds: Keyed::new(settings.seconds, instruments.clone()),
             score: Keyed::new(settings.model.clone(), instruments.clone()),
             rules: Keyed::new(settings.rules.clone(), instruments.clone()),
+            begun: BTreeMap::new(),
         }
     }
 
     /// Has new instruments of a shard begin with these settings.
     pub fn settle(&mut self, shard: u32, settings: &Settings) {
         self.order.settle(shard, settings.order);
+        self.gaps.settle(shard, settings.windows());
         self.features.settle(shard, settings.features.clone());
         self.seconds.settle(shard, settings.seconds);
         self.score.settle(shard, settings.model.clone());
         self.rules.settle(shard, settings.rules.clone());
     }
 
-    /// Takes up the states of an instrument, by section.
+    /// Takes up the states of an instrument, by section; `changes` are those that the shard keeps.
     ///
     /// # Errors
     /// When one can't be read, or was made with other settings.
     pub fn restore(
         &mut self,
         instrument: InstrumentId,
+        changes: &[Arc<Change>],
         sections: &BTreeMap<String, Vec<u8>>,
     ) -> Result<(), RestoreError> {
-        restore(&mut self.order, instrument, sections)?;
-        restore(&mut self.gaps, instrument, sections)?;
-        restore(&mut self.features, instrument, sections)?;
-        restore(&mut self.seconds, instrument, sections)?;
-        restore(&mut self.score, instrument, sections)?;
-        restore(&mut self.rules, instrument, sections)
+        restore(&mut self.order, instrument, changes, sections)?;
+        restore(&mut self.gaps, instrument, changes, sections)?;
+        restore(&mut self.features, instrument, changes, sections)?;
+        restore(&mut self.seconds, instrument, changes, sections)?;
+        restore(&mut self.score, instrument, changes, sections)?;
+        restore(&mut self.rules, instrument, changes, sections)
     }
 
     /// Lets go of all states of a shard.
@@ -85,6 +93,16 @@ impl Market {
         self.seconds.forget(shard);
         self.score.forget(shard);
         self.rules.forget(shard);
+    }
+
+    /// Has decoding and publishing of a shard go on from there.
+    pub fn begin(&mut self, shard: u32, begun: Begun) {
+        self.begun.insert(shard, begun);
+    }
+
+    /// Gives what shards go on from to whoever decodes and publishes.
+    pub fn take_begun(&mut self) -> BTreeMap<u32, Begun> {
+        std::mem::take(&mut self.begun)
     }
 
     /// Has snapshots go there.
@@ -102,10 +120,11 @@ impl Market {
 fn restore<O: Operator>(
     keyed: &mut Keyed<O>,
     instrument: InstrumentId,
+    changes: &[Arc<Change>],
     sections: &BTreeMap<String, Vec<u8>>,
 ) -> Result<(), RestoreError> {
     match sections.get(O::NAME) {
-        Some(bytes) => keyed.restore(instrument, bytes),
+        Some(bytes) => keyed.restore(instrument, changes, bytes),
         None => Ok(()),
     }
 }

@@ -6,6 +6,7 @@ use foreshock_operators::row::{Extent, Row, Source};
 use foreshock_operators::time::Nanos;
 
 use crate::batch::Range;
+use crate::control::{Found, is_record};
 use crate::instruments::Resolver;
 
 /// What bounds the messages and rows that are taken.
@@ -16,6 +17,8 @@ pub struct Limits {
     pub max_ahead: Nanos,
     /// A longer message is refused.
     pub max_message_bytes: usize,
+    /// Whether control records are obeyed, not counted only.
+    pub control: bool,
 }
 
 /// The account of one batch while it is decoded.
@@ -24,6 +27,8 @@ pub struct Account {
     pub ledger: Ledger,
     /// Position in the batch of the next row or refusal.
     pub order: u32,
+    /// Control records that are still to be read.
+    pub records: Vec<Found>,
 }
 
 /// Decodes messages one by one.
@@ -59,8 +64,8 @@ impl Messages {
         self.refused.clear();
         let verdict =
             decode(format, message, envelope, &mut self.resolver, &mut self.rows, &mut self.refused);
-        if may_be_control(&verdict) && is_control_record(message) {
-            account.control_record();
+        if may_be_control(&verdict) && is_control(message) {
+            self.control(message, source, extent, account);
             return None;
         }
         match verdict {
@@ -79,6 +84,34 @@ impl Messages {
             }
         }
         None
+    }
+
+    /// Takes a control message: one that is a record of ours is read by whoever knows the shard.
+    fn control(&self, message: &[u8], source: Source, extent: Extent, account: &mut Account) {
+        if !is_record(message) {
+            account.control_message();
+        } else if self.limits.control {
+            account.found_record(source, extent);
+        } else {
+            account.control_record();
+        }
+    }
+
+    /// Takes a message that its header calls a control record, whatever it holds.
+    pub fn headed_control(&self, source: Source, extent: Extent, account: &mut Account) {
+        if !self.limits.control {
+            account.control_record();
+        } else if extent.length as usize > self.limits.max_message_bytes {
+            let detail = self.too_large(u64::from(extent.length));
+            account.refuse_message(source, extent, Reason::TooLarge, detail);
+        } else {
+            account.found_record(source, extent);
+        }
+    }
+
+    /// Has symbols stand for what this one says from now on.
+    pub fn resolve_by(&mut self, resolver: Resolver) {
+        self.resolver = resolver;
     }
 
     /// What is wrong with a message of this length.
@@ -125,10 +158,16 @@ impl Account {
         self.ledger.counts.messages_control += 1;
     }
 
-    /// Counts a control record: ours, whatever the venue; applied from the input itself once live jobs take them.
+    /// Counts a control record of ours that is not obeyed.
     pub fn control_record(&mut self) {
         self.control_message();
         self.ledger.counts.control_records += 1;
+    }
+
+    /// Keeps a control record of ours; its fate is counted by whoever reads it.
+    pub fn found_record(&mut self, source: Source, extent: Extent) {
+        self.records.push(Found { order: self.order, source, extent });
+        self.order += 1;
     }
 
     /// Refuses a whole message.
@@ -153,7 +192,7 @@ fn may_be_control(verdict: &Verdict) -> bool {
     }
 }
 
-fn is_control_record(message: &[u8]) -> bool {
+fn is_control(message: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Record<'a> {
         #[serde(rename = "type")]

@@ -1,8 +1,10 @@
 //! Outcomes ─encode─► records for topics, each with its key and the row it comes from.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foreshock_operators::account::Counts;
+use foreshock_operators::change::Change;
 use foreshock_operators::encode::{Encoder, dead_letter};
 use foreshock_operators::operator::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId};
@@ -13,9 +15,11 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator as _;
 
 use crate::batch::{Batch, Cut, Stretch};
+use crate::control::Answer;
 use crate::emit::Kind;
 use crate::instruments::Instruments;
 use crate::meter::Meter;
+use crate::settings::Settings;
 
 /// How much is kept of the key of a refused message: nobody knows what it is.
 const KEY_MAX: u32 = 1024;
@@ -68,7 +72,9 @@ pub struct Publish {
     /// `topic/partition` of each shard.
     shards: Arc<[String]>,
     instruments: Instruments,
-    encoder: Encoder,
+    settings: Arc<Settings>,
+    /// By shard: each has changes of its own.
+    encoders: BTreeMap<u32, Encoder>,
     /// Bytes that an outcome took in the last publication: the next ones are likely to need as much.
     room_each: usize,
 }
@@ -78,9 +84,16 @@ impl Publish {
         kinds: Arc<[Kind]>,
         shards: Arc<[String]>,
         instruments: Instruments,
-        encoder: Encoder,
+        settings: Arc<Settings>,
     ) -> Publish {
-        Publish { kinds, shards, instruments, encoder, room_each: 0 }
+        Publish { kinds, shards, instruments, settings, encoders: BTreeMap::new(), room_each: 0 }
+    }
+
+    /// Has a shard begin with these settings, and with what these changes have put in force.
+    pub fn settle(&mut self, shard: u32, settings: &Settings, changes: &[Arc<Change>]) {
+        let mut encoder = encoder(settings);
+        changes.iter().for_each(|change| encoder.learn(change));
+        self.encoders.insert(shard, encoder);
     }
 
     /// The records of a batch; `None` for a batch that comes from no shard.
@@ -101,9 +114,13 @@ impl Publish {
             unusable: batch.ledger.unusable,
         };
         let outcomes = batch.values.len();
+        let number = stretch.cut.shard;
+        let mut encoder = self.encoders.remove(&number).unwrap_or_else(|| encoder(&self.settings));
+        batch.changes.iter().for_each(|placed| encoder.learn(&placed.change));
         for tagged in batch.values {
-            self.outcome(tagged, &stretch, &mut out);
+            self.outcome(&mut encoder, tagged, &stretch, &mut out);
         }
+        self.encoders.insert(number, encoder);
         self.room_each = out.bytes.len().checked_div(outcomes).unwrap_or(self.room_each);
         let mut dead = batch.ledger.dead;
         dead.sort_by_key(|letter| letter.order);
@@ -131,13 +148,22 @@ impl Publish {
                 });
             }
         }
+        if self.kinds.contains(&Kind::Control) && !stretch.cut.silent {
+            batch.answers.iter().for_each(|found| answer(found, shard, &mut out));
+        }
         Some(out)
     }
 
-    fn outcome(&mut self, tagged: Tagged<Outcome>, stretch: &Stretch, out: &mut Publication) {
+    fn outcome(
+        &self,
+        encoder: &mut Encoder,
+        tagged: Tagged<Outcome>,
+        stretch: &Stretch,
+        out: &mut Publication,
+    ) {
         let instrument = tagged.instrument;
-        if !self.encoder.knows(instrument) {
-            self.encoder.introduce(&self.instruments.get(instrument));
+        if !encoder.knows(instrument) {
+            encoder.introduce(&self.instruments.get(instrument));
         }
         // What is let go at the end of a log comes from no row of the batch.
         let end = (u64::try_from(stretch.cut.next_offset - 1).unwrap_or_default(), 0);
@@ -161,14 +187,14 @@ impl Publish {
             let bytes = &mut out.bytes;
             match (kind, &tagged.value) {
                 (Kind::Features, Outcome::Tick(features, _)) => {
-                    self.encoder.features(instrument, features, bytes);
+                    encoder.features(instrument, features, bytes);
                 }
                 (Kind::Predictions, Outcome::Tick(features, prediction)) if prediction.spike.is_some() => {
-                    self.encoder.prediction(instrument, features, prediction, bytes);
+                    encoder.prediction(instrument, features, prediction, bytes);
                 }
-                (Kind::Metrics, Outcome::Sample(sample)) => self.encoder.sample(instrument, sample, bytes),
-                (Kind::Gaps, Outcome::Gap(gap)) => self.encoder.gap(instrument, gap, bytes),
-                (Kind::Alerts, Outcome::Alert(alert)) => self.encoder.alert(instrument, alert, bytes),
+                (Kind::Metrics, Outcome::Sample(sample)) => encoder.sample(instrument, sample, bytes),
+                (Kind::Gaps, Outcome::Gap(gap)) => encoder.gap(instrument, gap, bytes),
+                (Kind::Alerts, Outcome::Alert(alert)) => encoder.alert(instrument, alert, bytes),
                 _ => continue,
             }
             let value = Extent { start: start as u32, length: (out.bytes.len() - start) as u32 };
@@ -182,6 +208,23 @@ impl Publish {
             out.alerts.push((instrument, alert));
         }
     }
+}
+
+fn encoder(settings: &Settings) -> Encoder {
+    Encoder::new(&settings.features.horizons, &settings.model)
+}
+
+fn answer(found: &Answer, shard: &str, out: &mut Publication) {
+    let key =
+        found.id.as_ref().map(|id| extent(&mut out.bytes, |bytes| bytes.extend_from_slice(id.as_bytes())));
+    let value = extent(&mut out.bytes, |bytes| found.line(shard, bytes));
+    out.records.push(Record {
+        kind: Kind::Control,
+        key: key.map_or(Key::None, Key::Text),
+        value: without_line_break(value),
+        offset: found.offset,
+        index: 0,
+    });
 }
 
 /// Appends something and says where it is.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foreshock_operators::change::{Parameters, Windows};
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::Model;
 use foreshock_operators::order::OrderSettings;
@@ -10,9 +11,12 @@ use foreshock_operators::row::Channel;
 use foreshock_operators::rules::Rule;
 use foreshock_operators::seconds::SecondSettings;
 use foreshock_operators::time::Nanos;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Everything that decides what a job computes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Settings {
     pub order: OrderSettings,
     pub features: Arc<FeatureSettings>,
@@ -24,8 +28,58 @@ pub struct Settings {
     pub instruments: InstrumentSettings,
 }
 
+impl Settings {
+    /// What operators take of them.
+    pub fn parameters(&self) -> Parameters {
+        Parameters {
+            order: self.order,
+            features: self.features.clone(),
+            seconds: self.seconds,
+            model: self.model.clone(),
+            rules: self.rules.clone(),
+        }
+    }
+
+    /// What a job could not work with, if anything.
+    ///
+    /// # Errors
+    /// Says which rule is broken.
+    pub fn check(&self) -> Result<(), String> {
+        self.parameters().check()?;
+        let InstrumentSettings { max, gap_after, exchanges, listed, .. } = &self.instruments;
+        let own = listed.iter().map(|listed| &listed.settings).chain(exchanges.values());
+        let limits = own.map(|settings| settings.gap_after).chain(gap_after.map(GapAfter::After));
+        let checks = [
+            (self.max_ahead >= 0, "max_ahead is not negative"),
+            (*max > 0, "a job has at least one instrument"),
+            (limits.into_iter().all(GapAfter::is_legal), "gap_after is not negative"),
+            (
+                listed.iter().all(ListedInstrument::is_named),
+                "an instrument has an exchange, a symbol and an id",
+            ),
+            (
+                listed.iter().all(|listed| listed.contract_value.is_finite() && listed.contract_value > 0.0),
+                "a contract_value is above 0",
+            ),
+        ];
+        checks.iter().try_for_each(|(holds, rule)| if *holds { Ok(()) } else { Err((*rule).to_string()) })
+    }
+
+    /// A name for exactly these settings: SHA-256, in hex, of their JSON.
+    pub fn fingerprint(&self) -> String {
+        let json = serde_json::to_vec(self).expect("settings are plain data");
+        Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What all windows depend on.
+    pub fn windows(&self) -> Windows {
+        Windows { order: self.order, features: self.features.clone(), seconds: self.seconds }
+    }
+}
+
 /// Which instruments there are and what is known of each.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct InstrumentSettings {
     /// What happens to rows of an instrument that is not listed.
     pub unknown: Unknown,
@@ -39,7 +93,8 @@ pub struct InstrumentSettings {
 }
 
 /// What to do with an instrument that is not listed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Unknown {
     /// Take it, under the venue's symbol.
     Accept,
@@ -47,7 +102,8 @@ pub enum Unknown {
 }
 
 /// Which clock rows run on (SPEC 1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ClockChoice {
     /// The time of receipt where a used channel carries no exchange time (Binance spot `bookTicker`), else the
     /// exchange's.
@@ -58,7 +114,8 @@ pub enum ClockChoice {
 }
 
 /// A silence limit that was configured, or left to the level above.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum GapAfter {
     #[default]
     Inherit,
@@ -67,7 +124,8 @@ pub enum GapAfter {
 }
 
 /// What holds for all instruments of an exchange, unless the instrument says otherwise.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExchangeSettings {
     pub gap_after: GapAfter,
     pub clock: ClockChoice,
@@ -76,7 +134,8 @@ pub struct ExchangeSettings {
 }
 
 /// What sort of contract an instrument is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum InstrumentType {
     Spot,
     Perpetual,
@@ -84,7 +143,8 @@ pub enum InstrumentType {
 }
 
 /// An entry of `instruments.yaml`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ListedInstrument {
     pub exchange: String,
     /// The venue's own name.
@@ -98,4 +158,16 @@ pub struct ListedInstrument {
     pub contract_value: f64,
     pub inverse: bool,
     pub settings: ExchangeSettings,
+}
+
+impl ListedInstrument {
+    fn is_named(&self) -> bool {
+        [&self.exchange, &self.symbol, &self.id].iter().all(|name| !name.is_empty())
+    }
+}
+
+impl GapAfter {
+    fn is_legal(self) -> bool {
+        !matches!(self, GapAfter::After(limit) if limit < 0)
+    }
 }

@@ -84,7 +84,7 @@ impl AlertLife {
     /// Evaluates the rule on a sample or tick, null or not.
     pub fn on_point(&mut self, rule: &Rule, point: Point, mut tell: impl FnMut(Change)) {
         if !rule.enabled {
-            return self.end_disabled(point.time, tell);
+            return self.end_now(point.time, "disabled", tell);
         }
         if rule.is_warming_up(point.value, point.zscore) {
             return self.on_missing("warming_up", tell);
@@ -134,15 +134,26 @@ impl AlertLife {
         }
     }
 
-    fn end_disabled(&mut self, time: Time, mut tell: impl FnMut(Change)) {
+    /// Ends what there is of an alert: a pending one silently, a raised one with this reason.
+    pub fn end_now(&mut self, time: Time, reason: &'static str, mut tell: impl FnMut(Change)) {
         match &self.phase {
             Phase::Idle => {}
             Phase::Pending { .. } => self.phase = Phase::Idle,
             Phase::Raised(alert) => {
-                tell(alert.change(AlertState::Resolved, "disabled"));
+                tell(alert.change(AlertState::Resolved, reason));
                 self.end(time);
             }
         }
+    }
+
+    /// The latest start: the next one in the same instant counts on from it.
+    pub fn last_start(&self) -> Option<Start> {
+        self.last_start
+    }
+
+    /// The idle life of a rule that takes the place of one of the same name.
+    pub fn after(last_start: Option<Start>) -> AlertLife {
+        AlertLife { last_start, ..AlertLife::default() }
     }
 
     fn end(&mut self, time: Time) {

@@ -7,6 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::account::DeadLetter;
+use crate::change::Change;
 use crate::model::{Model, return_name};
 use crate::operator::Instrument;
 use crate::row::InstrumentId;
@@ -21,10 +22,10 @@ pub const ORIGINAL_MAX: usize = 64 * 1024;
 pub struct Encoder {
     /// By instrument number: `"exchange":"…","instrument":"…"`; empty until first used.
     names: Vec<Vec<u8>>,
-    /// By horizon: `,"return_1s":`.
-    return_keys: Vec<Vec<u8>>,
-    /// `,"model_name":…` to the end of a prediction.
-    model: Vec<u8>,
+    /// By the number of the change that settings came from, and by horizon: `,"return_1s":`.
+    return_keys: Numbered<Vec<Vec<u8>>>,
+    /// By the number of the change that the model came from: `,"model_name":…` to the end of a prediction.
+    models: Numbered<Vec<u8>>,
     time: TimeText,
     integer: itoa::Buffer,
 }
@@ -32,21 +33,22 @@ pub struct Encoder {
 impl Encoder {
     /// An encoder for a job with these return horizons and this model.
     pub fn new(horizons: &[Nanos], model: &Model) -> Encoder {
-        let return_keys =
-            horizons.iter().map(|horizon| format!(",\"{}\":", return_name(*horizon)).into_bytes());
-        let horizon_s = model.horizon as f64 / SECOND as f64;
-        let model = format!(
-            ",\"model_name\":{},\"model_version\":{},\"model_variant\":\"{}\",\"horizon_s\":{horizon_s}}}\n",
-            quoted(&model.name),
-            quoted(&model.version),
-            model.variant(),
-        );
         Encoder {
             names: Vec::new(),
-            return_keys: return_keys.collect(),
-            model: model.into_bytes(),
+            return_keys: Numbered::new(return_keys(horizons)),
+            models: Numbered::new(model_fields(model)),
             time: TimeText::default(),
             integer: itoa::Buffer::new(),
+        }
+    }
+
+    /// Makes a change known; must come before the first line made under it.
+    pub fn learn(&mut self, change: &Change) {
+        if let Some(parameters) = change.parameters() {
+            self.return_keys.learn(change.number, || return_keys(&parameters.features.horizons));
+        }
+        if let Some(model) = change.model() {
+            self.models.learn(change.number, || model_fields(model));
         }
     }
 
@@ -97,7 +99,7 @@ impl Encoder {
         self.names(instrument, line);
         self.time(",\"event_time\":", features.event_time, features.digits, line);
         probability(prediction, line);
-        line.extend_from_slice(&self.model);
+        line.extend_from_slice(self.models.get(prediction.model));
     }
 
     /// A line of `metrics.ndjson`: each metric, its z-score and how many samples the score has seen.
@@ -165,7 +167,7 @@ impl Encoder {
         number(b",\"spread_rel\":", features.spread_rel, line);
         number(b",\"spread_bps\":", features.spread_bps, line);
         number(b",\"order_book_imbalance\":", features.order_book_imbalance, line);
-        for (key, value) in self.return_keys.iter().zip(features.returns) {
+        for (key, value) in self.return_keys.get(features.settings).iter().zip(features.returns) {
             number(key, value, line);
         }
         line.extend_from_slice(b",\"n\":");
@@ -202,6 +204,43 @@ impl Encoder {
             }
         }
     }
+}
+
+/// What changes with settings, by the number of the change; 0: the configuration.
+struct Numbered<T>(Vec<(u32, T)>);
+
+impl<T> Numbered<T> {
+    fn new(configured: T) -> Numbered<T> {
+        Numbered(vec![(0, configured)])
+    }
+
+    fn learn(&mut self, number: u32, value: impl FnOnce() -> T) {
+        if let Err(at) = self.0.binary_search_by_key(&number, |(known, _)| *known) {
+            self.0.insert(at, (number, value()));
+        }
+    }
+
+    fn get(&self, number: u32) -> &T {
+        // Most jobs never change theirs.
+        let at = if number == 0 { Ok(0) } else { self.0.binary_search_by_key(&number, |(known, _)| *known) };
+        let (_, value) = &self.0[at.expect("a change is learned before its lines")];
+        value
+    }
+}
+
+fn return_keys(horizons: &[Nanos]) -> Vec<Vec<u8>> {
+    horizons.iter().map(|horizon| format!(",\"{}\":", return_name(*horizon)).into_bytes()).collect()
+}
+
+fn model_fields(model: &Model) -> Vec<u8> {
+    let horizon_s = model.horizon as f64 / SECOND as f64;
+    let fields = format!(
+        ",\"model_name\":{},\"model_version\":{},\"model_variant\":\"{}\",\"horizon_s\":{horizon_s}}}\n",
+        quoted(&model.name),
+        quoted(&model.version),
+        model.variant(),
+    );
+    fields.into_bytes()
 }
 
 /// A line of `deadletter.ndjson`: what was refused, why, and the message's first 64 KiB (base64 where it is not

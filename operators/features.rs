@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::change::{Change, Placed, change_of, number_of};
 use crate::moments::{SlidingMoments, push_tight};
 use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
 use crate::row::{Body, Quote, Row};
@@ -24,6 +25,29 @@ pub struct FeatureSettings {
     pub spread_min: u32,
 }
 
+impl FeatureSettings {
+    /// What no windows could be made by, if anything.
+    ///
+    /// # Errors
+    /// Says which rule is broken.
+    pub fn check(&self) -> Result<(), String> {
+        let ascend = self.horizons.windows(2).all(|pair| pair[0] < pair[1]);
+        if self.horizons.len() > MAX_HORIZONS {
+            return Err(format!("a job has at most {MAX_HORIZONS} horizons"));
+        }
+        if self.horizons.first().is_some_and(|first| *first <= 0) || !ascend {
+            return Err("horizons are above 0 and ascend".to_string());
+        }
+        if self.window <= 0 {
+            return Err("a window has a length".to_string());
+        }
+        if self.spread_window == 0 {
+            return Err("a window holds at least one tick".to_string());
+        }
+        Ok(())
+    }
+}
+
 impl Default for FeatureSettings {
     fn default() -> Self {
         FeatureSettings {
@@ -41,6 +65,9 @@ impl Default for FeatureSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeatureWindows {
     settings: Arc<FeatureSettings>,
+    /// The change that they came from; `None`: the configuration.
+    #[serde(skip)]
+    since: Option<Arc<Change>>,
     /// The ticks that a window or a return still reaches, oldest first.
     ticks: VecDeque<Tick>,
     /// How many ticks were dropped from the front of `ticks`: positions below count from the first tick since
@@ -78,6 +105,7 @@ impl Operator for FeatureWindows {
         assert!(settings.spread_window > 0, "a window holds at least one tick");
         FeatureWindows {
             settings: settings.clone(),
+            since: None,
             ticks: VecDeque::new(),
             dropped: 0,
             references: [0; MAX_HORIZONS],
@@ -117,12 +145,31 @@ impl Operator for FeatureWindows {
         }
     }
 
-    fn snapshot(&self, bytes: &mut Vec<u8>) {
-        save(self, bytes);
+    fn on_change(&mut self, placed: &Placed, out: &mut Out<Measured>) {
+        if let Some(parameters) = placed.change.parameters() {
+            if parameters.features != self.settings {
+                self.clear();
+            }
+            self.settings = parameters.features.clone();
+            self.since = Some(placed.change.clone());
+        }
+        out.pass(placed);
     }
 
-    fn restore(settings: &Arc<FeatureSettings>, _: &Instrument, bytes: &[u8]) -> Result<Self, RestoreError> {
-        let state: FeatureWindows = load(Self::NAME, bytes)?;
+    fn snapshot(&self, bytes: &mut Vec<u8>) {
+        save(&(self, number_of(self.since.as_ref())), bytes);
+    }
+
+    fn restore(
+        settings: &Arc<FeatureSettings>,
+        changes: &[Arc<Change>],
+        _: &Instrument,
+        bytes: &[u8],
+    ) -> Result<Self, RestoreError> {
+        let (mut state, since): (FeatureWindows, u32) = load(Self::NAME, bytes)?;
+        state.since = change_of(Self::NAME, changes, since)?;
+        let changed = state.since.as_ref().and_then(|change| change.parameters());
+        let settings = changed.map_or(settings, |parameters| &parameters.features);
         if state.settings != *settings {
             return Err(RestoreError::OtherSettings { operator: Self::NAME });
         }
@@ -157,6 +204,7 @@ impl FeatureWindows {
             event_time: row.event_time,
             clock,
             digits: row.digits,
+            settings: number_of(self.since.as_ref()),
             n: moments.count,
             price: self.price,
             midprice: mid,

@@ -2,11 +2,20 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::stages::{Features, MAX_HORIZONS};
 use crate::time::Nanos;
 
+/// The most features a model may have.
+pub const TERMS_MAX: usize = 1_000;
+
+/// The longest name of a model.
+const NAME_MAX: usize = 256;
+
 /// A feature that a model may name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FeatureRef {
     Price,
     Midprice,
@@ -78,7 +87,8 @@ pub fn return_name(horizon: Nanos) -> String {
 }
 
 /// What happens to a feature's value before it is weighed, nulls already replaced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Transform {
     None,
     Abs,
@@ -88,7 +98,8 @@ pub enum Transform {
 }
 
 /// What stands in for a null.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum NullPolicy {
     Value(f64),
     /// No prediction; counted as refused.
@@ -96,7 +107,8 @@ pub enum NullPolicy {
 }
 
 /// One term of a logistic model: `weight * (transform(feature) - mean) / scale`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Term {
     pub feature: FeatureRef,
     pub null: NullPolicy,
@@ -107,7 +119,8 @@ pub struct Term {
 }
 
 /// How a model comes to its probability.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// sigmoid(`volatility_z` - threshold); null `volatility_z` is handled by the policy.
     Baseline { threshold: f64, null: NullPolicy },
@@ -116,7 +129,8 @@ pub enum Kind {
 }
 
 /// A model that was read whole and checked.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Model {
     pub name: Arc<str>,
     pub version: Arc<str>,
@@ -136,5 +150,64 @@ impl Model {
             Kind::Baseline { .. } => "baseline",
             Kind::Logistic { .. } => "ml",
         }
+    }
+
+    /// What a job with this many return horizons could not score by, if anything.
+    ///
+    /// # Errors
+    /// Says which rule is broken.
+    pub fn check(&self, horizons: usize) -> Result<(), String> {
+        let lengths = [self.name.len(), self.version.len(), self.sha256.len()];
+        if lengths[..2].contains(&0) || lengths.iter().any(|length| *length > NAME_MAX) {
+            return Err(format!("a model's name and version have 1 to {NAME_MAX} characters"));
+        }
+        if !(0.0..=1.0).contains(&self.decision_threshold) {
+            return Err("a model's decision threshold lies in 0..=1".to_string());
+        }
+        if self.horizon <= 0 {
+            return Err("a model looks ahead".to_string());
+        }
+        match &self.kind {
+            Kind::Baseline { threshold, null } => check_numbers(&[*threshold, null.number()]),
+            Kind::Logistic { intercept, terms } => {
+                if terms.is_empty() || terms.len() > TERMS_MAX {
+                    return Err(format!("a model has 1 to {TERMS_MAX} features"));
+                }
+                check_numbers(&[*intercept])?;
+                terms.iter().try_for_each(|term| term.check(horizons))
+            }
+        }
+    }
+}
+
+impl Term {
+    fn check(&self, horizons: usize) -> Result<(), String> {
+        let (mean, scale) = self.standardise.unwrap_or((0.0, 1.0));
+        check_numbers(&[self.weight, self.null.number(), mean, scale])?;
+        if scale <= 0.0 {
+            return Err("a feature's scale is above 0".to_string());
+        }
+        match self.feature {
+            FeatureRef::Return(at) if at as usize >= horizons => {
+                Err(format!("a model names return {at}, but the job has {horizons} return horizons"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl NullPolicy {
+    fn number(self) -> f64 {
+        match self {
+            NullPolicy::Value(value) => value,
+            NullPolicy::Refuse => 0.0,
+        }
+    }
+}
+
+fn check_numbers(numbers: &[f64]) -> Result<(), String> {
+    match numbers.iter().all(|number| number.is_finite()) {
+        true => Ok(()),
+        false => Err("a model's numbers are finite".to_string()),
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::account::{DeadLetter, Ledger, Reason};
+use crate::change::{Change, Placed};
 use crate::row::{Channel, InstrumentId, Row};
-use crate::time::Nanos;
+use crate::time::{Nanos, Time};
 
 /// What is known of an instrument before its first row: resolved once from configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,19 +41,22 @@ pub struct Out<T> {
     instrument: InstrumentId,
     order: u32,
     pub values: Vec<Tagged<T>>,
+    /// Changes that the next operator is to take, in the order of their places.
+    pub changes: Vec<Placed>,
     pub ledger: Ledger,
 }
 
 impl<T> Default for Out<T> {
     fn default() -> Self {
-        Out { instrument: InstrumentId(0), order: 0, values: Vec::new(), ledger: Ledger::default() }
+        Out::with_ledger(Ledger::default(), 0)
     }
 }
 
 impl<T> Out<T> {
     /// An output that adds to an account already begun, with room for `capacity` values.
     pub fn with_ledger(ledger: Ledger, capacity: usize) -> Self {
-        Out { instrument: InstrumentId(0), order: 0, values: Vec::with_capacity(capacity), ledger }
+        let (values, changes) = (Vec::with_capacity(capacity), Vec::new());
+        Out { instrument: InstrumentId(0), order: 0, values, changes, ledger }
     }
 
     /// Names the row that causes what follows.
@@ -64,6 +68,18 @@ impl<T> Out<T> {
     /// Gives one value.
     pub fn give(&mut self, value: T) {
         self.values.push(Tagged { instrument: self.instrument, order: self.order, value });
+    }
+
+    /// Passes a change on: it stands before the value that is given next.
+    pub fn pass(&mut self, placed: &Placed) {
+        let before = self.values.len() as u32;
+        self.changes.push(Placed { before, order: self.order, ..placed.clone() });
+    }
+
+    /// Places a change before the value that is given next.
+    pub fn place(&mut self, at: Time, digits: u8, change: Arc<Change>) {
+        let (before, order) = (self.values.len() as u32, self.order);
+        self.changes.push(Placed { instrument: self.instrument, before, order, at, digits, change });
     }
 
     /// Files a dead letter for a row of the batch being processed; the caller counts its fate.
@@ -87,6 +103,11 @@ pub trait Operator: Sized {
     /// Takes one input and gives any number of outputs.
     fn on_input(&mut self, input: Self::Input, out: &mut Out<Self::Output>);
 
+    /// Takes a change that holds from the next input on, and passes it on.
+    fn on_change(&mut self, placed: &Placed, out: &mut Out<Self::Output>) {
+        out.pass(placed);
+    }
+
     /// Whether inputs may wait inside for others under these settings.
     fn may_wait(_settings: &Self::Settings) -> bool {
         false
@@ -103,12 +124,14 @@ pub trait Operator: Sized {
     /// Appends the state to `bytes`, bit for bit.
     fn snapshot(&self, bytes: &mut Vec<u8>);
 
-    /// Reads a state that [`Operator::snapshot`] wrote.
+    /// Reads a state that [`Operator::snapshot`] wrote. `settings` are those of the configuration; where the
+    /// state's own came from a change, that is found among `changes`.
     ///
     /// # Errors
-    /// When the bytes are no state of this operator, or of other settings.
+    /// When the bytes are no state of this operator, or of other settings, or name a change that is not there.
     fn restore(
         settings: &Self::Settings,
+        changes: &[Arc<Change>],
         instrument: &Instrument,
         bytes: &[u8],
     ) -> Result<Self, RestoreError>;

@@ -1,10 +1,12 @@
 //! Puts an instrument's rows in order and takes out what was told twice or too late (SPEC 2).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::account::Reason;
+use crate::change::{Change, Placed, What, change_of, number_of};
 use crate::moments::push_tight;
 use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
 use crate::row::{Body, Channel, Quote, Row, Source, Trade};
@@ -23,8 +25,18 @@ pub struct OrderSettings {
     pub reorder: Nanos,
 }
 
+impl OrderSettings {
+    /// What rows could not be ordered by, if anything.
+    ///
+    /// # Errors
+    /// Says which rule is broken.
+    pub fn check(&self) -> Result<(), String> {
+        if self.reorder < 0 { Err("rows wait for no negative time".to_string()) } else { Ok(()) }
+    }
+}
+
 /// Lets the rows of the channels in use through, once each, none older than the one before it in its channel,
-/// and sets the instrument's clock on them.
+/// and sets the instrument's clock on them. Changes wait here for the row that they take effect at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     settings: OrderSettings,
@@ -39,7 +51,23 @@ pub struct Order {
     clock: Option<Time>,
     /// The largest event time among the rows that came in, waiting ones included.
     arrived: Option<Time>,
-    waiting: BTreeMap<Place, Row>,
+    waiting: BTreeMap<Place, Waiting>,
+    /// The number of the newest change that came in.
+    newest_change: u32,
+    /// The change that the settings came from; `None`: the configuration.
+    #[serde(skip)]
+    since: Option<Arc<Change>>,
+    /// Changes that no row has let take effect yet, in the order of their numbers.
+    #[serde(skip)]
+    pending: Vec<Arc<Change>>,
+}
+
+/// A row that waits for older ones.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+struct Waiting {
+    row: Row,
+    /// The number of the newest change that stands before the row in the log.
+    behind: u32,
 }
 
 /// Where a waiting row belongs: by event time, then in the order of the log.
@@ -69,6 +97,9 @@ impl Operator for Order {
             clock: None,
             arrived: None,
             waiting: BTreeMap::new(),
+            newest_change: 0,
+            since: None,
+            pending: Vec::new(),
         }
     }
 
@@ -101,15 +132,17 @@ impl Operator for Order {
             out.refuse(&row, Reason::Late, detail);
             return;
         }
+        let behind = self.newest_change;
         if self.settings.reorder == 0 {
-            self.let_through(row, out);
+            self.let_through(row, behind, out);
             return;
         }
         self.arrived = self.arrived.max(Some(row.event_time));
-        self.waiting.insert((row.event_time, row.source, row.index), row);
+        self.waiting.insert((row.event_time, row.source, row.index), Waiting { row, behind });
         out.ledger.counts.buffered += 1;
-        let due = self.arrived.map(|arrived| arrived.minus(self.settings.reorder));
         while let Some(first) = self.waiting.first_entry() {
+            // The row before may have changed how long rows wait.
+            let due = self.arrived.map(|arrived| arrived.minus(self.settings.reorder));
             let waited = Some(first.key().0) <= due;
             if !waited && self.waiting.len() <= WAITING_MAX {
                 break;
@@ -119,12 +152,22 @@ impl Operator for Order {
         }
     }
 
+    /// Keeps the change until a row behind it in the log is let through at a time at which it is due.
+    fn on_change(&mut self, placed: &Placed, out: &mut Out<Row>) {
+        let change = &placed.change;
+        if change.what == What::StateLost {
+            self.forget_log(out);
+        }
+        self.newest_change = change.number;
+        self.pending.push(change.clone());
+    }
+
     fn may_wait(settings: &OrderSettings) -> bool {
         settings.reorder > 0
     }
 
     fn oldest_waiting(&self) -> Option<u64> {
-        self.waiting.values().map(|row| row.source.line).min()
+        self.waiting.values().map(|waiting| waiting.row.source.line).min()
     }
 
     fn on_end(&mut self, out: &mut Out<Row>) {
@@ -134,17 +177,25 @@ impl Operator for Order {
     }
 
     fn snapshot(&self, bytes: &mut Vec<u8>) {
-        save(self, bytes);
+        let pending: Vec<u32> = self.pending.iter().map(|change| change.number).collect();
+        save(&(self, number_of(self.since.as_ref()), pending), bytes);
     }
 
     fn restore(
         settings: &OrderSettings,
+        changes: &[Arc<Change>],
         instrument: &Instrument,
         bytes: &[u8],
     ) -> Result<Self, RestoreError> {
-        let state: Order = load(Self::NAME, bytes)?;
+        let (mut state, since, pending): (Order, u32, Vec<u32>) = load(Self::NAME, bytes)?;
+        state.since = change_of(Self::NAME, changes, since)?;
+        let settings =
+            state.since.as_ref().and_then(|change| change.parameters()).map_or(*settings, |p| p.order);
+        for number in pending {
+            state.pending.extend(change_of(Self::NAME, changes, number)?);
+        }
         let configured = [instrument.quote_channel, instrument.trade_channel];
-        if state.settings != *settings || state.configured != configured {
+        if state.settings != settings || state.configured != configured {
             return Err(RestoreError::OtherSettings { operator: Self::NAME });
         }
         if state.channels.iter().any(|channel| channel.ids.ids.len() > IDS_REMEMBERED) {
@@ -179,18 +230,50 @@ impl Order {
         }
     }
 
-    fn let_through(&mut self, mut row: Row, out: &mut Out<Row>) {
+    /// `behind` is the number of the newest change that stands before the row in the log.
+    fn let_through(&mut self, mut row: Row, behind: u32, out: &mut Out<Row>) {
         self.channels[row.channel as usize].newest = Some(row.event_time);
         let clock = self.clock.map_or(row.event_time, |clock| clock.max(row.event_time));
         self.clock = Some(clock);
         row.clock = clock;
+        if !self.pending.is_empty() {
+            self.take_effect(&row, behind, out);
+        }
         out.give(row);
     }
 
+    /// Lets the changes go on that take effect at a row, in the order of the moments they waited for: an instrument
+    /// that comes late to several ends up with the same one in force as the others.
+    fn take_effect(&mut self, row: &Row, behind: u32, out: &mut Out<Row>) {
+        let reached = |change: &Arc<Change>| change.number <= behind;
+        let replacing: Vec<_> = self.pending.iter().filter(|change| reached(change)).cloned().collect();
+        self.pending.retain(|change| !replacing.iter().any(|newer| newer.replaces(change)));
+        let mut due: Vec<_> =
+            self.pending.extract_if(.., |change| reached(change) && change.is_due(row.clock)).collect();
+        due.sort_by_key(|change| (change.effective_at, change.number));
+        for change in due {
+            if let Some(parameters) = change.parameters() {
+                self.settings = parameters.order;
+                self.since = Some(change.clone());
+            }
+            out.place(row.clock, row.digits, change);
+        }
+    }
+
+    /// Nothing that came before has to do with what follows: rows no longer wait for it, and what follows is no
+    /// duplicate of it and not late for it. Event time still never runs backwards.
+    fn forget_log(&mut self, out: &mut Out<Row>) {
+        while !self.waiting.is_empty() {
+            self.release(out);
+        }
+        self.channels = Default::default();
+        self.arrived = None;
+    }
+
     fn release(&mut self, out: &mut Out<Row>) {
-        if let Some((_, row)) = self.waiting.pop_first() {
+        if let Some((_, Waiting { row, behind })) = self.waiting.pop_first() {
             out.ledger.counts.buffered -= 1;
-            self.let_through(row, out);
+            self.let_through(row, behind, out);
         }
     }
 }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::alert_life::{AlertLife, Change, Point, Start};
+use crate::alert_life::{AlertLife, Change as Turn, Point, Start};
+use crate::change::{Change, Placed, change_of, number_of};
 use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
 use crate::pattern::matches;
 use crate::stages::{Alert, AlertState, Features, Outcome, Priority, Sample, Scored, Signal};
@@ -37,6 +38,7 @@ pub struct Critical {
 
 /// One rule, read from `alerts.yaml` and checked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rule {
     /// No other rule has it: alerts and saved states are found by it.
     pub name: Arc<str>,
@@ -62,8 +64,8 @@ pub struct Rule {
 
 impl Rule {
     /// Whether one of the patterns covers the instrument.
-    pub fn covers(&self, instrument: &Instrument) -> bool {
-        let name = format!("{}:{}", instrument.exchange, instrument.name);
+    pub fn covers(&self, exchange: &str, name: &str) -> bool {
+        let name = format!("{exchange}:{name}");
         self.instruments.iter().any(|pattern| matches(pattern, &name))
     }
 
@@ -115,16 +117,34 @@ impl Rule {
         }
     }
 
-    fn assert_checked(&self) {
+    fn check(&self) -> Result<(), &'static str> {
         let critical = self.critical.unwrap_or(Critical { level: self.raise, hold: 0 });
         let levels = [self.raise, self.clear, critical.level, self.zscore.unwrap_or(0.0)];
-        assert!(levels.iter().all(|level| level.is_finite()), "a rule's levels are numbers");
-        assert!(self.reaches(self.raise, self.clear), "a rule clears on the quiet side of its raise level");
         let spans = [self.hold, self.resolve_for, self.cooldown, critical.hold];
-        assert!(spans.iter().all(|span| *span >= 0), "a rule's spans are not negative");
         let has_score = self.signal != Signal::Probability || self.zscore.is_none();
-        assert!(has_score, "a probability has no z-score");
+        let checks = [
+            (levels.iter().all(|level| level.is_finite()), "a rule's levels are numbers"),
+            (self.reaches(self.raise, self.clear), "a rule clears on the quiet side of its raise level"),
+            (spans.iter().all(|span| *span >= 0), "a rule's spans are not negative"),
+            (has_score, "a probability has no z-score"),
+        ];
+        checks.iter().try_for_each(|(holds, rule)| if *holds { Ok(()) } else { Err(*rule) })
     }
+}
+
+/// What instruments could not be watched by, if anything.
+///
+/// # Errors
+/// Names the first rule that is broken, and why.
+pub fn check_rules(rules: &[Rule]) -> Result<(), String> {
+    let mut names = BTreeSet::new();
+    for rule in rules {
+        rule.check().map_err(|why| format!("{:?}: {why}", rule.name))?;
+        if !names.insert(&rule.name) {
+            return Err(format!("{:?}: no two rules have the same name", rule.name));
+        }
+    }
+    Ok(())
 }
 
 /// Watches one instrument by all the rules that cover it, in the order of the settings; at a gap those over
@@ -136,6 +156,11 @@ impl Rule {
 pub struct Rules {
     subject: Subject,
     rules: Arc<[Rule]>,
+    /// The change that they came from; `None`: the configuration.
+    since: Option<Arc<Change>>,
+    /// Starts, in the instant of the last change, of alerts whose rules it ended: a rule of the same name that comes
+    /// in the same instant counts on from them, so that no two alerts have one id.
+    ended: Vec<(Arc<str>, Start)>,
     /// Rules over metrics.
     on_samples: Vec<Watch>,
     /// Rules over probabilities: apart, so that a tick costs nothing where there are none.
@@ -156,27 +181,21 @@ impl Operator for Rules {
     type Output = Outcome;
 
     fn new(settings: &Arc<[Rule]>, instrument: &Instrument) -> Self {
+        let (exchange, name) = (instrument.exchange.clone(), instrument.name.clone());
         let mut operator = Rules {
-            subject: Subject { exchange: instrument.exchange.clone(), name: instrument.name.clone() },
+            subject: Subject { exchange, name },
             rules: settings.clone(),
+            since: None,
+            ended: Vec::new(),
             on_samples: Vec::new(),
             on_ticks: Vec::new(),
         };
-        let mut names = BTreeSet::new();
-        for (index, rule) in settings.iter().enumerate().filter(|(_, rule)| rule.covers(instrument)) {
-            rule.assert_checked();
-            assert!(names.insert(&rule.name), "no two rules have the same name");
-            let watch = Watch { rule: index, life: AlertLife::default() };
-            match rule.signal {
-                Signal::Metric(_) => operator.on_samples.push(watch),
-                Signal::Probability => operator.on_ticks.push(watch),
-            }
-        }
+        operator.watch();
         operator
     }
 
     fn on_input(&mut self, input: Scored, out: &mut Out<Outcome>) {
-        let Rules { subject, rules, on_samples, on_ticks } = self;
+        let Rules { subject, rules, on_samples, on_ticks, .. } = self;
         match input {
             Scored::Gap(gap) => {
                 out.give(Outcome::Gap(gap));
@@ -206,21 +225,37 @@ impl Operator for Rules {
         }
     }
 
+    /// Rules that say the same go on; what others have raised ends here.
+    fn on_change(&mut self, placed: &Placed, out: &mut Out<Outcome>) {
+        if let Some(rules) = placed.change.rules() {
+            self.go_over_to(rules, placed, out);
+            self.since = Some(placed.change.clone());
+        }
+        out.pass(placed);
+    }
+
     /// Each state carries the whole rule that it was made under.
     fn snapshot(&self, bytes: &mut Vec<u8>) {
         let watches = self.on_samples.iter().chain(&self.on_ticks);
         let states: Vec<(&Rule, &AlertLife)> =
             watches.map(|watch| (&self.rules[watch.rule], &watch.life)).collect();
-        save(&states, bytes);
+        save(&(states, &self.ended, number_of(self.since.as_ref())), bytes);
     }
 
     /// States find their rule by its name. A rule without one is new and starts idle; a state whose rule is
     /// gone or says something else is of other settings, unless only `enabled` differs.
-    fn restore(settings: &Arc<[Rule]>, instrument: &Instrument, bytes: &[u8]) -> Result<Self, RestoreError> {
-        let mut operator = Rules::new(settings, instrument);
-        let mut states: Vec<(Rule, AlertLife)> = load(Rules::NAME, bytes)?;
+    fn restore(
+        settings: &Arc<[Rule]>,
+        changes: &[Arc<Change>],
+        instrument: &Instrument,
+        bytes: &[u8],
+    ) -> Result<Self, RestoreError> {
+        let (mut states, ended, since): (Vec<(Rule, AlertLife)>, _, u32) = load(Rules::NAME, bytes)?;
+        let since = change_of(Self::NAME, changes, since)?;
+        let rules = since.as_ref().and_then(|change| change.rules()).unwrap_or(settings).clone();
+        let mut operator = Rules { since, ended, ..Rules::new(&rules, instrument) };
         for watch in operator.on_samples.iter_mut().chain(&mut operator.on_ticks) {
-            let rule = &settings[watch.rule];
+            let rule = &rules[watch.rule];
             if let Some(found) = states.iter().position(|(saved, _)| saved.agrees_with(rule)) {
                 watch.life = states.swap_remove(found).1;
             }
@@ -229,6 +264,58 @@ impl Operator for Rules {
             Ok(operator)
         } else {
             Err(RestoreError::OtherSettings { operator: Rules::NAME })
+        }
+    }
+}
+
+impl Rules {
+    /// Watches by the rules that cover the instrument, all of them idle.
+    fn watch(&mut self) {
+        if let Err(why) = check_rules(&self.rules) {
+            panic!("{why}");
+        }
+        self.on_samples.clear();
+        self.on_ticks.clear();
+        let Subject { exchange, name } = &self.subject;
+        for (index, rule) in self.rules.iter().enumerate().filter(|(_, rule)| rule.covers(exchange, name)) {
+            let watch = Watch { rule: index, life: AlertLife::default() };
+            match rule.signal {
+                Signal::Metric(_) => self.on_samples.push(watch),
+                Signal::Probability => self.on_ticks.push(watch),
+            }
+        }
+    }
+
+    fn go_over_to(&mut self, rules: &Arc<[Rule]>, placed: &Placed, out: &mut Out<Outcome>) {
+        let &Placed { at, digits, .. } = placed;
+        let before = std::mem::replace(&mut self.rules, rules.clone());
+        let mut watches: Vec<Watch> = self.on_samples.drain(..).chain(self.on_ticks.drain(..)).collect();
+        self.watch();
+        self.ended.retain(|(_, start)| start.at == at);
+        for watch in self.on_samples.iter_mut().chain(&mut self.on_ticks) {
+            let rule = &self.rules[watch.rule];
+            if let Some(found) = watches.iter().position(|old| before[old.rule].agrees_with(rule)) {
+                watch.life = watches.swap_remove(found).life;
+            }
+        }
+        // Those that end, in the order of the settings that they came from.
+        watches.sort_by_key(|watch| watch.rule);
+        let point = Point { time: at, digits, value: f64::NAN, zscore: f64::NAN };
+        for Watch { rule, mut life } in watches {
+            let rule = &before[rule];
+            life.end_now(at, "reconfigured", |turn| self.subject.tell(rule, point, turn, out));
+            let start = life.last_start().filter(|start| start.at == at);
+            self.ended.extend(start.map(|start| (rule.name.clone(), start)));
+        }
+        for watch in self.on_samples.iter_mut().chain(&mut self.on_ticks) {
+            let rule = &self.rules[watch.rule];
+            if !rule.enabled {
+                watch.life.end_now(at, "disabled", |turn| self.subject.tell(rule, point, turn, out));
+            }
+            let newest = self.ended.iter().rev().find(|(name, _)| *name == rule.name);
+            if let (Some((_, start)), None) = (newest, watch.life.last_start()) {
+                watch.life = AlertLife::after(Some(*start));
+            }
         }
     }
 }
@@ -247,7 +334,7 @@ struct Subject {
 
 impl Subject {
     /// Gives the message of one change.
-    fn tell(&self, rule: &Rule, point: Point, change: Change, out: &mut Out<Outcome>) {
+    fn tell(&self, rule: &Rule, point: Point, change: Turn, out: &mut Out<Outcome>) {
         let Point { time, digits, value, zscore } = point;
         out.ledger.counts.alerts += 1;
         out.give(Outcome::Alert(Box::new(Alert {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::change::{Change, Placed, change_of, number_of};
 use crate::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
 use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
 use crate::stages::{Features, Prediction, Sampled, Scored};
@@ -12,6 +13,8 @@ use crate::stages::{Features, Prediction, Sampled, Scored};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
     model: Arc<Model>,
+    /// The change that it came from; `None`: the configuration.
+    since: Option<Arc<Change>>,
 }
 
 /// What a snapshot keeps of the model: which one it was.
@@ -29,7 +32,7 @@ impl Operator for Score {
     type Output = Scored;
 
     fn new(model: &Arc<Model>, _: &Instrument) -> Self {
-        Score { model: model.clone() }
+        Score { model: model.clone(), since: None }
     }
 
     fn on_input(&mut self, input: Sampled, out: &mut Out<Scored>) {
@@ -37,7 +40,8 @@ impl Operator for Score {
             Sampled::Gap(gap) => out.give(Scored::Gap(gap)),
             Sampled::Sample(sample) => out.give(Scored::Sample(sample)),
             Sampled::Tick(features) => {
-                let prediction = predict(&self.model, &features);
+                let model = number_of(self.since.as_ref());
+                let prediction = Prediction { model, ..predict(&self.model, &features) };
                 match prediction.spike {
                     Some(_) => out.ledger.counts.predictions += 1,
                     None => out.ledger.counts.refused += 1,
@@ -47,16 +51,31 @@ impl Operator for Score {
         }
     }
 
-    fn snapshot(&self, bytes: &mut Vec<u8>) {
-        save(&Identity::of(&self.model), bytes);
+    fn on_change(&mut self, placed: &Placed, out: &mut Out<Scored>) {
+        if let Some(model) = placed.change.model() {
+            self.model = model.clone();
+            self.since = Some(placed.change.clone());
+        }
+        out.pass(placed);
     }
 
-    fn restore(model: &Arc<Model>, _: &Instrument, bytes: &[u8]) -> Result<Self, RestoreError> {
-        let saved: Identity = load(Self::NAME, bytes)?;
-        if saved != Identity::of(model) {
+    fn snapshot(&self, bytes: &mut Vec<u8>) {
+        save(&(Identity::of(&self.model), number_of(self.since.as_ref())), bytes);
+    }
+
+    fn restore(
+        model: &Arc<Model>,
+        changes: &[Arc<Change>],
+        _: &Instrument,
+        bytes: &[u8],
+    ) -> Result<Self, RestoreError> {
+        let (saved, since): (Identity, u32) = load(Self::NAME, bytes)?;
+        let since = change_of(Self::NAME, changes, since)?;
+        let model = since.as_ref().and_then(|change| change.model()).unwrap_or(model).clone();
+        if saved != Identity::of(&model) {
             return Err(RestoreError::OtherSettings { operator: Self::NAME });
         }
-        Ok(Score { model: model.clone() })
+        Ok(Score { model, since })
     }
 }
 
@@ -86,8 +105,10 @@ pub fn predict_by(model: &Model, value: impl Fn(FeatureRef) -> f64) -> Predictio
         }
     };
     match linear.map(sigmoid).filter(|probability| !probability.is_nan()) {
-        Some(probability) => Prediction { probability, spike: Some(probability >= model.decision_threshold) },
-        None => Prediction { probability: f64::NAN, spike: None },
+        Some(probability) => {
+            Prediction { probability, spike: Some(probability >= model.decision_threshold), model: 0 }
+        }
+        None => Prediction { probability: f64::NAN, spike: None, model: 0 },
     }
 }
 

@@ -1,7 +1,10 @@
 //! Metrics of each second and their z-scores (SPEC 5).
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use crate::change::{Change, Placed, change_of, number_of};
 use crate::moments::SlidingMoments;
 use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
 use crate::stages::{Features, Measured, Metric, Reading, Sample, Sampled};
@@ -16,6 +19,16 @@ pub struct SecondSettings {
     pub zscore_min_samples: u32,
 }
 
+impl SecondSettings {
+    /// What no windows could be made by, if anything.
+    ///
+    /// # Errors
+    /// Says which rule is broken.
+    pub fn check(&self) -> Result<(), String> {
+        if self.zscore_window == 0 { Err("a window holds at least one sample".to_string()) } else { Ok(()) }
+    }
+}
+
 impl Default for SecondSettings {
     fn default() -> Self {
         SecondSettings { zscore_window: 300, zscore_min_samples: 30 }
@@ -27,6 +40,9 @@ impl Default for SecondSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
     settings: SecondSettings,
+    /// The change that they came from; `None`: the configuration.
+    #[serde(skip)]
+    since: Option<Arc<Change>>,
     /// The second being filled; `None` before its first quote.
     open: Option<OpenSecond>,
     /// The samples before, by metric.
@@ -52,7 +68,13 @@ impl Operator for Seconds {
 
     fn new(settings: &SecondSettings, _: &Instrument) -> Self {
         assert!(settings.zscore_window > 0, "a window holds at least one sample");
-        Seconds { settings: *settings, open: None, windows: Default::default(), volatility_z: f64::NAN }
+        Seconds {
+            settings: *settings,
+            since: None,
+            open: None,
+            windows: Default::default(),
+            volatility_z: f64::NAN,
+        }
     }
 
     fn on_input(&mut self, input: Measured, out: &mut Out<Sampled>) {
@@ -78,13 +100,34 @@ impl Operator for Seconds {
         }
     }
 
-    fn snapshot(&self, bytes: &mut Vec<u8>) {
-        save(self, bytes);
+    /// A second that the clock has left ends first, under the settings that it began with.
+    fn on_change(&mut self, placed: &Placed, out: &mut Out<Sampled>) {
+        if let Some(parameters) = placed.change.parameters() {
+            if parameters.seconds != self.settings {
+                self.advance(placed.at, out);
+                self.clear();
+            }
+            self.settings = parameters.seconds;
+            self.since = Some(placed.change.clone());
+        }
+        out.pass(placed);
     }
 
-    fn restore(settings: &SecondSettings, _: &Instrument, bytes: &[u8]) -> Result<Self, RestoreError> {
-        let state: Seconds = load(Self::NAME, bytes)?;
-        if state.settings != *settings {
+    fn snapshot(&self, bytes: &mut Vec<u8>) {
+        save(&(self, number_of(self.since.as_ref())), bytes);
+    }
+
+    fn restore(
+        settings: &SecondSettings,
+        changes: &[Arc<Change>],
+        _: &Instrument,
+        bytes: &[u8],
+    ) -> Result<Self, RestoreError> {
+        let (mut state, since): (Seconds, u32) = load(Self::NAME, bytes)?;
+        state.since = change_of(Self::NAME, changes, since)?;
+        let changed = state.since.as_ref().and_then(|change| change.parameters());
+        let settings = changed.map_or(*settings, |parameters| parameters.seconds);
+        if state.settings != settings {
             return Err(RestoreError::OtherSettings { operator: Self::NAME });
         }
         let fits = |window: &SlidingMoments| {

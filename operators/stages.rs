@@ -19,6 +19,10 @@ pub const MAX_HORIZONS: usize = 8;
 pub enum GapReason {
     /// No sign of life for longer than `gap_after`.
     Silence,
+    /// A part of the log is gone.
+    StateLost,
+    /// Other settings hold, under which the windows start empty.
+    Reconfigured,
 }
 
 impl GapReason {
@@ -26,6 +30,8 @@ impl GapReason {
     pub fn name(self) -> &'static str {
         match self {
             GapReason::Silence => "silence",
+            GapReason::StateLost => "state_lost",
+            GapReason::Reconfigured => "reconfigured",
         }
     }
 }
@@ -55,6 +61,8 @@ pub struct Features {
     pub event_time: Time,
     pub clock: Time,
     pub digits: u8,
+    /// Number of the change that the windows' settings came from; 0: the configuration.
+    pub settings: u32,
     /// Tick returns in the window.
     pub n: u32,
     pub price: f64,
@@ -154,6 +162,8 @@ pub struct Prediction {
     pub probability: f64,
     /// Whether `probability` reaches the model's decision threshold; `None` where the model refused the tick.
     pub spike: Option<bool>,
+    /// Number of the change that the model came from; 0: the configuration.
+    pub model: u32,
 }
 
 /// Ticks with their prediction.
@@ -244,7 +254,8 @@ pub struct Alert {
     pub started_at: Time,
     pub triggered_at: Option<Time>,
     pub resolved_at: Option<Time>,
-    /// What brought the change about: `raised`, `critical`, `gap`, `warming_up`, `resumed`, `cleared`, `disabled`.
+    /// What brought the change about: `raised`, `critical`, `gap`, `warming_up`, `resumed`, `cleared`, `disabled`,
+    /// `reconfigured`.
     pub reason: &'static str,
     pub digits: u8,
 }

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod control;
 mod demo;
 mod lag;
 mod launch;
@@ -58,6 +59,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Backtest(BacktestArgs),
     Replay(replay::ReplayArgs),
+    Control(control::ControlArgs),
     Lag(lag::LagArgs),
     State(state::StateArgs),
     CheckConfig(CheckConfigArgs),
@@ -100,7 +102,7 @@ struct BacktestArgs {
 
     /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter, scored; by default all
     /// but scored.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_kind, requires = "out")]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_file_kind, requires = "out")]
     emit: Vec<Kind>,
 
     /// Folder for the outputs, one file a kind; `-` writes a single kind to standard output. Without it only the
@@ -137,6 +139,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(args),
         Command::Backtest(args) => backtest(args),
         Command::Replay(args) => replay::replay(args),
+        Command::Control(args) => control::control(args),
         Command::Lag(args) => lag::run(args),
         Command::State(args) => state::state(args),
         Command::CheckConfig(args) => check(&args),
@@ -208,6 +211,7 @@ fn backtest(args: BacktestArgs) -> Result<()> {
         destination,
         chunk_bytes: config.backtest.chunk_bytes,
         max_message_bytes: config.input.max_message_bytes,
+        control: config.control,
         settings: config.settings,
         progress,
         interrupted,
@@ -232,7 +236,7 @@ fn backtest(args: BacktestArgs) -> Result<()> {
 fn destination(args: &BacktestArgs) -> Result<(Destination, Vec<Kind>)> {
     let mut kinds: Vec<Kind> = args.emit.clone();
     if kinds.is_empty() {
-        kinds = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Scored).collect();
+        kinds = Kind::of_files().filter(|kind| *kind != Kind::Scored).collect();
     }
     kinds.sort();
     kinds.dedup();
@@ -276,6 +280,13 @@ fn progress() -> (Progress, ProgressBar) {
 fn parse_format(name: &str) -> Result<Format, String> {
     let known = Format::ALL.map(Format::name).join(", ");
     Format::parse(name).ok_or_else(|| format!("expected one of {known}"))
+}
+
+fn parse_file_kind(name: &str) -> Result<Kind, String> {
+    match parse_kind(name)? {
+        Kind::Control => Err("answers to control records go to a topic only: see run".to_owned()),
+        kind => Ok(kind),
+    }
 }
 
 fn parse_kind(name: &str) -> Result<Kind, String> {

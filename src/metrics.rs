@@ -371,7 +371,7 @@ impl JobMetrics {
         for reason in Reason::ALL {
             self.dead_letters.with_label_values(&[reason.name()]);
         }
-        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Scored) {
+        for kind in Kind::of_topics() {
             self.outputs.with_label_values(&[kind.name()]);
         }
         for priority in [Priority::P1, Priority::P2, Priority::P3] {

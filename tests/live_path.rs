@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foreshock::config::{Config, Mode};
-use foreshock_dataflows::batch::{Batch, Chunk, Cut, Delivered, Delivery, Range, Run};
+use foreshock_dataflows::batch::{Batch, Chunk, Cut, Delivered, Delivery, Range, Run, SnapshotCut};
+use foreshock_dataflows::changes::{Begun, LogChanges};
+use foreshock_dataflows::control::{Fate, model_record, rules_record, settings_record};
 use foreshock_dataflows::decode::{Decode, DecodeSettings, LogFile};
 use foreshock_dataflows::emit::{Emit, Kind};
 use foreshock_dataflows::instruments::Instruments;
@@ -15,18 +17,23 @@ use foreshock_dataflows::keyed::Keyed;
 use foreshock_dataflows::live::{LastSeen, LiveDecode, LiveSettings};
 use foreshock_dataflows::messages::Limits;
 use foreshock_dataflows::publish::{Key, Publication, Publish};
+use foreshock_dataflows::saving::{self, Saver};
+use foreshock_dataflows::settings::Settings;
 use foreshock_operators::account::Counts;
+use foreshock_operators::change::Change;
 use foreshock_operators::decode::Format;
 use foreshock_operators::encode::Encoder;
-use foreshock_operators::features::FeatureWindows;
+use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
-use foreshock_operators::order::Order;
-use foreshock_operators::row::{Extent, Row};
-use foreshock_operators::rules::Rules;
+use foreshock_operators::model::Model;
+use foreshock_operators::operator::Operator;
+use foreshock_operators::order::{Order, OrderSettings};
+use foreshock_operators::row::{Extent, InstrumentId, Row};
+use foreshock_operators::rules::{Rule, Rules};
 use foreshock_operators::score::Score;
 use foreshock_operators::seconds::Seconds;
 use foreshock_operators::stages::Outcome;
-use foreshock_operators::time::{MILLISECOND, Time};
+use foreshock_operators::time::{MILLISECOND, SECOND, Time};
 
 use support::feed;
 use support::random::Random;
@@ -49,7 +56,7 @@ impl Market {
         let settings = &config.settings;
         Market {
             order: Keyed::new(settings.order, instruments.clone()),
-            gaps: Keyed::new((), instruments.clone()),
+            gaps: Keyed::new(settings.windows(), instruments.clone()),
             features: Keyed::new(settings.features.clone(), instruments.clone()),
             seconds: Keyed::new(settings.seconds, instruments.clone()),
             score: Keyed::new(settings.model.clone(), instruments.clone()),
@@ -61,6 +68,26 @@ impl Market {
         let live = self.gaps.on_batch(self.order.on_batch(batch));
         let sampled = self.seconds.on_batch(self.features.on_batch(live));
         self.rules.on_batch(self.score.on_batch(sampled))
+    }
+
+    /// Saves the states of a shard's instruments and takes them up again.
+    fn reload(&mut self, instruments: &[InstrumentId], changes: &[Arc<Change>]) {
+        reload(&mut self.order, instruments, changes);
+        reload(&mut self.gaps, instruments, changes);
+        reload(&mut self.features, instruments, changes);
+        reload(&mut self.seconds, instruments, changes);
+        reload(&mut self.score, instruments, changes);
+        reload(&mut self.rules, instruments, changes);
+    }
+}
+
+fn reload<O: Operator>(keyed: &mut Keyed<O>, instruments: &[InstrumentId], changes: &[Arc<Change>]) {
+    for id in instruments {
+        let mut bytes = Vec::new();
+        keyed.snapshot(*id, &mut bytes);
+        if !bytes.is_empty() {
+            keyed.restore(*id, changes, &bytes).unwrap();
+        }
     }
 }
 
@@ -80,8 +107,10 @@ fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<Kind, St
         range: Range::default(),
         max_ahead: config.settings.max_ahead,
         max_message_bytes: config.input.max_message_bytes,
+        control: true,
     };
     let mut decode = Decode::new(settings, &instruments);
+    let mut changes = LogChanges::new(Arc::new(config.settings.clone()), files.clone(), 1);
     let mut market = Market::new(config, &instruments);
     let encoder = Encoder::new(&config.settings.features.horizons, &config.settings.model);
     let mut emit = Emit::new(KINDS.into(), files, instruments.clone(), encoder, 1);
@@ -97,7 +126,7 @@ fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<Kind, St
     let (mut texts, mut counts) = (BTreeMap::<Kind, String>::new(), Counts::default());
     for chunk in [chunk, end] {
         for rows in decode.chunk(chunk, 1) {
-            let part = emit.batch(market.on_batch(rows));
+            let part = emit.batch(market.on_batch(changes.on_batch(rows)));
             counts.add(&part.counts);
             for (kind, lines) in KINDS.into_iter().zip(&part.lines) {
                 texts.entry(kind).or_default().push_str(std::str::from_utf8(&lines.bytes).unwrap());
@@ -138,11 +167,44 @@ fn logs(seed: u64, count: usize) -> [Vec<String>; 2] {
     logs
 }
 
+/// Puts control records into a log: of all kinds, one twice, one that is broken.
+fn with_records(mut log: Vec<String>, config: &Config, random: &mut Random) -> Vec<String> {
+    let settings = &config.settings;
+    let text = |record: Vec<u8>| String::from_utf8(record).unwrap();
+    let model =
+        Arc::new(Model { version: "2".into(), decision_threshold: 0.001, ..Model::clone(&settings.model) });
+    let horizons = &settings.features.horizons;
+    let rules: Arc<[Rule]> =
+        settings.rules.iter().cloned().map(|rule| Rule { raise: rule.raise * 2.0, ..rule }).collect();
+    let other = Settings {
+        order: OrderSettings { reorder: settings.order.reorder / 2 },
+        features: Arc::new(FeatureSettings {
+            horizons: vec![SECOND, 7 * SECOND],
+            ..FeatureSettings::default()
+        }),
+        ..settings.clone()
+    };
+    let records = [
+        text(model_record("m", None, &model, horizons)),
+        text(rules_record("r", Some("2024-01-01T00:00:00Z"), &rules)),
+        text(settings_record("s", &other)),
+        text(model_record("m", None, &settings.model, horizons)),
+        text(model_record("n", None, &model, horizons)),
+        r#"{"type":"control","kind":"model","id":"broken"}"#.to_owned(),
+    ];
+    let mut at: Vec<usize> = records.iter().map(|_| random.below(log.len())).collect();
+    at.sort();
+    for (at, record) in at.into_iter().zip(records).rev() {
+        log.insert(at, record);
+    }
+    log
+}
+
 #[track_caller]
 fn check(seed: u64, reorder: &str) {
     let config = config(reorder);
     let mut random = Random::new(seed);
-    let logs = logs(seed, 6_000);
+    let logs = logs(seed, 6_000).map(|log| with_records(log, &config, &mut random));
     let names: Arc<[String]> = ["ticks.raw/0".to_owned(), "ticks.raw/7".to_owned()].into();
     let instruments = Instruments::new(config.settings.instruments.clone());
     let settings = LiveSettings {
@@ -153,20 +215,37 @@ fn check(seed: u64, reorder: &str) {
             range: Range::default(),
             max_ahead: config.settings.max_ahead,
             max_message_bytes: config.input.max_message_bytes,
+            control: true,
         },
+        settings: Arc::new(config.settings.clone()),
     };
+    let base = settings.settings.clone();
     let mut decode = LiveDecode::new(settings, &instruments, LastSeen::default());
+    let (pieces, saved) = std::sync::mpsc::channel();
+    decode.save_to(Saver::new(pieces));
     let mut market = Market::new(&config, &instruments);
-    let encoder = Encoder::new(&config.settings.features.horizons, &config.settings.model);
-    let mut publish = Publish::new(KINDS.into(), names.clone(), instruments.clone(), encoder);
+    let mut publish = Publish::new(KINDS.into(), names.clone(), instruments.clone(), base.clone());
 
     let mut got = [BTreeMap::<Kind, String>::new(), BTreeMap::new()];
     let mut counts = [Counts::default(), Counts::default()];
     let (mut at, mut committable) = ([0, 0], [0, 0]);
-    let mut take = |delivery: Delivery| {
+    let mut restores = 0;
+    let mut take = |mut delivery: Delivery| {
+        // Now and then all is saved and taken up again.
+        let number = restores + 1;
+        delivery.cut.snapshot =
+            (delivery.messages.len() == 7).then_some(SnapshotCut { number, at_once: true });
         let shard = delivery.cut.shard as usize;
         let (cut, offsets) = (delivery.cut, delivery.messages.iter().map(|m| m.offset).collect::<Vec<_>>());
         let publication = publish.batch(market.on_batch(decode.delivery(delivery))).unwrap();
+        for piece in saved.try_iter() {
+            let saving::What::Shard(bytes) = piece.what else { continue };
+            let begun = Begun::read(piece.shard, base.clone(), &bytes, &instruments).unwrap();
+            market.reload(&instruments.of_shard(piece.shard), &begun.changes);
+            publish.settle(piece.shard, &base, &begun.changes);
+            decode.begin(piece.shard, begun);
+            restores += 1;
+        }
         let done = publication.settled;
         assert!(done == cut.next_offset || reorder != "0ms", "nothing waits");
         assert!((committable[shard]..=cut.next_offset).contains(&done), "offsets only go on");
@@ -188,6 +267,7 @@ fn check(seed: u64, reorder: &str) {
     for shard in 0..2 {
         take(delivery(shard, at[shard as usize] as u64, &[], true));
     }
+    assert!(restores > 3, "{restores} restores");
     assert_eq!(committable, [logs[0].len() as i64, logs[1].len() as i64], "in the end all is done");
     for (shard, log) in logs.iter().enumerate() {
         let (expected, expected_counts) = backtest(&config, &names[shard], log);
@@ -256,7 +336,9 @@ fn live(shards: &[&str], exchange: Option<&str>) -> (LiveDecode, Instruments) {
             range: Range::default(),
             max_ahead: config.settings.max_ahead,
             max_message_bytes: 1 << 20,
+            control: true,
         },
+        settings: Arc::new(config.settings.clone()),
     };
     (LiveDecode::new(settings, &instruments, LastSeen::default()), instruments)
 }
@@ -294,8 +376,11 @@ fn what_comes_beside_a_message_decides_over_it() {
     let null = one(Delivered { body: None, ..plain() }, QUOTE).ledger;
     assert_eq!((null.counts.messages_deadlettered, null.dead[0].reason.name()), (1, "empty"));
 
-    let control = one(Delivered { control: true, ..plain() }, "not even JSON").ledger.counts;
-    assert_eq!((control.messages_control, control.control_records), (1, 1));
+    let control = one(Delivered { control: true, ..plain() }, "not even JSON");
+    let counts = &control.ledger.counts;
+    assert_eq!((counts.messages_deadlettered, counts.control_records), (1, 1));
+    assert_eq!(control.ledger.dead[0].reason.name(), "bad_control");
+    assert_eq!(control.answers[0].fate, Fate::Refused);
 
     let problem = one(Delivered { problem: Some("header".into()), ..plain() }, QUOTE).ledger;
     assert_eq!((problem.dead[0].reason.name(), &*problem.dead[0].detail), ("no_time", "header"));

@@ -7,6 +7,7 @@ use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::keyed::Keyed;
 use foreshock_dataflows::settings::{InstrumentSettings, Unknown};
 use foreshock_operators::account::Ledger;
+use foreshock_operators::change::Windows;
 use foreshock_operators::decode::Resolve;
 use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
@@ -49,7 +50,7 @@ impl Worker {
         let settings = Arc::new(FeatureSettings { spread_window: 50, ..FeatureSettings::default() });
         Worker {
             order: Keyed::new(OrderSettings { reorder: 100 * MILLISECOND }, instruments.clone()),
-            gaps: Keyed::new((), instruments.clone()),
+            gaps: Keyed::new(Windows::default(), instruments.clone()),
             features: Keyed::new(settings, instruments.clone()),
             seconds: Keyed::new(SecondSettings::default(), instruments.clone()),
         }
@@ -72,10 +73,10 @@ impl Worker {
             if bytes[0].is_empty() {
                 continue;
             }
-            other.order.restore(id, &bytes[0]).expect("order was just saved");
-            other.gaps.restore(id, &bytes[1]).expect("gaps were just saved");
-            other.features.restore(id, &bytes[2]).expect("features were just saved");
-            other.seconds.restore(id, &bytes[3]).expect("seconds were just saved");
+            other.order.restore(id, &[], &bytes[0]).expect("order was just saved");
+            other.gaps.restore(id, &[], &bytes[1]).expect("gaps were just saved");
+            other.features.restore(id, &[], &bytes[2]).expect("features were just saved");
+            other.seconds.restore(id, &[], &bytes[3]).expect("seconds were just saved");
         }
         other
     }
@@ -114,6 +115,9 @@ fn batch(epoch: u64) -> Batch<Row> {
         worker: 0,
         end: epoch + 1 == BATCHES,
         values,
+        changes: Vec::new(),
+        records: Vec::new(),
+        answers: Vec::new(),
         ledger: Ledger::default(),
         bytes: Arc::default(),
         waiting: None,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
+use foreshock_operators::change::Windows;
 use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
 use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
@@ -184,19 +185,19 @@ fn order_waiting_100_ms(bencher: Bencher, pace: Pace) {
 
 #[divan::bench(args = PACES, sample_count = 1_000)]
 fn gaps(bencher: Bencher, pace: Pace) {
-    bench(bencher, pace, Gaps::new(&(), &instrument()), |rows| rows);
+    bench(bencher, pace, Gaps::new(&Windows::default(), &instrument()), |rows| rows);
 }
 
 #[divan::bench(args = PACES, sample_count = 1_000)]
 fn features(bencher: Bencher, pace: Pace) {
     let settings = Arc::new(FeatureSettings::default());
-    let mut gaps = Gaps::new(&(), &instrument());
+    let mut gaps = Gaps::new(&Windows::default(), &instrument());
     bench(bencher, pace, FeatureWindows::new(&settings, &instrument()), |rows| through(&mut gaps, rows));
 }
 
 #[divan::bench(args = PACES, sample_count = 1_000)]
 fn seconds(bencher: Bencher, pace: Pace) {
-    let mut gaps = Gaps::new(&(), &instrument());
+    let mut gaps = Gaps::new(&Windows::default(), &instrument());
     let mut features = FeatureWindows::new(&Arc::new(FeatureSettings::default()), &instrument());
     bench(bencher, pace, Seconds::new(&SecondSettings::default(), &instrument()), |rows| {
         through(&mut features, through(&mut gaps, rows))
@@ -205,7 +206,7 @@ fn seconds(bencher: Bencher, pace: Pace) {
 
 #[divan::bench(args = PACES, sample_count = 1_000)]
 fn score(bencher: Bencher, pace: Pace) {
-    let mut gaps = Gaps::new(&(), &instrument());
+    let mut gaps = Gaps::new(&Windows::default(), &instrument());
     let mut features = FeatureWindows::new(&Arc::new(FeatureSettings::default()), &instrument());
     let mut seconds = Seconds::new(&SecondSettings::default(), &instrument());
     bench(bencher, pace, Score::new(&model(), &instrument()), |rows| {
@@ -217,7 +218,7 @@ fn score(bencher: Bencher, pace: Pace) {
 #[divan::bench(args = PACES, sample_count = 1_000)]
 fn chain(bencher: Bencher, pace: Pace) {
     let mut order = Order::new(&OrderSettings::default(), &instrument());
-    let mut gaps = Gaps::new(&(), &instrument());
+    let mut gaps = Gaps::new(&Windows::default(), &instrument());
     let mut features = FeatureWindows::new(&Arc::new(FeatureSettings::default()), &instrument());
     let mut seconds = Seconds::new(&SecondSettings::default(), &instrument());
     let mut score = Score::new(&model(), &instrument());

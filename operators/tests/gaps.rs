@@ -2,6 +2,7 @@
 
 mod support;
 
+use foreshock_operators::change::Windows;
 use foreshock_operators::gaps::Gaps;
 use foreshock_operators::operator::{Instrument, Operator};
 use foreshock_operators::order::{Order, OrderSettings};
@@ -22,7 +23,7 @@ fn gaps(reorder: Nanos, instrument: &Instrument, rows: Vec<Row>) -> Vec<(u64, Na
     let mut ordered = outputs(&mut order, rows.iter().copied(), account_of(&rows));
     order.on_end(&mut ordered);
     let through = ordered.values.len();
-    let mut operator = Gaps::new(&(), instrument);
+    let mut operator = Gaps::new(&Windows::default(), instrument);
     let live = outputs(&mut operator, ordered.values.into_iter().map(|row| row.value), ordered.ledger);
     let mut found = Vec::new();
     let mut passed = 0;

@@ -24,6 +24,7 @@ fn features() -> Features {
         event_time: Time(1),
         clock: Time(2),
         digits: 6,
+        settings: 0,
         n: 4,
         price: 8.0,
         midprice: 9.0,

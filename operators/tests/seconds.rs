@@ -21,6 +21,7 @@ fn tick(time: Nanos, value: f64) -> Features {
         event_time: Time(START + time),
         clock: Time(START + time),
         digits: 6,
+        settings: 0,
         n: 2,
         price: 1.0,
         midprice: 20.0 * value,

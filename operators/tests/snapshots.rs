@@ -65,7 +65,7 @@ fn settings(chain: ChainSettings, rows: Vec<Row>) -> Settings {
     let mut ordered = outputs(&mut order, rows.iter().copied(), account_of(&rows));
     order.on_end(&mut ordered);
     let ordered: Vec<Row> = values(ordered);
-    let mut gaps = Gaps::new(&(), &instrument);
+    let mut gaps = Gaps::new(&chain.windows(), &instrument);
     let live: Vec<Live> = values(outputs(&mut gaps, ordered.clone(), Default::default()));
     let mut features = FeatureWindows::new(&chain.features, &instrument);
     let measured: Vec<Measured> = values(outputs(&mut features, live.clone(), Default::default()));
@@ -73,7 +73,7 @@ fn settings(chain: ChainSettings, rows: Vec<Row>) -> Settings {
     let sampled: Vec<Sampled> = values(outputs(&mut seconds, measured.clone(), Default::default()));
     Settings {
         order: Setting { settings: chain.order, instrument: instrument.clone(), inputs: rows.clone() },
-        gaps: Setting { settings: (), instrument: instrument.clone(), inputs: ordered },
+        gaps: Setting { settings: chain.windows(), instrument: instrument.clone(), inputs: ordered },
         features: Setting { settings: chain.features.clone(), instrument: instrument.clone(), inputs: live },
         seconds: Setting { settings: chain.seconds, instrument: instrument.clone(), inputs: measured },
         score: Setting { settings: chain.model.clone(), instrument: instrument.clone(), inputs: sampled },
@@ -97,7 +97,7 @@ where
     }
 
     fn restore(&self, bytes: &[u8]) -> Result<O, RestoreError> {
-        O::restore(&self.settings, &self.instrument, bytes)
+        O::restore(&self.settings, &[], &self.instrument, bytes)
     }
 
     /// Feeds `inputs[from..to]`.
@@ -190,7 +190,7 @@ where
         for stop in [0, self.inputs.len()] {
             let mut operator = self.start();
             self.feed(&mut operator, 0, stop, &mut Out::default());
-            let refused = O::restore(settings, instrument, &bytes_of(&operator)).err();
+            let refused = O::restore(settings, &[], instrument, &bytes_of(&operator)).err();
             assert!(
                 matches!(refused, Some(RestoreError::OtherSettings { .. })),
                 "{} took it: {refused:?}",
@@ -295,8 +295,8 @@ fn order_refuses_other_configured_channels() {
 #[test]
 fn gaps_refuse_another_gap_after() {
     let gaps = settings(short(), busy_log(3, 50)).gaps;
-    gaps.check_refuses(&(), &instrument());
-    gaps.check_refuses(&(), &instrument_with_gaps(6 * SECOND));
+    gaps.check_refuses(&gaps.settings, &instrument());
+    gaps.check_refuses(&gaps.settings, &instrument_with_gaps(6 * SECOND));
 }
 
 #[test]

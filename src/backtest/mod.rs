@@ -53,6 +53,8 @@ pub struct Backtest {
     pub destination: Destination,
     pub chunk_bytes: usize,
     pub max_message_bytes: usize,
+    /// Whether control records are obeyed, not counted only.
+    pub control: bool,
     pub settings: Settings,
     pub progress: Progress,
     /// Set from outside when the run shall end without a result.
@@ -100,6 +102,7 @@ impl Backtest {
                 range: self.range,
                 max_ahead: self.settings.max_ahead,
                 max_message_bytes: self.max_message_bytes,
+                control: self.control,
             },
             instruments: Instruments::new(self.settings.instruments.clone()),
             settings: self.settings,
@@ -116,7 +119,7 @@ impl Backtest {
         if shared.instruments.too_many() {
             return Err(shared.too_many());
         }
-        tally.check(&files)?;
+        tally.check(&files, self.control)?;
         if let Some(wrong) = tally.counts.imbalance() {
             bail!("the account does not add up, which is a bug: {wrong}");
         }

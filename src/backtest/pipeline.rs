@@ -15,6 +15,7 @@ use std::thread;
 use anyhow::{Context, Error, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
 use foreshock_dataflows::batch::Chunk;
+use foreshock_dataflows::changes::{LogChanges, changes};
 use foreshock_dataflows::decode::{DecodeSettings, LogFile, decode, in_order};
 use foreshock_dataflows::emit::{Emit, Kind, Part, emit};
 use foreshock_dataflows::instruments::Instruments;
@@ -65,7 +66,7 @@ pub struct Tally {
 
 impl Tally {
     /// A log of which nothing at all could be read is no log of that format.
-    pub fn check(&self, files: &[LogFile]) -> Result<()> {
+    pub fn check(&self, files: &[LogFile], control: bool) -> Result<()> {
         let counts = &self.counts;
         if counts.messages_in == 0 && counts.outside == 0 {
             let names: Vec<_> = files.iter().map(|file| format!("{:?}", file.name)).collect();
@@ -91,8 +92,11 @@ impl Tally {
                 "many rows are late: one may have a time far ahead"
             );
         }
-        if counts.control_records > 0 {
-            warn!(records = counts.control_records, "control records are counted, but not applied yet");
+        if counts.control_records > 0 && !control {
+            warn!(
+                records = counts.control_records,
+                "control records are counted, but not obeyed: job.control is off"
+            );
         }
         Ok(())
     }
@@ -155,7 +159,10 @@ fn build(
             let _ = wake.send(activator);
         });
         let rows = decode(chunks, decode_settings.clone(), instruments, *workers);
-        let outcomes = market(in_order(rows), Market::new(settings, instruments), &Meter::default());
+        let log_changes =
+            LogChanges::new(Arc::new(settings.clone()), decode_settings.files.clone(), *workers);
+        let rows = changes(in_order(rows), log_changes);
+        let outcomes = market(rows, Market::new(settings, instruments), &Meter::default());
         let encoder = Encoder::new(&settings.features.horizons, &settings.model);
         let files = decode_settings.files.clone();
         let emitter = Emit::new(kinds.clone(), files, instruments.clone(), encoder, *workers);

@@ -92,7 +92,8 @@ pub struct JobArgs {
     #[arg(long, value_name = "NAME")]
     exchange: Option<String>,
 
-    /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter; by default all.
+    /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter, control; by default
+    /// all.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_topic_kind)]
     emit: Vec<Kind>,
 
@@ -138,7 +139,8 @@ pub fn run(args: RunArgs) -> Result<()> {
     };
     server.into_iter().for_each(Server::stop);
     let done = done?;
-    let summary = Summary::new(done.counts, done.rows_per_worker, started.elapsed());
+    let account = Some(done.account);
+    let summary = Summary { account, ..Summary::new(done.counts, done.rows_per_worker, started.elapsed()) };
     match parent {
         Some(_) => Parent::report(&summary),
         None => print_summary(&summary, args.job.json),
@@ -223,7 +225,7 @@ fn membership(
 /// The kinds of output that have topics; all of them where none is named.
 pub(super) fn topic_kinds(mut named: Vec<Kind>) -> Vec<Kind> {
     if named.is_empty() {
-        named = Kind::ALL.into_iter().filter(|kind| *kind != Kind::Scored).collect();
+        named = Kind::of_topics().collect();
     }
     named.sort();
     named.dedup();

@@ -39,6 +39,7 @@ use foreshock_operators::seconds::SecondSettings;
 
 use crate::models;
 
+pub use alerts::read as rules_of;
 pub use check::check_config;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use file::{Document, FileRef};
@@ -326,7 +327,7 @@ fn delivery(word: &str, mode: Mode) -> Delivery {
 }
 
 fn topics(layers: &Layers) -> Topics {
-    let output = EmitKind::ALL.into_iter().filter(|kind| *kind != EmitKind::Scored);
+    let output = EmitKind::of_topics();
     let named = |kind: EmitKind| Some((kind, layers.text(&format!("topics.{}", kind.name()))?.to_owned()));
     Topics { input: layers.texts("topics.input"), output: output.filter_map(named).collect() }
 }

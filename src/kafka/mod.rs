@@ -1,5 +1,6 @@
 //! All that talks to Kafka: only this folder knows the client library.
 
+pub mod answers;
 pub mod at_least_once;
 pub mod client;
 pub mod commits;

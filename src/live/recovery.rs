@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use foreshock_dataflows::changes::{self, Begun};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::market::Market;
 use tracing::{info, warn};
@@ -67,6 +68,11 @@ impl Watch {
     /// Begins to watch.
     pub fn start() -> Watch {
         Watch { since: Instant::now(), is_over: AtomicBool::new(false) }
+    }
+
+    /// Whether all shards were there at some time.
+    pub fn has_ended(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
     }
 
     /// How long it took, the first time that this is asked with all shards there.
@@ -247,16 +253,20 @@ impl Recovery<'_> {
         faults::point("while_restoring");
         let account = sections.get(ShardAccount::SECTION).context("it has no account")?;
         let account = ShardAccount::read(account)?;
+        let settings = Arc::new(self.job.config.settings.clone());
+        let saved = sections.get(changes::NAME).context("it has no changes")?;
+        let begun = Begun::read(place.number, settings, saved, self.instruments)?;
         for instrument in &instruments {
             let (exchange, symbol) = (&instrument.exchange, &instrument.symbol);
-            let id = self
+            let id = begun
                 .instruments
                 .enter_at_home(exchange, symbol, place.number)
                 .with_context(|| format!("{exchange}:{symbol} is not taken any more"))?;
             market
-                .restore(id, &instrument.sections)
+                .restore(id, &begun.changes, &instrument.sections)
                 .with_context(|| format!("could not take up {exchange}:{symbol}"))?;
         }
+        market.begin(place.number, begun);
         Ok((header, account))
     }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use foreshock_dataflows::changes;
 use foreshock_dataflows::market::Market;
 use foreshock_dataflows::saving::{Piece, Saver, What};
 use tracing::{debug, warn};
@@ -216,7 +217,7 @@ impl Kept<'_> {
 
     /// Ends a file of which all sections are there.
     fn finish(&mut self, key: (u32, u64)) {
-        let sections = Market::SECTIONS.iter().chain([&ShardAccount::SECTION]);
+        let sections = Market::SECTIONS.iter().chain([&changes::NAME, &ShardAccount::SECTION]);
         let Some(writing) = self.writing.get(&key) else { return };
         if !sections.into_iter().all(|section| writing.done.contains(section)) {
             return;

@@ -12,7 +12,6 @@ use foreshock_dataflows::market::{Market, market};
 use foreshock_dataflows::publish::{Publish, publish};
 use foreshock_dataflows::saving::Saver;
 use foreshock_dataflows::source::{Turn, deliveries};
-use foreshock_operators::encode::Encoder;
 use foreshock_operators::time::SECOND;
 use timely::worker::Worker;
 use tracing::warn;
@@ -184,7 +183,6 @@ fn build(
     mut states: Market,
     saver: Option<Saver>,
 ) {
-    let settings = &shared.config.settings;
     let (clock, meter) = (shared.clock, &shared.meters[index]);
     let waits = shared.metrics.job.backlog_waits.with_label_values(&[&worker.index().to_string()]);
     worker.dataflow::<u64, _, _>(|scope| {
@@ -238,12 +236,19 @@ fn build(
             },
         );
         let last_seen = shared.last_seen[index].clone();
-        let decoder = LiveDecode::new(shared.decode.clone(), &shared.instruments, last_seen);
+        let mut decoder = LiveDecode::new(shared.decode.clone(), &shared.instruments, last_seen);
+        let (names, base) = (shared.decode.shards.clone(), shared.decode.settings.clone());
+        let mut publisher =
+            Publish::new(shared.kinds.clone(), names, shared.instruments.clone(), base.clone());
+        for (shard, begun) in states.take_begun() {
+            publisher.settle(shard, &base, &begun.changes);
+            decoder.begin(shard, begun);
+        }
+        if let Some(saver) = &saver {
+            decoder.save_to(saver.clone());
+        }
         let rows = decode(deliveries, decoder, meter);
         let outcomes = market(rows, states, meter);
-        let encoder = Encoder::new(&settings.features.horizons, &settings.model);
-        let names = shared.decode.shards.clone();
-        let publisher = Publish::new(shared.kinds.clone(), names, shared.instruments.clone(), encoder);
         let (outlet, job) = (outlet.clone(), shared.clone());
         let deliver = move |mut publication: foreshock_dataflows::publish::Publication| {
             if job.halt.is_set() {

@@ -36,6 +36,7 @@ impl Job {
         Job { brokers: brokers.to_owned(), name, raw, settings: Vec::new() }
             .with("HTTP__LISTEN", "off")
             .with("INSTRUMENTS__UNKNOWN", "accept")
+            .with("STATE__STORE", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"))
     }
 
     /// Another job, with outputs of its own, on the same input.
@@ -65,6 +66,7 @@ impl Job {
         for kind in KINDS {
             command.env(format!("FORESHOCK_TOPICS__{}", kind.to_uppercase()), self.topic(kind));
         }
+        command.env("FORESHOCK_TOPICS__CONTROL", self.topic("control"));
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -130,6 +132,7 @@ pub fn summary(ended: &Ended) -> Value {
 /// The counts of an account that don't differ from run to run.
 pub fn account(summary: &Value) -> Value {
     let mut account = summary.clone();
+    account.as_object_mut().unwrap().remove("account");
     for name in ["rows_per_worker", "seconds", "ticks_per_second", "peak_rss_bytes"] {
         assert!(account.as_object_mut().unwrap().remove(name).is_some(), "no {name} in {summary}");
     }

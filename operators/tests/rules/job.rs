@@ -100,6 +100,7 @@ pub fn tick(clock: Time, probability: f64) -> Scored {
         event_time: clock.minus(1),
         clock,
         digits: 9,
+        settings: 0,
         n: 2,
         price: 1.0,
         midprice: 1.0,
@@ -114,7 +115,7 @@ pub fn tick(clock: Time, probability: f64) -> Scored {
         volatility_z: 1.0,
         spread_z: 1.0,
     };
-    Scored::Tick(features, Prediction { probability, spike: Some(true) })
+    Scored::Tick(features, Prediction { probability, spike: Some(true), model: 0 })
 }
 
 /// A job with one instrument, which may be stopped and started again.
@@ -138,7 +139,7 @@ impl Job {
 
     pub fn restart(&mut self) {
         let state = self.state();
-        self.operator = Rules::restore(&self.rules, &bitcoin(), &state).expect("its own state");
+        self.operator = Rules::restore(&self.rules, &[], &bitcoin(), &state).expect("its own state");
         assert_eq!(self.state(), state, "a state that was read is written the same");
     }
 
@@ -147,7 +148,7 @@ impl Job {
         rules.iter_mut().for_each(change);
         self.rules = rules.into();
         self.operator =
-            Rules::restore(&self.rules, &bitcoin(), &self.state()).expect("a state to go on from");
+            Rules::restore(&self.rules, &[], &bitcoin(), &self.state()).expect("a state to go on from");
     }
 
     pub fn with(mut self, act: impl FnOnce(&mut Job)) -> Self {
@@ -210,7 +211,7 @@ pub fn tell(alert: &Alert) -> String {
         "raised" | "resumed" => AlertState::Active,
         "critical" => AlertState::Escalated,
         "gap" | "warming_up" => AlertState::Suppressed,
-        "cleared" | "disabled" => AlertState::Resolved,
+        "cleared" | "disabled" | "reconfigured" => AlertState::Resolved,
         other => panic!("unknown reason {other}"),
     };
     assert_eq!(alert.state, state, "{}", alert.reason);

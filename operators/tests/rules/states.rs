@@ -11,7 +11,7 @@ use foreshock_operators::time::{SECOND, Time};
 #[track_caller]
 fn check_restore(saved: &[Rule], now: &[Rule], expected: Result<(), RestoreError>) {
     let now: Arc<[Rule]> = now.into();
-    let restored = Rules::restore(&now, &bitcoin(), &Job::new(saved).run("0=12").state());
+    let restored = Rules::restore(&now, &[], &bitcoin(), &Job::new(saved).run("0=12").state());
     assert_eq!(restored.map(|_| ()), expected);
 }
 
@@ -32,7 +32,7 @@ fn a_state_stays_with_its_rule_when_the_order_changes() {
     let mut job = Job::new(&[a.clone(), b.clone()]).run("0=12");
     let state = job.state();
     job.rules = [b, a].into();
-    job.operator = Rules::restore(&job.rules, &bitcoin(), &state).expect("the same rules");
+    job.operator = Rules::restore(&job.rules, &[], &bitcoin(), &state).expect("the same rules");
     let job = job.run("1=20 2=5");
     let told: Vec<String> =
         job.alerts().iter().map(|alert| format!("{} {}", alert.rule, tell(alert))).collect();
@@ -105,7 +105,7 @@ fn a_state_cut_off_anywhere_is_unreadable() {
     let job = busy();
     let state = job.state();
     for length in 0..state.len() {
-        let restored = Rules::restore(&job.rules, &bitcoin(), &state[..length]);
+        let restored = Rules::restore(&job.rules, &[], &bitcoin(), &state[..length]);
         assert!(
             matches!(restored, Err(RestoreError::Unreadable { .. })),
             "{length} bytes of {}",
@@ -123,7 +123,7 @@ fn a_corrupt_state_is_refused_or_usable() {
         for mask in [0x01, 0x02, 0x40, 0x80, 0xff] {
             let mut corrupt = state.clone();
             corrupt[at] ^= mask;
-            if let Ok(operator) = Rules::restore(&rules, &bitcoin(), &corrupt) {
+            if let Ok(operator) = Rules::restore(&rules, &[], &bitcoin(), &corrupt) {
                 taken += 1;
                 let job = Job { rules: rules.clone(), operator, out: Out::default() };
                 job.run("6=20 6=5 restart 7=gap 8=5 9=null 10=20 11=5 20=5 off 200=12 restart");

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
+use foreshock_operators::change::{Change, Placed, Windows};
 use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
 use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
@@ -232,6 +233,12 @@ impl Default for ChainSettings {
     }
 }
 
+impl ChainSettings {
+    pub fn windows(&self) -> Windows {
+        Windows { order: self.order, features: self.features.clone(), seconds: self.seconds }
+    }
+}
+
 /// order ─► gaps ─► features ─► seconds ─► score, row by row.
 pub struct Chain {
     order: Order,
@@ -252,15 +259,24 @@ impl Chain {
     }
 
     fn pass_on(&mut self, out: &mut Out<Scored>) {
-        self.live.ledger = std::mem::take(&mut self.rows.ledger);
-        self.rows.values.drain(..).for_each(|row| self.gaps.on_input(row.value, &mut self.live));
-        self.measured.ledger = std::mem::take(&mut self.live.ledger);
-        self.live.values.drain(..).for_each(|live| self.features.on_input(live.value, &mut self.measured));
-        self.sampled.ledger = std::mem::take(&mut self.measured.ledger);
-        self.measured.values.drain(..).for_each(|m| self.seconds.on_input(m.value, &mut self.sampled));
-        out.ledger = std::mem::take(&mut self.sampled.ledger);
-        self.sampled.values.drain(..).for_each(|s| self.score.on_input(s.value, out));
+        step(&mut self.rows, &mut self.gaps, &mut self.live);
+        step(&mut self.live, &mut self.features, &mut self.measured);
+        step(&mut self.measured, &mut self.seconds, &mut self.sampled);
+        step(&mut self.sampled, &mut self.score, out);
     }
+}
+
+/// Feeds what one operator gave to the next, changes at their places.
+fn step<A, O: Operator<Input = A>>(from: &mut Out<A>, operator: &mut O, to: &mut Out<O::Output>) {
+    to.ledger = std::mem::take(&mut from.ledger);
+    let mut changes = from.changes.drain(..).peekable();
+    for (at, value) in (0..).zip(from.values.drain(..)) {
+        while let Some(placed) = changes.next_if(|placed| placed.before <= at) {
+            operator.on_change(&placed, to);
+        }
+        operator.on_input(value.value, to);
+    }
+    changes.for_each(|placed| operator.on_change(&placed, to));
 }
 
 impl Operator for Chain {
@@ -272,7 +288,7 @@ impl Operator for Chain {
     fn new(settings: &ChainSettings, instrument: &Instrument) -> Self {
         Chain::of(
             Order::new(&settings.order, instrument),
-            Gaps::new(&(), instrument),
+            Gaps::new(&settings.windows(), instrument),
             FeatureWindows::new(&settings.features, instrument),
             Seconds::new(&settings.seconds, instrument),
             Score::new(&settings.model, instrument),
@@ -282,6 +298,12 @@ impl Operator for Chain {
     fn on_input(&mut self, row: Row, out: &mut Out<Scored>) {
         self.rows.ledger = std::mem::take(&mut out.ledger);
         self.order.on_input(row, &mut self.rows);
+        self.pass_on(out);
+    }
+
+    fn on_change(&mut self, placed: &Placed, out: &mut Out<Scored>) {
+        self.rows.ledger = std::mem::take(&mut out.ledger);
+        self.order.on_change(placed, &mut self.rows);
         self.pass_on(out);
     }
 
@@ -303,16 +325,17 @@ impl Operator for Chain {
 
     fn restore(
         settings: &ChainSettings,
+        changes: &[Arc<Change>],
         instrument: &Instrument,
         bytes: &[u8],
     ) -> Result<Self, RestoreError> {
         let parts: [Vec<u8>; 5] = load(Self::NAME, bytes)?;
         Ok(Chain::of(
-            Order::restore(&settings.order, instrument, &parts[0])?,
-            Gaps::restore(&(), instrument, &parts[1])?,
-            FeatureWindows::restore(&settings.features, instrument, &parts[2])?,
-            Seconds::restore(&settings.seconds, instrument, &parts[3])?,
-            Score::restore(&settings.model, instrument, &parts[4])?,
+            Order::restore(&settings.order, changes, instrument, &parts[0])?,
+            Gaps::restore(&settings.windows(), changes, instrument, &parts[1])?,
+            FeatureWindows::restore(&settings.features, changes, instrument, &parts[2])?,
+            Seconds::restore(&settings.seconds, changes, instrument, &parts[3])?,
+            Score::restore(&settings.model, changes, instrument, &parts[4])?,
         ))
     }
 }

@@ -1,0 +1,173 @@
+//! Changes of model, rules and settings while a job runs (SPEC 7).
+//!
+//! ```text
+//! control record in the log ─► Change, given to each instrument before its next row
+//!     ─order─► Placed before the first row behind the record with T >= `effective_at` ─► every operator
+//! ```
+//! A state names the change that its settings came from by its number, so states need not hold whole models.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::features::FeatureSettings;
+use crate::model::Model;
+use crate::operator::RestoreError;
+use crate::order::OrderSettings;
+use crate::row::InstrumentId;
+use crate::rules::{Rule, check_rules};
+use crate::seconds::SecondSettings;
+use crate::time::Time;
+
+/// Something that holds from a place of the log on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Counts the changes of a shard from 1.
+    pub number: u32,
+    /// A shard takes each id once.
+    pub id: Arc<str>,
+    /// Where the record stands in its log.
+    pub offset: u64,
+    /// An instrument waits for this moment; `None`: it takes effect at once.
+    pub effective_at: Option<Time>,
+    pub what: What,
+}
+
+/// What a change puts in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum What {
+    Model(Arc<Model>),
+    Rules(Arc<[Rule]>),
+    Parameters(Arc<Parameters>),
+    /// A part of the log is gone: what was computed from the rows before is stale.
+    StateLost,
+}
+
+/// All that operators take from configuration.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {
+    pub order: OrderSettings,
+    pub features: Arc<FeatureSettings>,
+    pub seconds: SecondSettings,
+    pub model: Arc<Model>,
+    pub rules: Arc<[Rule]>,
+}
+
+/// What an instrument's windows depend on: where it changes, they start empty.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Windows {
+    pub order: OrderSettings,
+    pub features: Arc<FeatureSettings>,
+    pub seconds: SecondSettings,
+}
+
+/// A change at its place among an instrument's values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Placed {
+    pub instrument: InstrumentId,
+    /// Index of the value that it stands before; the count of values where it stands behind all.
+    pub before: u32,
+    /// Position in the batch of the row that it takes effect at.
+    pub order: u32,
+    /// The instrument's clock at that row.
+    pub at: Time,
+    pub digits: u8,
+    pub change: Arc<Change>,
+}
+
+impl Change {
+    /// Whether it leaves nothing to do for an older one, not even for one that still waits for its moment.
+    pub fn replaces(&self, older: &Change) -> bool {
+        self.effective_at.is_none() && self.number > older.number && self.what.covers(&older.what)
+    }
+
+    /// Whether it may take effect at this moment.
+    pub fn is_due(&self, clock: Time) -> bool {
+        self.effective_at.is_none_or(|from| clock >= from)
+    }
+
+    /// The model that it puts in force, if any.
+    pub fn model(&self) -> Option<&Arc<Model>> {
+        match &self.what {
+            What::Model(model) => Some(model),
+            What::Parameters(parameters) => Some(&parameters.model),
+            What::Rules(_) | What::StateLost => None,
+        }
+    }
+
+    /// The rules that it puts in force, if any.
+    pub fn rules(&self) -> Option<&Arc<[Rule]>> {
+        match &self.what {
+            What::Rules(rules) => Some(rules),
+            What::Parameters(parameters) => Some(&parameters.rules),
+            What::Model(_) | What::StateLost => None,
+        }
+    }
+
+    /// The parameters that it puts in force, if any.
+    pub fn parameters(&self) -> Option<&Arc<Parameters>> {
+        match &self.what {
+            What::Parameters(parameters) => Some(parameters),
+            What::Model(_) | What::Rules(_) | What::StateLost => None,
+        }
+    }
+}
+
+impl What {
+    /// Whether what this says takes the place of all that `older` says.
+    fn covers(&self, older: &What) -> bool {
+        match (self, older) {
+            (What::Parameters(_), What::Model(_) | What::Rules(_) | What::Parameters(_)) => true,
+            (What::Model(_), What::Model(_)) => true,
+            (What::Rules(_), What::Rules(_)) => true,
+            (What::StateLost, What::StateLost) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Parameters {
+    /// What windows depend on.
+    pub fn windows(&self) -> Windows {
+        Windows { order: self.order, features: self.features.clone(), seconds: self.seconds }
+    }
+
+    /// What operators could not work with, if anything.
+    ///
+    /// # Errors
+    /// Says which rule is broken.
+    pub fn check(&self) -> Result<(), String> {
+        self.order.check()?;
+        self.features.check()?;
+        self.seconds.check()?;
+        self.model.check(self.features.horizons.len())?;
+        check_rules(&self.rules)
+    }
+}
+
+/// The number that a state keeps of the change that its settings came from; 0: the configuration.
+pub fn number_of(change: Option<&Arc<Change>>) -> u32 {
+    change.map_or(0, |change| change.number)
+}
+
+/// Finds the change that a state names by its number.
+///
+/// # Errors
+/// When it is not among `changes`.
+pub fn change_of(
+    operator: &'static str,
+    changes: &[Arc<Change>],
+    number: u32,
+) -> Result<Option<Arc<Change>>, RestoreError> {
+    if number == 0 {
+        return Ok(None);
+    }
+    match changes.iter().find(|change| change.number == number) {
+        Some(change) => Ok(Some(change.clone())),
+        None => {
+            let why = format!("it names change {number}, which is not there");
+            Err(RestoreError::Unreadable { operator, why })
+        }
+    }
+}
