@@ -119,7 +119,7 @@ impl Campaign {
         };
         let (address, partitions) = (broker.address(), options.partitions);
         let disturbed = KINDS.map(|kind| output_topic(&job.name, kind));
-        create(&address, &[job.input.clone()], partitions)?;
+        create(&address, std::slice::from_ref(&job.input), partitions)?;
         create(&address, &disturbed, partitions)?;
         // Some are left for what is not planned, such as a second try at a failpoint.
         let slice = messages / (options.kills + options.kills / 4 + 10);
@@ -540,7 +540,7 @@ impl Campaign {
     }
 
     /// Lets a job read to the end of its input; gives its summary.
-    fn to_the_end(&mut self, job: &Job, life: Life) -> Result<Value> {
+    fn read_to_end(&mut self, job: &Job, life: Life) -> Result<Value> {
         let life = Life { until_end: true, ..life };
         for attempt in 0..STARTS_MAX {
             let mut set = job.start(&life, &format!("{}-end-{attempt}", job.name))?;
@@ -566,7 +566,7 @@ impl Campaign {
         self.feeder.take().map_or(Ok(()), Feeder::finish)?;
         let workers = self.options.workers[self.random.below(self.options.workers.len())];
         let (job, life) = (self.job.clone(), self.life(workers));
-        let disturbed = self.to_the_end(&job, life)?;
+        let disturbed = self.read_to_end(&job, life)?;
         let undisturbed_job = Job {
             name: "undisturbed".to_owned(),
             state: self.job.work.join("state-undisturbed"),
@@ -575,7 +575,7 @@ impl Campaign {
         let topics = KINDS.map(|kind| output_topic(&undisturbed_job.name, kind));
         create(&self.broker.address(), &topics, self.options.partitions)?;
         let life = Life { workers: 1, processes: 1, ..Life::default() };
-        let undisturbed = self.to_the_end(&undisturbed_job, life)?;
+        let undisturbed = self.read_to_end(&undisturbed_job, life)?;
 
         let read = |job: &Job| outputs(&self.broker.address(), &job.name, self.options.partitions);
         let (expected, found) = (read(&undisturbed_job)?, read(&job)?);

@@ -19,6 +19,13 @@ pub struct Topic {
     pub partitions: Vec<Vec<Output>>,
 }
 
+impl Topic {
+    /// Empty where there is no such partition.
+    fn log(&self, partition: usize) -> &[Output] {
+        self.partitions.get(partition).map_or(&[], Vec::as_slice)
+    }
+}
+
 /// What the judge found.
 #[derive(Debug, Default)]
 pub struct Verdict {
@@ -56,10 +63,14 @@ pub fn compare(expected: &[Topic], found: &[Topic]) -> Verdict {
     let mut verdict = Verdict::default();
     for (expected, found) in expected.iter().zip(found) {
         assert_eq!(expected.kind, found.kind, "topics come in one order");
-        let none = Vec::new();
         for partition in 0..expected.partitions.len().max(found.partitions.len()) {
-            let of = |topic: &Topic| topic.partitions.get(partition).cloned().unwrap_or_else(|| none.clone());
-            compare_logs(expected.kind, partition, &of(expected), &of(found), &mut verdict);
+            compare_logs(
+                expected.kind,
+                partition,
+                expected.log(partition),
+                found.log(partition),
+                &mut verdict,
+            );
         }
     }
     verdict
