@@ -165,6 +165,7 @@ fn run_job(config: &Config, ticks: usize) -> Duration {
         exchange: None,
         from_beginning: true,
         adopt: false,
+        retry: false,
         until_end: true,
         board: Arc::<Board>::default(),
         metrics: Metrics::new(),

@@ -82,6 +82,7 @@ fn the_document_is_what_a_scrape_says_and_what_should_move_has_moved() {
         exchange: None,
         from_beginning: true,
         adopt: false,
+        retry: false,
         until_end: false,
         board: board.clone(),
         metrics,

@@ -84,6 +84,10 @@ pub struct JobArgs {
     #[arg(long)]
     adopt: bool,
 
+    /// Start although the job has failed again and again at the same place.
+    #[arg(long)]
+    retry: bool,
+
     /// End where the topics end: a backtest of topics. Without committed offsets it begins at the first message.
     #[arg(long)]
     until_end: bool,
@@ -128,6 +132,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         exchange: args.job.exchange,
         from_beginning: args.job.from_beginning,
         adopt: args.job.adopt,
+        retry: args.job.retry,
         until_end: args.job.until_end,
         board,
         metrics,

@@ -67,6 +67,7 @@ pub fn run(mut config: Config, workers: usize, kinds: Vec<Kind>, stop: &Arc<Atom
         exchange: None,
         from_beginning: true,
         adopt: false,
+        retry: false,
         until_end: false,
         board: board.clone(),
         metrics,

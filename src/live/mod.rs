@@ -11,6 +11,7 @@ mod account;
 mod alerts;
 pub mod clock;
 mod committer;
+pub mod failures;
 pub mod life;
 mod recovery;
 mod snapshots;
@@ -21,7 +22,8 @@ pub mod wishes;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -43,9 +45,10 @@ use tracing::{info, warn};
 
 use crate::cluster::Cluster;
 use crate::cluster::place::Place;
-use crate::config::{Config, Delivery};
+use crate::config::{Config, Delivery, LostOffsets, MemoryShare};
 use crate::halt::Halt;
 use crate::kafka::progress::{Progress, Shard};
+use crate::kafka::source;
 use crate::kafka::transactions::{self, Client};
 use crate::metrics::Metrics;
 use crate::models::kind_name;
@@ -55,6 +58,7 @@ use crate::status::{Board, Phase, Serving, State, wall_time};
 use account::ShardAccount;
 use alerts::Alerts;
 use clock::Clock;
+use failures::{Failures, StaysDown};
 use life::Life;
 use recovery::Beginning;
 use snapshots::Keeper;
@@ -79,6 +83,8 @@ pub struct Job {
     pub from_beginning: bool,
     /// Have other settings than before come into force behind the last record there is.
     pub adopt: bool,
+    /// Start although the job has failed at the same place again and again.
+    pub retry: bool,
     /// End where the logs end: a backtest of topics.
     pub until_end: bool,
     pub board: Arc<Board>,
@@ -128,6 +134,9 @@ struct Shared {
     /// What the shards of this process are begun with.
     begun: Mutex<Begun>,
     recovery: recovery::Watch,
+    failures: Option<Failures>,
+    /// The longest time that the process was not let run.
+    longest_pause_ms: AtomicU64,
     rows_per_worker: Vec<AtomicI64>,
     /// The first message or row refused since the log told of some.
     first_refused: Mutex<Option<String>>,
@@ -168,14 +177,19 @@ impl Job {
         serve_model(&self.config, &board, &self.metrics);
         let mut attempt = self;
         let told_before = Arc::new(Mutex::new(None));
+        let mut stood_still = Duration::ZERO;
         let done = loop {
             let done = attempt.start(cluster.clone(), &told_before).and_then(|shared| match shared {
-                Some(shared) => shared.run(),
+                Some(shared) => {
+                    let done = attempt.run_once(&shared);
+                    stood_still = Duration::from_millis(shared.longest_pause_ms.load(Ordering::Acquire));
+                    done
+                }
                 None => Ok(Done::default()),
             });
             match done {
                 // Several processes begin anew together, so not from inside of one.
-                Err(error) if cluster.is_none() && attempt.may_begin_anew(&error) => {
+                Err(error) if cluster.is_none() && attempt.may_begin_anew(&error, stood_still) => {
                     warn!(error = format!("{error:#}"), "beginning anew from what is committed");
                     attempt.metrics.job.begun_anew.inc();
                     attempt.from_beginning = false;
@@ -196,11 +210,38 @@ impl Job {
         done
     }
 
+    /// Runs, and remembers how that has ended.
+    fn run_once(&self, shared: &Arc<Shared>) -> Result<Done> {
+        let failures = shared.failures.as_ref();
+        if let Some(failure) = failures.and_then(|failures| failures.stays_down(&shared.committed()))
+            && !self.retry
+        {
+            bail!(StaysDown::from(failure));
+        }
+        let done = shared.clone().run();
+        match (&done, failures) {
+            (Ok(_), Some(failures)) => failures.forget(),
+            // What passes, or what others have done, is no failure at this place.
+            (Err(error), Some(failures))
+                if !transactions::may_begin_anew(error)
+                    && !transactions::is_fenced(error)
+                    && shared.cluster.as_ref().is_none_or(|cluster| cluster.failure().is_none()) =>
+            {
+                failures.note(shared.committed(), format!("{error:#}"));
+            }
+            _ => {}
+        }
+        done
+    }
+
     /// Whether the job can go on by itself after this error, as if it had been started again.
-    fn may_begin_anew(&self, error: &anyhow::Error) -> bool {
+    fn may_begin_anew(&self, error: &anyhow::Error, stood_still: Duration) -> bool {
         self.config.delivery == Delivery::ExactlyOnce
             && !self.stop.load(Ordering::Relaxed)
-            && transactions::may_begin_anew(error)
+            // Who was away for so long may have a successor, and leaves it alone.
+            && stood_still < self.config.kafka.transaction_timeout
+            && (transactions::may_begin_anew(error)
+                || (self.config.kafka.lost_offsets != LostOffsets::Fail && source::is_gone(error)))
     }
 
     /// Looks for topics and offsets. `None` where the job was stopped meanwhile.
@@ -252,6 +293,8 @@ impl Job {
             clients.insert(shard, (client, life.to_string().into()));
             lives.insert(shard, life);
         }
+        let folder = store.as_ref().and_then(Store::folder).map(Path::to_owned);
+        let failures = folder.map(|folder| Failures::of(folder, place.process));
         let (keeper, savers, wishes) = keeper(store, saved, lives, self.workers);
         let begun = Begun {
             clients,
@@ -267,6 +310,8 @@ impl Job {
             kinds: self.kinds.as_slice().into(),
             progress: shards.iter().map(|at| Arc::new(Progress::of(at))).collect(),
             recovery: recovery::Watch::start(),
+            failures,
+            longest_pause_ms: AtomicU64::new(0),
             shards,
             decode: LiveSettings { shards: names, format, exchange, limits, settings: base },
             instruments,
@@ -405,6 +450,23 @@ impl Shared {
             worker.map_err(|error| anyhow!("a worker ended early: {error}"))?.context("a worker failed")?;
         }
         Ok(())
+    }
+
+    /// Notes how long the process has just stood still.
+    fn note_pause(&self, pause: Duration) {
+        let milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        self.longest_pause_ms.fetch_max(milliseconds, Ordering::AcqRel);
+    }
+
+    /// The committed offsets of this process's shards, by name.
+    fn committed(&self) -> Vec<(String, i64)> {
+        let own = self.own_shards();
+        own.map(|shard| (self.shards[shard].name(), self.progress[shard].committed())).collect()
+    }
+
+    /// What one worker may hold.
+    fn memory(&self) -> MemoryShare {
+        self.config.memory_share(self.place.workers)
     }
 
     /// Whether workers are to read no more.

@@ -131,7 +131,9 @@ impl Recovery<'_> {
         let open = |(number, (topic, partition)): &(u32, Partition)| {
             let (topic, partition) = (topic.clone(), *partition);
             let shard = Shard { topic, partition, start: 0, emit_from: 0, end: 0 };
-            Client::open(&config.kafka, &config.job, &group, &shard, *number, FENCED_WITHIN).map(Arc::new)
+            let queued = config.memory_budget / 4 / shards.len();
+            Client::open(&config.kafka, &config.job, &group, &shard, (*number, queued), FENCED_WITHIN)
+                .map(Arc::new)
         };
         let mut clients = Vec::new();
         for some in shards.chunks(OPENED_AT_ONCE) {

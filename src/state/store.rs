@@ -132,6 +132,15 @@ impl Store {
         Ok(Store { job: job.to_owned(), location: location.to_owned(), place })
     }
 
+    /// The local folder, where it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Folder(folder) => Some(folder.path()),
+            #[cfg(feature = "cloud")]
+            Place::Objects(_) => None,
+        }
+    }
+
     /// The store of a job in an object store that was made elsewhere, under a prefix.
     ///
     /// # Errors
