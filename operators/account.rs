@@ -137,6 +137,17 @@ pub struct Counts {
 impl Counts {
     /// Adds another account to this one.
     pub fn add(&mut self, other: &Counts) {
+        self.add_times(other, 1);
+    }
+
+    /// What has come to this account since it was `before`.
+    pub fn since(&self, before: &Counts) -> Counts {
+        let mut difference = self.clone();
+        difference.add_times(before, -1);
+        difference
+    }
+
+    fn add_times(&mut self, other: &Counts, times: i64) {
         let Counts {
             messages_in,
             messages_rows,
@@ -162,30 +173,30 @@ impl Counts {
             alerts,
             deadletter,
         } = other;
-        self.messages_in += messages_in;
-        self.messages_rows += messages_rows;
-        self.messages_control += messages_control;
-        self.messages_ignored += messages_ignored;
-        self.messages_deadlettered += messages_deadlettered;
-        self.rows_in += rows_in;
-        self.ticks += ticks;
-        self.applied += applied;
-        self.duplicate += duplicate;
-        self.late += late;
-        self.rows_ignored += rows_ignored;
-        self.rows_deadlettered += rows_deadlettered;
-        self.buffered += buffered;
-        self.predictions += predictions;
-        self.refused += refused;
-        self.locked += locked;
-        self.outside += outside;
-        self.hurried += hurried;
-        self.control_records += control_records;
-        self.gaps += gaps;
-        self.samples += samples;
-        self.alerts += alerts;
+        self.messages_in += times * messages_in;
+        self.messages_rows += times * messages_rows;
+        self.messages_control += times * messages_control;
+        self.messages_ignored += times * messages_ignored;
+        self.messages_deadlettered += times * messages_deadlettered;
+        self.rows_in += times * rows_in;
+        self.ticks += times * ticks;
+        self.applied += times * applied;
+        self.duplicate += times * duplicate;
+        self.late += times * late;
+        self.rows_ignored += times * rows_ignored;
+        self.rows_deadlettered += times * rows_deadlettered;
+        self.buffered += times * buffered;
+        self.predictions += times * predictions;
+        self.refused += times * refused;
+        self.locked += times * locked;
+        self.outside += times * outside;
+        self.hurried += times * hurried;
+        self.control_records += times * control_records;
+        self.gaps += times * gaps;
+        self.samples += times * samples;
+        self.alerts += times * alerts;
         for (sum, n) in self.deadletter.iter_mut().zip(deadletter) {
-            *sum += n;
+            *sum += times * n;
         }
     }
 

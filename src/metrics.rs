@@ -85,6 +85,7 @@ pub struct JobMetrics {
     pub commits: IntCounterVec,
     pub aborted: IntCounter,
     pub begun_anew: IntCounter,
+    pub lost_offsets: IntCounter,
     pub replayed_rows: IntCounter,
     pub recovery_seconds: Gauge,
     /// By result.
@@ -286,6 +287,10 @@ impl JobMetrics {
             begun_anew: declare.counter(
                 "foreshock_restarts_total",
                 "Times that the job has begun anew, from what is committed, without ending its process.",
+            ),
+            lost_offsets: declare.counter(
+                "foreshock_lost_offsets_total",
+                "Shards that could not go on where they were, and began as kafka.lost_offsets says.",
             ),
             replayed_rows: declare.counter(
                 "foreshock_replayed_rows_total",

@@ -53,6 +53,7 @@ impl Live {
             format: None,
             exchange: None,
             from_beginning: false,
+            adopt: false,
             until_end: false,
             board: board.clone(),
             metrics: metrics.clone(),

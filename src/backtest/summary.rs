@@ -12,6 +12,8 @@ use crate::account;
 #[derive(Clone, Debug)]
 pub struct Summary {
     pub counts: Counts,
+    /// Of the job since it began to read its input, where that is known: restarts and other processes included.
+    pub account: Option<Counts>,
     pub rows_per_worker: Vec<i64>,
     pub elapsed: Duration,
     /// Most memory the process ever had, in bytes; 0 where the system does not tell.
@@ -21,7 +23,13 @@ pub struct Summary {
 impl Summary {
     /// The account of a run that just ended.
     pub fn new(counts: Counts, rows_per_worker: Vec<i64>, elapsed: Duration) -> Summary {
-        Summary { counts, rows_per_worker, elapsed, peak_rss_bytes: peak_rss_bytes().unwrap_or(0) }
+        Summary {
+            counts,
+            account: None,
+            rows_per_worker,
+            elapsed,
+            peak_rss_bytes: peak_rss_bytes().unwrap_or(0),
+        }
     }
 
     /// Ticks a second of wall time.
@@ -41,6 +49,9 @@ impl Summary {
         fields.insert("seconds".to_owned(), self.elapsed.as_secs_f64().into());
         fields.insert("ticks_per_second".to_owned(), self.ticks_per_second().into());
         fields.insert("peak_rss_bytes".to_owned(), self.peak_rss_bytes.into());
+        if let Some(account) = &self.account {
+            fields.insert("account".to_owned(), Value::Object(account::fields(account)));
+        }
         Value::Object(fields)
     }
 }
@@ -70,6 +81,13 @@ impl fmt::Display for Summary {
             n(c.rows_deadlettered),
             n(c.buffered),
         )?;
+        if let Some(all) = self.account.as_ref().filter(|all| all.messages_in != c.messages_in) {
+            let (messages, rows, ticks) = (n(all.messages_in), n(all.rows_in), n(all.ticks));
+            writeln!(
+                f,
+                "altogether  {messages} messages, {rows} rows and {ticks} ticks since the job's first start"
+            )?;
+        }
         let reasons: Vec<String> =
             account::reasons(c).map(|(reason, count)| format!("{} {}", n(count), reason.name())).collect();
         if !reasons.is_empty() {

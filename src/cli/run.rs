@@ -79,6 +79,11 @@ pub struct JobArgs {
     #[arg(long)]
     from_beginning: bool,
 
+    /// Where the settings are not those of before: have the new ones come into force behind the last record that each
+    /// partition has now.
+    #[arg(long)]
+    adopt: bool,
+
     /// End where the topics end: a backtest of topics. Without committed offsets it begins at the first message.
     #[arg(long)]
     until_end: bool,
@@ -122,6 +127,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         format: args.job.format,
         exchange: args.job.exchange,
         from_beginning: args.job.from_beginning,
+        adopt: args.job.adopt,
         until_end: args.job.until_end,
         board,
         metrics,
@@ -139,7 +145,8 @@ pub fn run(args: RunArgs) -> Result<()> {
     };
     server.into_iter().for_each(Server::stop);
     let done = done?;
-    let summary = Summary::new(done.counts, done.rows_per_worker, started.elapsed());
+    let account = Some(done.account);
+    let summary = Summary { account, ..Summary::new(done.counts, done.rows_per_worker, started.elapsed()) };
     match parent {
         Some(_) => Parent::report(&summary),
         None => print_summary(&summary, args.job.json),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use tracing::{debug, info, warn};
 
+use super::control::take_leave;
 use super::handshake::{Purpose, Refusal, Statement, accept, dial};
 use super::{Membership, handshake};
 use crate::backtest::Misuse;
@@ -87,8 +88,8 @@ enum News {
 /// What there is of one other process.
 struct Slot {
     process: usize,
-    /// Which start of that process the connections are to.
-    instance: String,
+    /// Which start of that process the connections are to, and which of its attempts made them.
+    from: Option<(String, u64)>,
     control: Option<TcpStream>,
     data: Option<TcpStream>,
     /// Why the last call failed.
@@ -101,12 +102,18 @@ impl Slot {
     }
 
     fn take(&mut self, statement: Statement, purpose: Purpose, stream: TcpStream) {
-        if self.instance != statement.instance {
-            if !self.instance.is_empty() {
+        let from = (statement.instance, statement.attempt);
+        if let Some(before) = self.from.as_ref().filter(|before| **before != from) {
+            // Those of one start come in the order of its attempts, but for what threads make of it.
+            if before.0 == from.0 && before.1 > from.1 {
+                return;
+            }
+            if before.0 != from.0 && self.is_full() {
                 warn!(process = self.process, "a process came again: its earlier connections are closed");
             }
-            (self.control, self.data, self.instance) = (None, None, statement.instance);
+            (self.control, self.data) = (None, None);
         }
+        self.from = Some(from);
         match purpose {
             Purpose::Control => self.control = Some(stream),
             Purpose::Data => self.data = Some(stream),
@@ -119,7 +126,7 @@ impl Slot {
 
 fn slots(membership: &Membership) -> Vec<Slot> {
     let others = (0..membership.place.processes).filter(|process| *process != membership.place.process);
-    let empty = |process| Slot { process, instance: String::new(), control: None, data: None, problem: None };
+    let empty = |process| Slot { process, from: None, control: None, data: None, problem: None };
     others.map(empty).collect()
 }
 
@@ -141,10 +148,14 @@ impl Meeting<'_> {
         let mut tell_at = Instant::now() + TELL_EVERY;
         while !self.slots.iter().all(Slot::is_full) {
             if stop.load(Ordering::Relaxed) {
+                self.slots.iter().filter_map(|slot| slot.control.as_ref()).for_each(take_leave);
                 return Ok(None);
             }
             if Instant::now() >= deadline {
-                bail!("{}", self.missing());
+                bail!(
+                    "{} within {within:?}: start it, or see cluster.connect_timeout and the host file",
+                    self.missing()
+                );
             }
             if Instant::now() >= tell_at {
                 info!(missing = self.missing(), "waiting for the other processes");
@@ -232,13 +243,11 @@ impl Meeting<'_> {
 
     /// Who is missing, and what is known of why.
     fn missing(&self) -> String {
-        let within = self.membership.connect_timeout;
         let mut text = String::new();
         for slot in self.slots.iter().filter(|slot| !slot.is_full()) {
             let (process, address) = (slot.process, &self.membership.addresses[slot.process]);
             let separator = if text.is_empty() { "" } else { "; " };
-            let _ =
-                write!(text, "{separator}process {process} at {address} has not joined within {within:?}");
+            let _ = write!(text, "{separator}process {process} at {address} has not joined");
             match &slot.problem {
                 Some(problem) => {
                     let _ = write!(text, " ({problem})");
@@ -253,7 +262,7 @@ impl Meeting<'_> {
         if self.refused > 0 {
             let _ = write!(text, "; {} other connections were refused, as the log says", self.refused);
         }
-        format!("{text}: start it, or see cluster.connect_timeout and the host file")
+        text
     }
 }
 
@@ -296,8 +305,11 @@ fn receive(membership: &Membership, stream: &TcpStream) -> Result<(Statement, Pu
 /// Calls a process until it is met, or the time is over.
 fn call(membership: &Membership, process: usize, tell: &Sender<News>, over: &AtomicBool) {
     let mut pause = Duration::from_millis(20);
-    while !over.load(Ordering::Relaxed) {
-        let news = match meet(membership, process) {
+    for attempt in 1.. {
+        if over.load(Ordering::Relaxed) {
+            return;
+        }
+        let news = match meet(membership, process, attempt) {
             Ok(met) => {
                 for (statement, purpose, stream) in met {
                     let _ = tell.send(News::Met(statement, purpose, stream));
@@ -336,8 +348,8 @@ impl From<io::Error> for NotMet {
 type Met = [(Statement, Purpose, TcpStream); 2];
 
 /// One attempt to make both connections.
-fn meet(membership: &Membership, process: usize) -> Result<Met, NotMet> {
-    let ours = Statement { other: process, ..membership.statement.clone() };
+fn meet(membership: &Membership, process: usize, attempt: u64) -> Result<Met, NotMet> {
+    let ours = Statement { other: process, attempt, ..membership.statement.clone() };
     let one = |purpose| -> Result<_, NotMet> {
         let stream = reach(&membership.addresses[process])?;
         stream.set_nodelay(true)?;

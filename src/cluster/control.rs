@@ -198,6 +198,10 @@ impl Control {
     /// Tells the others that this process has ended in order, and waits until they have too, for at most so long.
     pub fn end(&self, at_most: Duration) {
         self.leaving.store(true, Ordering::Release);
+        if self.stop.load(Ordering::Relaxed) {
+            // The pulse may have had no time to.
+            self.tell(Kind::Stop, "");
+        }
         self.tell(Kind::Ended, "");
         if !self.close(at_most) {
             warn!("other processes have not ended yet; this one has, in order");
@@ -316,6 +320,13 @@ impl Control {
         }
         self.changed.notify_all();
     }
+}
+
+/// Takes leave of a process that may take this one for joined, and was told to stop before all were.
+pub fn take_leave(mut stream: &TcpStream) {
+    let words = [frame(Kind::Stop, ""), frame(Kind::Ended, "")].concat();
+    // One that is gone has no need of it.
+    let _ = stream.set_write_timeout(Some(SEND_WITHIN)).and_then(|()| stream.write_all(&words));
 }
 
 fn failure(peers: &[Peer]) -> Option<String> {

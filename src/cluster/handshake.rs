@@ -62,6 +62,8 @@ impl Purpose {
 pub struct Statement {
     /// Another each time that it starts.
     pub instance: String,
+    /// Its connections of one attempt belong together.
+    pub attempt: u64,
     pub process: usize,
     /// The process it takes the other side for; of the acceptor, that which it answers.
     pub other: usize,
@@ -236,6 +238,7 @@ fn agreed(ours: &Statement, heard: &[u8]) -> Result<Statement, Refusal> {
 pub fn statement(place: Place, job: &str, settings: String) -> io::Result<Statement> {
     Ok(Statement {
         instance: hex(&nonce()?[..16]),
+        attempt: 0,
         process: place.process,
         other: place.process,
         processes: place.processes,

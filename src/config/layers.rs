@@ -226,6 +226,11 @@ impl Layers {
         }
     }
 
+    /// The path of the file that a key names, which starts at the folder of the file that says so.
+    pub fn path(&self, path: &str) -> Option<PathBuf> {
+        Some(self.get(path).folder.join(self.text(path)?))
+    }
+
     /// Reads the file that a key names; `None`, noted, where that fails.
     pub fn read_file(&mut self, path: &str) -> Option<Document> {
         if !self.is_good(path) {

@@ -195,8 +195,8 @@ pub struct Log {
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(name, text)| (name.to_string_lossy().into_owned(), text.to_string_lossy().into_owned()))
-        // No key, so that it's never printed among them.
-        .filter(|(name, _)| *name != *crate::cluster::secret::VARIABLE)
+        // No keys, so that the secret is never printed among them.
+        .filter(|(name, _)| *name != *crate::cluster::secret::VARIABLE && !crate::faults::is_variable(name))
 }
 
 impl Config {
@@ -279,7 +279,7 @@ impl Config {
                 keep: layers.integer("state.keep") as usize,
             },
             cluster: Cluster {
-                secret_file: layers.text("cluster.secret_file").map(PathBuf::from),
+                secret_file: layers.path("cluster.secret_file"),
                 connect_timeout: layers.time("cluster.connect_timeout"),
             },
             http: http(&layers),

@@ -192,13 +192,14 @@ fn free_ports(count: usize) -> std::io::Result<Vec<String>> {
 
 /// The account of all processes as that of one.
 fn merged(accounts: Vec<Account>, elapsed: Duration) -> Summary {
-    let mut counts = Counts::default();
+    let (mut counts, mut all) = (Counts::default(), Counts::default());
     let mut rows_per_worker = Vec::new();
     let mut peak_rss_bytes = 0;
     for account in accounts {
         counts.add(&account.counts);
+        all.add(&account.account);
         rows_per_worker.extend(account.rows_per_worker);
         peak_rss_bytes += account.peak_rss_bytes;
     }
-    Summary { counts, rows_per_worker, elapsed, peak_rss_bytes }
+    Summary { counts, account: Some(all), rows_per_worker, elapsed, peak_rss_bytes }
 }

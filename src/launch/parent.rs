@@ -37,13 +37,15 @@ pub enum News {
     /// It knows where it begins, and has begun.
     Running,
     /// It has ended in order.
-    Ended(Account),
+    Ended(Box<Account>),
 }
 
 /// What a process has done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Account {
     pub counts: Counts,
+    /// Since the job began to read its input.
+    pub account: Counts,
     pub rows_per_worker: Vec<i64>,
     pub peak_rss_bytes: u64,
 }
@@ -68,8 +70,9 @@ impl Parent {
     /// # Errors
     /// When nobody listens.
     pub fn report(summary: &Summary) -> Result<()> {
-        let Summary { counts, rows_per_worker, peak_rss_bytes, .. } = summary.clone();
-        tell(&News::Ended(Account { counts, rows_per_worker, peak_rss_bytes }))
+        let Summary { counts, account, rows_per_worker, peak_rss_bytes, .. } = summary.clone();
+        let account = account.unwrap_or_default();
+        tell(&News::Ended(Box::new(Account { counts, account, rows_per_worker, peak_rss_bytes })))
     }
 }
 

@@ -222,7 +222,7 @@ fn hear(from: impl Read, into: &Mutex<Heard>) {
         let mut heard = into.lock().unwrap_or_else(PoisonError::into_inner);
         match news {
             News::Running => heard.running = true,
-            News::Ended(account) => heard.account = Some(account),
+            News::Ended(account) => heard.account = Some(*account),
         }
     });
 }
@@ -270,6 +270,37 @@ fn marked(line: &[u8], process: usize, json: bool) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    fn watch(scripts: &[&str]) -> End {
+        let mut set = Set::start(scripts.iter().map(|script| shell(script)).collect(), false).unwrap();
+        set.watch(|| false, Duration::from_secs(30), || {})
+    }
+
+    #[test]
+    fn the_final_word_of_any_process_counts() {
+        // The first to die only follows the one that says so.
+        let end = watch(&["exit 1", "sleep 1; exit 4"]);
+        let End::Died { process: 1, stays_down: Some(4), .. } = end else { panic!("it goes on") };
+    }
+
+    #[test]
+    fn those_who_do_not_follow_a_dead_one_are_killed() {
+        let End::Died { process: 0, stays_down: None, how } = watch(&["exit 3", "exec sleep 1000"]) else {
+            panic!("it stays down")
+        };
+        assert!(how.contains('3'), "{how}");
+    }
+
+    #[test]
+    fn processes_that_end_in_order_end_the_set() {
+        assert!(matches!(watch(&["exit 0", "exit 0"]), End::InOrder(_)));
+    }
 
     #[test]
     fn lines_carry_their_process() {

@@ -36,6 +36,7 @@ use foreshock_dataflows::messages::Limits;
 use foreshock_dataflows::meter::Meter;
 use foreshock_dataflows::publish::Publication;
 use foreshock_dataflows::saving::Saver;
+use foreshock_dataflows::settings::Settings;
 use foreshock_operators::account::Counts;
 use foreshock_operators::decode::Format;
 use tracing::{info, warn};
@@ -76,6 +77,8 @@ pub struct Job {
     pub exchange: Option<String>,
     /// Begin at the first message of each partition, whatever was committed.
     pub from_beginning: bool,
+    /// Have other settings than before come into force behind the last record there is.
+    pub adopt: bool,
     /// End where the logs end: a backtest of topics.
     pub until_end: bool,
     pub board: Arc<Board>,
@@ -114,9 +117,14 @@ struct Shared {
     clock: Clock,
     board: Arc<Board>,
     metrics: Metrics,
-    counts: Mutex<Counts>,
+    /// Of what this process does not tell, since it was told of before: what is restored and read again.
+    silent: Mutex<Counts>,
+    /// The same of the first attempt that came to an end with it.
+    told_before: Arc<Mutex<Option<Counts>>>,
     /// By shard: of the job, as far as it is known.
     accounts: Vec<Mutex<Counts>>,
+    /// By shard: the settings that the job began it with.
+    bases: BTreeMap<u32, Arc<Settings>>,
     /// What the shards of this process are begun with.
     begun: Mutex<Begun>,
     recovery: recovery::Watch,
@@ -159,8 +167,9 @@ impl Job {
         let (board, stop) = (self.board.clone(), self.stop.clone());
         serve_model(&self.config, &board, &self.metrics);
         let mut attempt = self;
+        let told_before = Arc::new(Mutex::new(None));
         let done = loop {
-            let done = attempt.start(cluster.clone()).and_then(|shared| match shared {
+            let done = attempt.start(cluster.clone(), &told_before).and_then(|shared| match shared {
                 Some(shared) => shared.run(),
                 None => Ok(Done::default()),
             });
@@ -170,6 +179,7 @@ impl Job {
                     warn!(error = format!("{error:#}"), "beginning anew from what is committed");
                     attempt.metrics.job.begun_anew.inc();
                     attempt.from_beginning = false;
+                    attempt.adopt = false;
                 }
                 done => break done,
             }
@@ -194,7 +204,11 @@ impl Job {
     }
 
     /// Looks for topics and offsets. `None` where the job was stopped meanwhile.
-    fn start(&self, cluster: Option<Arc<Cluster>>) -> Result<Option<Arc<Shared>>> {
+    fn start(
+        &self,
+        cluster: Option<Arc<Cluster>>,
+        told_before: &Arc<Mutex<Option<Counts>>>,
+    ) -> Result<Option<Arc<Shared>>> {
         let others = cluster.as_deref();
         let place = others.map_or(Place::alone(self.workers), Cluster::place);
         if !others.map_or(Ok(true), Cluster::await_turn)? {
@@ -222,11 +236,15 @@ impl Job {
         let format = self.format.or(self.config.input.format);
         let exchange = self.exchange.as_deref().map(Arc::from);
         let mut alerts = Alerts::default();
+        let mut restored = Counts::default();
         let mut accounts: Vec<Counts> = shards.iter().map(|_| Counts::default()).collect();
+        let mut bases = BTreeMap::new();
         let mut clients = BTreeMap::new();
         let mut lives = BTreeMap::new();
         let mut saved = vec![0; shards.len()];
         for (shard, Beginning { client, life, account, saved: at, .. }) in beginnings {
+            restored.add(&account.counts);
+            bases.extend(account.base.map(|base| (shard, base)));
             accounts[shard as usize] = account.counts;
             alerts.restore(shard, account.alerts);
             // At its origin there is nothing to save.
@@ -257,7 +275,9 @@ impl Job {
             clock,
             board: self.board.clone(),
             metrics: self.metrics.clone(),
-            counts: Mutex::default(),
+            silent: Mutex::new(restored),
+            told_before: told_before.clone(),
+            bases,
             accounts: accounts.into_iter().map(Mutex::new).collect(),
             begun: Mutex::new(begun),
             rows_per_worker: (0..self.workers).map(|_| AtomicI64::new(0)).collect(),
@@ -343,8 +363,13 @@ impl Shared {
                 None => worked.and(committed),
             }
         });
+        let mut told_before = self.told_before.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.recovery.has_ended() {
+            told_before.get_or_insert_with(|| self.silent().clone());
+        }
         result?;
-        let (counts, account) = (self.counts().clone(), self.account_so_far());
+        let account = self.account_so_far();
+        let counts = account.since(told_before.as_ref().unwrap_or(&self.silent()));
         if let Some(wrong) = account.imbalance() {
             bail!("the account does not add up, which is a bug: {wrong}");
         }
@@ -412,11 +437,11 @@ impl Shared {
     fn account_of(&self, shard: u32) -> ShardAccount {
         let counts = self.accounts[shard as usize].lock().unwrap_or_else(PoisonError::into_inner).clone();
         let alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner).of_shard(shard);
-        ShardAccount { counts, alerts }
+        ShardAccount { base: self.bases.get(&shard).cloned(), counts, alerts }
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn silent(&self) -> MutexGuard<'_, Counts> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the job with the other processes, and has them end with this one.
@@ -470,11 +495,11 @@ impl Shared {
         }
         if publication.cut.silent {
             // Counted by the process that told of it.
+            self.silent().add(counts);
             return metrics.replayed_rows.inc_by(counts.rows_processed().unsigned_abs());
         }
         self.rows_per_worker[worker].fetch_add(counts.rows_processed(), Ordering::Relaxed);
         metrics.count(counts);
-        self.counts().add(counts);
         if let Some(refused) = publication.first_refused.take() {
             self.first_refused.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(refused);
         }

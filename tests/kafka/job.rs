@@ -36,6 +36,7 @@ impl Job {
         Job { brokers: brokers.to_owned(), name, raw, settings: Vec::new() }
             .with("HTTP__LISTEN", "off")
             .with("INSTRUMENTS__UNKNOWN", "accept")
+            .with("STATE__STORE", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"))
     }
 
     /// Another job, with outputs of its own, on the same input.
@@ -60,7 +61,16 @@ impl Job {
     }
 
     pub fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
-        let mut command = self.command("run", args);
+        self.live("run", args)
+    }
+
+    /// The job as several processes.
+    pub fn launch<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+        self.live("launch", args)
+    }
+
+    fn live<A: AsRef<OsStr>>(&self, name: &str, args: impl IntoIterator<Item = A>) -> Command {
+        let mut command = self.command(name, args);
         command.env("FORESHOCK_JOB__NAME", &self.name).env("FORESHOCK_TOPICS__INPUT", &self.raw);
         for kind in KINDS {
             command.env(format!("FORESHOCK_TOPICS__{}", kind.to_uppercase()), self.topic(kind));
@@ -131,6 +141,7 @@ pub fn summary(ended: &Ended) -> Value {
 /// The counts of an account that don't differ from run to run.
 pub fn account(summary: &Value) -> Value {
     let mut account = summary.clone();
+    account.as_object_mut().unwrap().remove("account");
     for name in ["rows_per_worker", "seconds", "ticks_per_second", "peak_rss_bytes"] {
         assert!(account.as_object_mut().unwrap().remove(name).is_some(), "no {name} in {summary}");
     }

@@ -13,4 +13,5 @@ mod offsets;
 mod outages;
 mod own;
 mod poison;
+mod processes;
 mod refusals;

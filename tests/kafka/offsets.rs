@@ -100,7 +100,7 @@ fn a_clean_stop_in_full_flow_repeats_nothing_and_loses_nothing() {
 #[test]
 fn after_a_kill_nothing_is_missing() {
     let Some(brokers) = brokers("after_a_kill_nothing_is_missing") else { return };
-    let job = created(&brokers, "sigkill");
+    let job = created(&brokers, "sigkill").with("JOB__DELIVERY", "at_least_once");
     let (ended, fed) = interrupted(&job, "KILL");
     assert_eq!(ended.status, None, "it was killed");
     let before = sources(&job, "features");

@@ -13,12 +13,12 @@ use crate::support::{Backtest, data, http};
 
 #[test]
 fn a_broker_that_is_stopped_and_started_costs_nothing() {
-    check("a_broker_that_is_stopped_and_started_costs_nothing", Broker::stop);
+    check("a_broker_that_is_stopped_and_started_costs_nothing", "exactly_once", Broker::stop);
 }
 
 #[test]
 fn a_broker_that_is_killed_and_started_costs_nothing() {
-    check("a_broker_that_is_killed_and_started_costs_nothing", Broker::kill);
+    check("a_broker_that_is_killed_and_started_costs_nothing", "at_least_once", Broker::kill);
 }
 
 fn connected(address: SocketAddr) -> (u16, Value) {
@@ -27,13 +27,14 @@ fn connected(address: SocketAddr) -> (u16, Value) {
 }
 
 /// Takes the broker away with `end` while a replay feeds and a job reads.
-fn check(test: &str, end: impl Fn(&Broker)) {
+fn check(test: &str, delivery: &str, end: impl Fn(&Broker)) {
     let Some(broker) = Broker::start(test) else { return };
     let files = [data("btcusdt-usdm.log.zst")];
     let backtest = Backtest::of(&files).run();
     let job = Job::new(&broker.address(), "outage")
         .with_http()
         .with("KAFKA__START", "earliest")
+        .with("JOB__DELIVERY", delivery)
         .with("KAFKA__PARTITIONS", "3");
     let mut running = Running::start(job.run(["-w", "2"]));
     let address = running.http();

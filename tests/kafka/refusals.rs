@@ -191,6 +191,7 @@ fn lingering(brokers: &str, stop_timeout: &str) -> (Job, Running) {
         .with_http()
         .with("KAFKA__PARTITIONS", "1")
         .with("KAFKA__START", "earliest")
+        .with("JOB__DELIVERY", "at_least_once")
         .with("KAFKA__STOP_TIMEOUT", stop_timeout)
         .with("KAFKA__PRODUCER_PROPERTIES", "linger.ms=300000");
     send_quotes(&job, 0, 0..50);
