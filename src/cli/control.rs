@@ -10,6 +10,8 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use foreshock_dataflows::control::{self, HEADER, ID_MAX, model_record, rules_record};
 use foreshock_dataflows::emit::Kind;
+use foreshock_operators::model::Model;
+use foreshock_operators::rules::Rule;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::warn;
@@ -80,6 +82,12 @@ struct AppendArgs {
     json: bool,
 }
 
+/// What a file puts in force.
+enum Content {
+    Model(Arc<Model>),
+    Rules(Arc<[Rule]>),
+}
+
 /// What a partition of the input has to do with a record.
 struct Appended {
     topic: String,
@@ -140,19 +148,17 @@ fn record(kind: &str, args: &AppendArgs, config: &Config) -> Result<(String, Vec
     let horizons = &config.settings.features.horizons;
     let file = FileRef::named(&args.file.to_string_lossy(), Path::new("")).map_err(Misuse)?;
     let document = file.read().map_err(|problem| anyhow!(problem))?;
-    let make: Box<dyn Fn(&str) -> Vec<u8>> = match kind {
-        "model" => {
-            let model = Arc::new(models::read(&document, horizons)?);
-            Box::new(move |id| model_record(id, effective_at, &model, horizons))
-        }
-        _ => {
-            let rules = rules_of(&document)?.into();
-            Box::new(move |id| rules_record(id, effective_at, &rules))
-        }
+    let content = match kind {
+        "model" => Content::Model(Arc::new(models::read(&document, horizons)?)),
+        _ => Content::Rules(rules_of(&document)?.into()),
+    };
+    let make = |id: &str| match &content {
+        Content::Model(model) => model_record(id, effective_at, model, horizons),
+        Content::Rules(rules) => rules_record(id, effective_at, rules),
     };
     let id = args.id.clone().unwrap_or_else(|| {
-        let content = models::sha256(&make(""));
-        format!("{kind}-{}-{}", &content[..8], wall_time().0)
+        let hash = models::sha256(&make(""));
+        format!("{kind}-{}-{}", &hash[..8], wall_time().0)
     });
     let record = make(&id);
     control::read(&record, horizons)
