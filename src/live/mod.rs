@@ -41,6 +41,8 @@ use foreshock_dataflows::saving::Saver;
 use foreshock_dataflows::settings::Settings;
 use foreshock_operators::account::Counts;
 use foreshock_operators::decode::Format;
+use foreshock_operators::features::FeatureSettings;
+use foreshock_operators::model::Model;
 use tracing::{info, warn};
 
 use crate::cluster::Cluster;
@@ -174,7 +176,8 @@ impl Job {
 
     fn run_among(self, cluster: Option<Arc<Cluster>>) -> Result<Done> {
         let (board, stop) = (self.board.clone(), self.stop.clone());
-        serve_model(&self.config, &board, &self.metrics);
+        let settings = &self.config.settings;
+        serve_model(&settings.model, &settings.features, &board, &self.metrics);
         let mut attempt = self;
         let told_before = Arc::new(Mutex::new(None));
         let mut stood_still = Duration::ZERO;
@@ -366,9 +369,8 @@ fn keeper(
     (Some(keeper), savers, Some(wishes))
 }
 
-/// Puts the configured model in force for HTTP and metrics.
-fn serve_model(config: &Config, board: &Board, metrics: &Metrics) {
-    let model = &config.settings.model;
+/// Puts a model in force for HTTP and metrics.
+fn serve_model(model: &Arc<Model>, features: &Arc<FeatureSettings>, board: &Board, metrics: &Metrics) {
     info!(
         name = &*model.name,
         version = &*model.version,
@@ -377,10 +379,10 @@ fn serve_model(config: &Config, board: &Board, metrics: &Metrics) {
         "model in force"
     );
     let info = [&*model.name, &*model.version, model.variant(), &*model.sha256];
+    metrics.job.model_info.reset();
     metrics.job.model_info.with_label_values(&info).set(1);
     metrics.job.model_loaded.set(1);
-    let features = config.settings.features.clone();
-    board.serve(Serving { model: model.clone(), features, loaded_at: wall_time() });
+    board.serve(Serving { model: model.clone(), features: features.clone(), loaded_at: wall_time() });
 }
 
 impl Shared {
@@ -462,6 +464,13 @@ impl Shared {
     fn committed(&self) -> Vec<(String, i64)> {
         let own = self.own_shards();
         own.map(|shard| (self.shards[shard].name(), self.progress[shard].committed())).collect()
+    }
+
+    /// Puts a model in force for HTTP and metrics that a control record has put in force for rows.
+    fn serve_model(&self, model: &Arc<Model>) {
+        if self.board.serving().is_none_or(|serving| serving.model != *model) {
+            serve_model(model, &self.config.settings.features, &self.board, &self.metrics);
+        }
     }
 
     /// What one worker may hold.
