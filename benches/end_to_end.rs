@@ -81,10 +81,11 @@ fn plain_loop(bencher: Bencher) {
             range: Range::default(),
             max_ahead: settings.max_ahead,
             max_message_bytes: 8 << 20,
+            control: true,
         };
         let mut decode = Decode::new(decode_settings, &instruments);
         let mut order = Keyed::<Order>::new(settings.order, instruments.clone());
-        let mut gaps = Keyed::<Gaps>::new((), instruments.clone());
+        let mut gaps = Keyed::<Gaps>::new(settings.windows(), instruments.clone());
         let mut features = Keyed::<FeatureWindows>::new(settings.features.clone(), instruments.clone());
         let mut seconds = Keyed::<Seconds>::new(settings.seconds, instruments.clone());
         let mut score = Keyed::<Score>::new(settings.model.clone(), instruments.clone());
@@ -133,6 +134,7 @@ fn backtest(bencher: Bencher, workers: usize) {
             destination: Destination::Folder(folder.path().join("out")),
             chunk_bytes: CHUNK_BYTES,
             max_message_bytes: config.input.max_message_bytes,
+            control: true,
             settings: config.settings,
             progress: Box::new(|_, _| {}),
             interrupted: Arc::new(AtomicBool::new(false)),

@@ -164,6 +164,8 @@ fn run_job(config: &Config, ticks: usize) -> Duration {
         format: None,
         exchange: None,
         from_beginning: true,
+        adopt: false,
+        retry: false,
         until_end: true,
         board: Arc::<Board>::default(),
         metrics: Metrics::new(),

@@ -12,7 +12,9 @@ use foreshock_operators::account::{DeadLetter, Ledger, Reason};
 use foreshock_operators::change::{Change, Parameters, Placed, What};
 use foreshock_operators::operator::{RestoreError, load, save};
 use foreshock_operators::row::{InstrumentId, Row};
-use foreshock_operators::time::Nanos;
+use foreshock_operators::rules::check_rules;
+use foreshock_operators::stages::MAX_HORIZONS;
+use foreshock_operators::time::{Nanos, Time};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
@@ -291,13 +293,7 @@ impl Shard {
         &self.settings.features.horizons
     }
 
-    fn hold(
-        &mut self,
-        id: Arc<str>,
-        offset: u64,
-        effective_at: Option<foreshock_operators::time::Time>,
-        what: What,
-    ) {
+    fn hold(&mut self, id: Arc<str>, offset: u64, effective_at: Option<Time>, what: What) {
         self.newest += 1;
         let change = Arc::new(Change { number: self.newest, id, offset, effective_at, what });
         self.replaced.retain(|older| older.strong_count() > 0);
@@ -310,8 +306,8 @@ impl Shard {
 /// Whether operators survive a change that was read from outside.
 fn check(change: &Change) -> Result<(), String> {
     match &change.what {
-        What::Model(model) => model.check(foreshock_operators::stages::MAX_HORIZONS),
-        What::Rules(rules) => foreshock_operators::rules::check_rules(rules),
+        What::Model(model) => model.check(MAX_HORIZONS),
+        What::Rules(rules) => check_rules(rules),
         What::Parameters(parameters) => Parameters::check(parameters),
         What::StateLost => Ok(()),
     }

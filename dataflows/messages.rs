@@ -88,9 +88,7 @@ impl Messages {
 
     /// Takes a control message: one that is a record of ours is read by whoever knows the shard.
     fn control(&self, message: &[u8], source: Source, extent: Extent, account: &mut Account) {
-        if !is_record(message) {
-            account.control_message();
-        } else if self.limits.control {
+        if self.limits.control && is_record(message) {
             account.found_record(source, extent);
         } else {
             account.control_record();
@@ -158,7 +156,7 @@ impl Account {
         self.ledger.counts.messages_control += 1;
     }
 
-    /// Counts a control record of ours that is not obeyed.
+    /// Counts a control record that is not obeyed.
     pub fn control_record(&mut self) {
         self.control_message();
         self.ledger.counts.control_records += 1;

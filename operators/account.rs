@@ -125,7 +125,7 @@ pub struct Counts {
     pub outside: i64,
     /// Rows that went on before older ones could come, because too many were waiting.
     pub hurried: i64,
-    /// Control records of ours, whatever became of them.
+    /// Control records, whatever became of them.
     pub control_records: i64,
     pub gaps: i64,
     pub samples: i64,

@@ -117,12 +117,11 @@ impl Change {
 impl What {
     /// Whether what this says takes the place of all that `older` says.
     fn covers(&self, older: &What) -> bool {
-        match (self, older) {
-            (What::Parameters(_), What::Model(_) | What::Rules(_) | What::Parameters(_)) => true,
-            (What::Model(_), What::Model(_)) => true,
-            (What::Rules(_), What::Rules(_)) => true,
-            (What::StateLost, What::StateLost) => true,
-            _ => false,
+        match self {
+            What::Parameters(_) => !matches!(older, What::StateLost),
+            What::Model(_) => matches!(older, What::Model(_)),
+            What::Rules(_) => matches!(older, What::Rules(_)),
+            What::StateLost => matches!(older, What::StateLost),
         }
     }
 }

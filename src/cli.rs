@@ -1,5 +1,6 @@
 //! The command line.
 
+mod control;
 mod demo;
 mod lag;
 mod launch;
@@ -31,6 +32,7 @@ use crate::backtest::{Backtest, Misuse, Progress};
 use crate::config::kind::is_address;
 use crate::config::{Config, ConfigErrors, Mode, check_config, environment};
 use crate::launch::StaysDown;
+use crate::live::failures;
 use crate::logs;
 
 /// Done.
@@ -39,6 +41,8 @@ const DONE: u8 = 0;
 const FAILED: u8 = 1;
 /// The program was called or configured wrongly.
 const MISUSED: u8 = 2;
+/// The job has failed too often at one place; whoever starts it again and again shall not.
+const STAYS_DOWN: u8 = 4;
 
 /// More workers than this are a slip of the finger.
 const WORKERS_MAX: usize = 256;
@@ -58,6 +62,7 @@ enum Command {
     Demo(demo::DemoArgs),
     Backtest(BacktestArgs),
     Replay(replay::ReplayArgs),
+    Control(control::ControlArgs),
     Lag(lag::LagArgs),
     State(state::StateArgs),
     CheckConfig(CheckConfigArgs),
@@ -137,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(args),
         Command::Backtest(args) => backtest(args),
         Command::Replay(args) => replay::replay(args),
+        Command::Control(args) => control::control(args),
         Command::Lag(args) => lag::run(args),
         Command::State(args) => state::state(args),
         Command::CheckConfig(args) => check(&args),
@@ -147,8 +153,9 @@ pub fn main() -> ExitCode {
             // Nobody is left to tell when standard error is gone too.
             let _ = writeln!(io::stderr(), "error: {error:#}");
             let is_misuse = error.is::<Misuse>() || error.is::<ConfigErrors>();
+            let stays_down = error.is::<failures::StaysDown>().then_some(STAYS_DOWN);
             let as_child = error.downcast_ref::<StaysDown>().map(|down| down.status);
-            ExitCode::from(as_child.unwrap_or(if is_misuse { MISUSED } else { FAILED }))
+            ExitCode::from(stays_down.or(as_child).unwrap_or(if is_misuse { MISUSED } else { FAILED }))
         }
     }
 }

@@ -85,6 +85,7 @@ pub struct JobMetrics {
     pub commits: IntCounterVec,
     pub aborted: IntCounter,
     pub begun_anew: IntCounter,
+    pub lost_offsets: IntCounter,
     pub replayed_rows: IntCounter,
     pub recovery_seconds: Gauge,
     /// By result.
@@ -197,7 +198,7 @@ impl JobMetrics {
             ),
             control_records: declare.counter(
                 "foreshock_control_records_total",
-                "Control records met in the input; this version counts them and applies none.",
+                "Control records met in the input, whatever became of them.",
             ),
             refused: declare.counter(
                 "foreshock_predictions_refused_total",
@@ -287,6 +288,10 @@ impl JobMetrics {
                 "foreshock_restarts_total",
                 "Times that the job has begun anew, from what is committed, without ending its process.",
             ),
+            lost_offsets: declare.counter(
+                "foreshock_lost_offsets_total",
+                "Shards that could not go on where they were, and began as kafka.lost_offsets says.",
+            ),
             replayed_rows: declare.counter(
                 "foreshock_replayed_rows_total",
                 "Rows read again after a start to make the state; nothing is told of them again.",
@@ -339,7 +344,7 @@ impl JobMetrics {
             steps: declare.counters("foreshock_worker_steps_total", "Steps of the dataflow.", &["worker"]),
             backlog_limit: declare.gauge(
                 "foreshock_backlog_limit_bytes",
-                "The most bytes of outputs on their way, for each worker (kafka.backlog).",
+                "The most bytes of outputs on their way, for each worker (job.memory_budget).",
             ),
             operator_seconds: declare.float_counters(
                 "foreshock_operator_seconds_total",

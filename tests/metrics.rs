@@ -81,6 +81,8 @@ fn the_document_is_what_a_scrape_says_and_what_should_move_has_moved() {
         format: None,
         exchange: None,
         from_beginning: true,
+        adopt: false,
+        retry: false,
         until_end: false,
         board: board.clone(),
         metrics,

@@ -53,6 +53,8 @@ impl Live {
             format: None,
             exchange: None,
             from_beginning: false,
+            adopt: false,
+            retry: false,
             until_end: false,
             board: board.clone(),
             metrics: metrics.clone(),
@@ -238,7 +240,7 @@ fn with_slow_replies_a_stop_still_delivers_and_commits_all() {
 
 #[test]
 fn a_small_backlog_makes_reading_wait_and_loses_nothing() {
-    let live = Live::start(&[("FORESHOCK_KAFKA__BACKLOG", "1MiB")]);
+    let live = Live::start(&[("FORESHOCK_JOB__MEMORY_BUDGET", "8MiB")]);
     live.until("the job runs", |state| state.phase == Phase::Running);
     live.broker.cluster().broker_round_trip_time(1, Duration::from_millis(100)).unwrap();
     feed(&live.broker, 0..8_000);

@@ -119,8 +119,8 @@ fn table(shards: &[Shard], now: Time) -> String {
 /// What the text beside a committed offset says.
 fn note(metadata: &str) -> String {
     match Life::parse(metadata) {
-        Some(Life { origin, is_cold: true, .. }) => format!("begun at {origin}"),
-        Some(Life { origin, is_cold: false, .. }) => format!("begun at {origin} with a state that was there"),
+        Some(Life { origin, from: None, .. }) => format!("begun at {origin}"),
+        Some(Life { origin, .. }) => format!("begun at {origin} with a state that was there"),
         // Somebody else's words.
         None => metadata.to_owned(),
     }

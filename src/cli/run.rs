@@ -79,6 +79,15 @@ pub struct JobArgs {
     #[arg(long)]
     from_beginning: bool,
 
+    /// Where the settings are not those of before: have the new ones come into force behind the last record that each
+    /// partition has now.
+    #[arg(long)]
+    adopt: bool,
+
+    /// Start although the job has failed again and again at the same place.
+    #[arg(long)]
+    retry: bool,
+
     /// End where the topics end: a backtest of topics. Without committed offsets it begins at the first message.
     #[arg(long)]
     until_end: bool,
@@ -92,7 +101,8 @@ pub struct JobArgs {
     #[arg(long, value_name = "NAME")]
     exchange: Option<String>,
 
-    /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter; by default all.
+    /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter, control; by default
+    /// all.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_topic_kind)]
     emit: Vec<Kind>,
 
@@ -121,6 +131,8 @@ pub fn run(args: RunArgs) -> Result<()> {
         format: args.job.format,
         exchange: args.job.exchange,
         from_beginning: args.job.from_beginning,
+        adopt: args.job.adopt,
+        retry: args.job.retry,
         until_end: args.job.until_end,
         board,
         metrics,

@@ -39,6 +39,7 @@ use foreshock_operators::seconds::SecondSettings;
 
 use crate::models;
 
+pub use alerts::read as rules_of;
 pub use check::check_config;
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use file::{Document, FileRef};
@@ -78,6 +79,8 @@ pub struct Config {
     pub backtest: Backtest,
     pub job: String,
     pub delivery: Delivery,
+    /// Bytes that a process may hold of what is on its way, state aside.
+    pub memory_budget: usize,
     /// Whether control records are obeyed and may be appended.
     pub control: bool,
     pub kafka: Kafka,
@@ -118,8 +121,6 @@ pub struct Kafka {
     pub commit_interval: Duration,
     pub transaction_timeout: Duration,
     pub lost_offsets: LostOffsets,
-    /// Bytes of outputs of one worker that may wait for delivery.
-    pub backlog: usize,
     pub stalled_after: Duration,
     pub stop_timeout: Duration,
     /// librdkafka's own names and values; may hold secrets.
@@ -194,8 +195,8 @@ pub struct Log {
 pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(name, text)| (name.to_string_lossy().into_owned(), text.to_string_lossy().into_owned()))
-        // No key, so that it's never printed among them.
-        .filter(|(name, _)| *name != *crate::cluster::secret::VARIABLE)
+        // No keys, so that the secret is never printed among them.
+        .filter(|(name, _)| *name != *crate::cluster::secret::VARIABLE && !crate::faults::is_variable(name))
 }
 
 impl Config {
@@ -269,6 +270,7 @@ impl Config {
             },
             job: layers.text("job.name").unwrap_or_default().to_owned(),
             delivery: delivery(layers.word("job.delivery"), mode),
+            memory_budget: layers.integer("job.memory_budget") as usize,
             control: layers.word("job.control") == "on",
             kafka: kafka(&layers),
             topics: topics(&layers),
@@ -309,12 +311,30 @@ fn kafka(layers: &Layers) -> Kafka {
             "earliest" => LostOffsets::Earliest,
             _ => LostOffsets::Fail,
         },
-        backlog: layers.integer("kafka.backlog") as usize,
         stalled_after: layers.time("kafka.stalled_after"),
         stop_timeout: layers.time("kafka.stop_timeout"),
         properties: layers.properties("kafka.properties"),
         consumer_properties: layers.properties("kafka.consumer_properties"),
         producer_properties: layers.properties("kafka.producer_properties"),
+    }
+}
+
+/// What one worker may hold of a process's memory budget: half of it is for outputs, the rest for what clients hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryShare {
+    /// Bytes of outputs that wait for delivery.
+    pub outputs: usize,
+    /// Bytes read ahead.
+    pub fetched: usize,
+    /// Bytes in the queues of producers.
+    pub queued: usize,
+}
+
+impl Config {
+    /// The share of one of so many workers.
+    pub fn memory_share(&self, workers: usize) -> MemoryShare {
+        let each = self.memory_budget / workers.max(1);
+        MemoryShare { outputs: each / 2, fetched: each / 4, queued: each / 4 }
     }
 }
 

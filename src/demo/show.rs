@@ -66,6 +66,8 @@ pub fn run(mut config: Config, workers: usize, kinds: Vec<Kind>, stop: &Arc<Atom
         format: None,
         exchange: None,
         from_beginning: true,
+        adopt: false,
+        retry: false,
         until_end: false,
         board: board.clone(),
         metrics,

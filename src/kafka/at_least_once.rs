@@ -4,7 +4,7 @@
 //! publication ─► client (or kept, while its queue is full) ─► broker ─► delivery report ─► progress of the shard
 //! ```
 //! Nothing here waits: what the client can't take is kept, and a shard is not read on while its share of
-//! `kafka.backlog` is on the way. A shard's progress moves over a publication when it and all before it have arrived,
+//! `job.memory_budget` is on the way. A shard's progress moves over a publication when it and all before it have arrived,
 //! so an offset is never committed ahead of its outputs. Publications are kept until then: a client that has stopped
 //! delivering can be replaced.
 
@@ -19,7 +19,7 @@ use foreshock_dataflows::publish::{Publication, Record};
 use rdkafka::producer::{BaseProducer, Producer};
 use timely::scheduling::SyncActivator;
 
-use super::client::{Role, client_config, refused};
+use super::client::{Role, client_config, hold_at_most, refused};
 use super::outlet::{Accepted, Backlog, Outlet};
 use super::progress::{Progress, Shard};
 use super::records::Records;
@@ -34,6 +34,8 @@ const SENDS_PER_POLL: usize = 256;
 pub struct AtLeastOnce {
     kafka: Kafka,
     group: String,
+    /// Bytes that the client may hold.
+    queued: usize,
     producer: BaseProducer<Reports>,
     records: Records,
     /// By shard: its publications that have not arrived, the oldest first.
@@ -63,6 +65,7 @@ impl AtLeastOnce {
         kafka: &Kafka,
         topics: &Topics,
         group: &str,
+        queued: usize,
         shards: Arc<[Shard]>,
         progress: &[Arc<Progress>],
         instruments: Instruments,
@@ -71,7 +74,8 @@ impl AtLeastOnce {
         Ok(AtLeastOnce {
             kafka: kafka.clone(),
             group: group.to_owned(),
-            producer: producer(kafka, group, &reports)?,
+            queued,
+            producer: producer(kafka, group, queued, &reports)?,
             records: Records::new(topics, shards, instruments),
             kept: BTreeMap::new(),
             unsent: VecDeque::new(),
@@ -115,7 +119,7 @@ impl AtLeastOnce {
     fn renew(&mut self) -> Result<()> {
         self.reports.generation += 1;
         self.reports.ways().renew(self.reports.generation);
-        let fresh = producer(&self.kafka, &self.group, &self.reports)?;
+        let fresh = producer(&self.kafka, &self.group, self.queued, &self.reports)?;
         let old = std::mem::replace(&mut self.producer, fresh);
         // Its end may take seconds; what it still has to say concerns nobody.
         thread::Builder::new()
@@ -240,7 +244,8 @@ fn find(kept: &BTreeMap<u32, VecDeque<Kept>>, shard: u32, number: u64) -> Option
     kept.get(usize::try_from(number.checked_sub(kept.front()?.number)?).ok()?)
 }
 
-fn producer(kafka: &Kafka, group: &str, reports: &Reports) -> Result<BaseProducer<Reports>> {
-    let config = client_config(kafka, group, Role::Producer);
+fn producer(kafka: &Kafka, group: &str, queued: usize, reports: &Reports) -> Result<BaseProducer<Reports>> {
+    let mut config = client_config(kafka, group, Role::Producer);
+    hold_at_most(&mut config, kafka, queued);
     refused(config.create_with_context(reports.clone()), "producer")
 }

@@ -88,6 +88,19 @@ pub fn is_configured(kafka: &Kafka, role: Role, name: &str) -> bool {
     kafka.properties.iter().chain(special).any(|(known, _)| known == name)
 }
 
+/// Property: how much a producer may hold.
+const HELD_KBYTES: &str = "queue.buffering.max.kbytes";
+
+/// The least that a producer may hold: more than the largest record.
+const HELD_KBYTES_MIN: usize = 1024;
+
+/// Bounds what a producer holds, unless the configuration does.
+pub fn hold_at_most(config: &mut ClientConfig, kafka: &Kafka, bytes: usize) {
+    if !is_configured(kafka, Role::Producer, HELD_KBYTES) {
+        config.set(HELD_KBYTES, (bytes / 1024).max(HELD_KBYTES_MIN).to_string());
+    }
+}
+
 /// What to add to the error of a client that could not be made.
 pub fn refused<T>(made: Result<T, KafkaError>, what: &str) -> Result<T> {
     made.with_context(|| {

@@ -139,6 +139,9 @@ fn find_waiting(kafka: &Kafka, group: &str, shards: &mut [ShardLag]) -> Result<(
             }
         }
     }
+    if hidden.is_empty() {
+        return Ok(());
+    }
     let (places, mut hidden): (Vec<Place>, Vec<_>) = hidden.into_iter().unzip();
     let reader = Reader::open(kafka, group, places, Some("read_uncommitted"))?;
     for (shard, found) in hidden.iter_mut().zip(reader.read()) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use foreshock_dataflows::batch::Delivered;
+use foreshock_dataflows::control::HEADER;
 use foreshock_operators::decode::EXCHANGES;
 use foreshock_operators::row::Extent;
 use foreshock_operators::time::Time;
@@ -13,8 +14,6 @@ use sha2::{Digest, Sha256};
 const EXCHANGE: &str = "exchange";
 /// Header of a raw message: when it was received, in UTC nanoseconds.
 const RECEIVED_AT: &str = "received_at";
-/// Header of a control record.
-const CONTROL: &str = "foreshock-control";
 
 /// Copies a message out of the client's memory.
 pub fn delivered(message: &BorrowedMessage, bytes: &mut Vec<u8>, exchanges: &mut Vec<Arc<str>>) -> Delivered {
@@ -45,7 +44,7 @@ pub fn delivered(message: &BorrowedMessage, bytes: &mut Vec<u8>, exchanges: &mut
                         Some(format!("header {RECEIVED_AT}: found {found:.40}, expected UTC nanoseconds"));
                 }
             },
-            (CONTROL, _) => control = true,
+            (HEADER, _) => control = true,
             _ => {}
         }
     }

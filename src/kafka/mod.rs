@@ -1,5 +1,7 @@
 //! All that talks to Kafka: only this folder knows the client library.
 
+pub mod answers;
+pub mod append;
 pub mod at_least_once;
 pub mod client;
 pub mod commits;

@@ -38,11 +38,8 @@ const BYTES_MAX: usize = 512 << 10;
 /// Property: how much may be fetched ahead.
 const FETCHED_KBYTES: &str = "queued.max.messages.kbytes";
 
-/// How much one worker fetches ahead.
-const FETCHED_KBYTES_MAX: usize = 32 * 1024;
-
 /// How much of one shard is fetched ahead at the least: about one answer of the broker.
-const FETCHED_KBYTES_MIN: usize = 1024;
+const FETCHED_KBYTES_MIN: usize = 256;
 
 impl ConsumerContext for Words {}
 
@@ -65,6 +62,8 @@ pub struct SourceSettings {
     pub group: String,
     /// Each ends where its log has no more.
     pub until_end: bool,
+    /// Bytes that may be read ahead of what is asked for.
+    pub fetched: usize,
     pub clock: Clock,
     /// Who wants snapshots; `None`: nobody.
     pub wishes: Option<Arc<Wishes>>,
@@ -248,7 +247,7 @@ fn fetch(settings: &SourceSettings, places: &[(&Shard, i64)]) -> Result<Fetching
     config.set("enable.partition.eof", "true");
     if !is_configured(kafka, Role::Consumer, FETCHED_KBYTES) {
         // The limit is one for each queue, so for each shard.
-        let each = (FETCHED_KBYTES_MAX / places.len().max(1)).max(FETCHED_KBYTES_MIN);
+        let each = (settings.fetched / 1024 / places.len().max(1)).max(FETCHED_KBYTES_MIN);
         config.set(FETCHED_KBYTES, each.to_string());
     }
     let consumer: BaseConsumer<Words> = refused(config.create_with_context(Words), "consumer")?;
@@ -312,7 +311,8 @@ impl Queue {
                     }
                     Judgement::Passing => self.warn(&error),
                     Judgement::Fatal(why) => {
-                        bail!("could not read {} at {}: {why}", self.name, self.next_offset)
+                        let what = format!("could not read {} at {}: {why}", self.name, self.next_offset);
+                        return Err(anyhow::Error::new(error).context(what));
                     }
                 },
             }
@@ -395,6 +395,14 @@ impl Queue {
     }
 }
 
+/// Whether an error says that the next offset to read is gone.
+pub fn is_gone(error: &anyhow::Error) -> bool {
+    let codes = error.chain().filter_map(|cause| cause.downcast_ref::<KafkaError>());
+    let is_gone =
+        |code| matches!(code, RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset);
+    codes.filter_map(KafkaError::rdkafka_error_code).any(is_gone)
+}
+
 /// What an error of a consumer means for the job.
 enum Judgement {
     /// The client tries again by itself.
@@ -406,8 +414,8 @@ fn judge(error: &KafkaError) -> Judgement {
     let Some(code) = error.rdkafka_error_code() else { return Judgement::Passing };
     match code {
         RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset => Judgement::Fatal(format!(
-            "the broker doesn't have this offset any more ({error}); start with --from-beginning to read what is \
-             left, from cold windows"
+            "the broker doesn't have this offset any more ({error}); see kafka.lost_offsets, or start with \
+             --from-beginning to read what is left from empty windows"
         )),
         RDKafkaErrorCode::UnknownTopic
         | RDKafkaErrorCode::UnknownTopicOrPartition

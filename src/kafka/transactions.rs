@@ -22,7 +22,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::debug;
 
-use super::client::{Role, Words, client_config, refused};
+use super::client::{Role, Words, client_config, hold_at_most, refused};
 use super::offsets::is_away;
 use super::progress::Shard;
 use super::reports::SOURCE;
@@ -31,6 +31,9 @@ use crate::faults;
 
 /// Commits run at the same time, at the most.
 const THREADS_MAX: usize = 32;
+
+/// How long an answer of a broker may take, unless transactions are shorter.
+const SOCKET_TIMEOUT_MS: u128 = 10_000;
 
 /// The wait between two looks for delivery reports: the library's own flush looks each 100 ms.
 const REPORTS_EACH: Duration = Duration::from_micros(500);
@@ -75,7 +78,7 @@ pub fn transactional_id(job: &str, shard: &Shard) -> String {
 }
 
 impl Client {
-    /// Makes the producer of a shard. From then on whoever had it before can commit nothing, and what it had begun is
+    /// Makes the producer of a shard of this number, which may hold so many bytes. From then on whoever had it before can commit nothing, and what it had begun is
     /// undone.
     ///
     /// # Errors
@@ -85,7 +88,7 @@ impl Client {
         job: &str,
         group: &Group,
         shard: &Shard,
-        number: u32,
+        (number, queued): (u32, usize),
         at_most: Duration,
     ) -> Result<Client> {
         let timeout = kafka.transaction_timeout;
@@ -94,11 +97,14 @@ impl Client {
         config
             .set("transactional.id", transactional_id(job, shard))
             .set("transaction.timeout.ms", &milliseconds)
+            // The library wants it no longer than a transaction.
+            .set("socket.timeout.ms", timeout.as_millis().min(SOCKET_TIMEOUT_MS).to_string())
             // A record that is older than its transaction can only fail with it.
             .set("message.timeout.ms", &milliseconds)
             // Transactions that follow each other closely meet the end of the one before.
             .set("retry.backoff.ms", "5")
             .set("retry.backoff.max.ms", "100");
+        hold_at_most(&mut config, kafka, queued);
         let failures = Failures::default();
         let producer: BaseProducer<Failures> = refused(config.create_with_context(failures), "producer")?;
         let what = || format!("could not take over the outputs of {}", shard.name());

@@ -11,6 +11,7 @@ mod account;
 mod alerts;
 pub mod clock;
 mod committer;
+pub mod failures;
 pub mod life;
 mod recovery;
 mod snapshots;
@@ -21,7 +22,8 @@ pub mod wishes;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -36,15 +38,17 @@ use foreshock_dataflows::messages::Limits;
 use foreshock_dataflows::meter::Meter;
 use foreshock_dataflows::publish::Publication;
 use foreshock_dataflows::saving::Saver;
+use foreshock_dataflows::settings::Settings;
 use foreshock_operators::account::Counts;
 use foreshock_operators::decode::Format;
 use tracing::{info, warn};
 
 use crate::cluster::Cluster;
 use crate::cluster::place::Place;
-use crate::config::{Config, Delivery};
+use crate::config::{Config, Delivery, LostOffsets, MemoryShare};
 use crate::halt::Halt;
 use crate::kafka::progress::{Progress, Shard};
+use crate::kafka::source;
 use crate::kafka::transactions::{self, Client};
 use crate::metrics::Metrics;
 use crate::models::kind_name;
@@ -54,6 +58,7 @@ use crate::status::{Board, Phase, Serving, State, wall_time};
 use account::ShardAccount;
 use alerts::Alerts;
 use clock::Clock;
+use failures::{Failures, StaysDown};
 use life::Life;
 use recovery::Beginning;
 use snapshots::Keeper;
@@ -76,6 +81,10 @@ pub struct Job {
     pub exchange: Option<String>,
     /// Begin at the first message of each partition, whatever was committed.
     pub from_beginning: bool,
+    /// Have other settings than before come into force behind the last record there is.
+    pub adopt: bool,
+    /// Start although the job has failed at the same place again and again.
+    pub retry: bool,
     /// End where the logs end: a backtest of topics.
     pub until_end: bool,
     pub board: Arc<Board>,
@@ -120,9 +129,14 @@ struct Shared {
     told_before: Arc<Mutex<Option<Counts>>>,
     /// By shard: of the job, as far as it is known.
     accounts: Vec<Mutex<Counts>>,
+    /// By shard: the settings that the job began it with.
+    bases: BTreeMap<u32, Arc<Settings>>,
     /// What the shards of this process are begun with.
     begun: Mutex<Begun>,
     recovery: recovery::Watch,
+    failures: Option<Failures>,
+    /// The longest time that the process was not let run.
+    longest_pause_ms: AtomicU64,
     rows_per_worker: Vec<AtomicI64>,
     /// The first message or row refused since the log told of some.
     first_refused: Mutex<Option<String>>,
@@ -163,17 +177,23 @@ impl Job {
         serve_model(&self.config, &board, &self.metrics);
         let mut attempt = self;
         let told_before = Arc::new(Mutex::new(None));
+        let mut stood_still = Duration::ZERO;
         let done = loop {
             let done = attempt.start(cluster.clone(), &told_before).and_then(|shared| match shared {
-                Some(shared) => shared.run(),
+                Some(shared) => {
+                    let done = attempt.run_once(&shared);
+                    stood_still = Duration::from_millis(shared.longest_pause_ms.load(Ordering::Acquire));
+                    done
+                }
                 None => Ok(Done::default()),
             });
             match done {
                 // Several processes begin anew together, so not from inside of one.
-                Err(error) if cluster.is_none() && attempt.may_begin_anew(&error) => {
+                Err(error) if cluster.is_none() && attempt.may_begin_anew(&error, stood_still) => {
                     warn!(error = format!("{error:#}"), "beginning anew from what is committed");
                     attempt.metrics.job.begun_anew.inc();
                     attempt.from_beginning = false;
+                    attempt.adopt = false;
                 }
                 done => break done,
             }
@@ -190,11 +210,38 @@ impl Job {
         done
     }
 
+    /// Runs, and remembers how that has ended.
+    fn run_once(&self, shared: &Arc<Shared>) -> Result<Done> {
+        let failures = shared.failures.as_ref();
+        if let Some(failure) = failures.and_then(|failures| failures.stays_down(&shared.committed()))
+            && !self.retry
+        {
+            bail!(StaysDown::from(failure));
+        }
+        let done = shared.clone().run();
+        match (&done, failures) {
+            (Ok(_), Some(failures)) => failures.forget(),
+            // What passes, or what others have done, is no failure at this place.
+            (Err(error), Some(failures))
+                if !transactions::may_begin_anew(error)
+                    && !transactions::is_fenced(error)
+                    && shared.cluster.as_ref().is_none_or(|cluster| cluster.failure().is_none()) =>
+            {
+                failures.note(shared.committed(), format!("{error:#}"));
+            }
+            _ => {}
+        }
+        done
+    }
+
     /// Whether the job can go on by itself after this error, as if it had been started again.
-    fn may_begin_anew(&self, error: &anyhow::Error) -> bool {
+    fn may_begin_anew(&self, error: &anyhow::Error, stood_still: Duration) -> bool {
         self.config.delivery == Delivery::ExactlyOnce
             && !self.stop.load(Ordering::Relaxed)
-            && transactions::may_begin_anew(error)
+            // Who was away for so long may have a successor, and leaves it alone.
+            && stood_still < self.config.kafka.transaction_timeout
+            && (transactions::may_begin_anew(error)
+                || (self.config.kafka.lost_offsets != LostOffsets::Fail && source::is_gone(error)))
     }
 
     /// Looks for topics and offsets. `None` where the job was stopped meanwhile.
@@ -232,11 +279,13 @@ impl Job {
         let mut alerts = Alerts::default();
         let mut restored = Counts::default();
         let mut accounts: Vec<Counts> = shards.iter().map(|_| Counts::default()).collect();
+        let mut bases = BTreeMap::new();
         let mut clients = BTreeMap::new();
         let mut lives = BTreeMap::new();
         let mut saved = vec![0; shards.len()];
         for (shard, Beginning { client, life, account, saved: at, .. }) in beginnings {
             restored.add(&account.counts);
+            bases.extend(account.base.map(|base| (shard, base)));
             accounts[shard as usize] = account.counts;
             alerts.restore(shard, account.alerts);
             // At its origin there is nothing to save.
@@ -244,6 +293,8 @@ impl Job {
             clients.insert(shard, (client, life.to_string().into()));
             lives.insert(shard, life);
         }
+        let folder = store.as_ref().and_then(Store::folder).map(Path::to_owned);
+        let failures = folder.map(|folder| Failures::of(folder, place.process));
         let (keeper, savers, wishes) = keeper(store, saved, lives, self.workers);
         let begun = Begun {
             clients,
@@ -259,6 +310,8 @@ impl Job {
             kinds: self.kinds.as_slice().into(),
             progress: shards.iter().map(|at| Arc::new(Progress::of(at))).collect(),
             recovery: recovery::Watch::start(),
+            failures,
+            longest_pause_ms: AtomicU64::new(0),
             shards,
             decode: LiveSettings { shards: names, format, exchange, limits, settings: base },
             instruments,
@@ -269,6 +322,7 @@ impl Job {
             metrics: self.metrics.clone(),
             silent: Mutex::new(restored),
             told_before: told_before.clone(),
+            bases,
             accounts: accounts.into_iter().map(Mutex::new).collect(),
             begun: Mutex::new(begun),
             rows_per_worker: (0..self.workers).map(|_| AtomicI64::new(0)).collect(),
@@ -398,6 +452,23 @@ impl Shared {
         Ok(())
     }
 
+    /// Notes how long the process has just stood still.
+    fn note_pause(&self, pause: Duration) {
+        let milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        self.longest_pause_ms.fetch_max(milliseconds, Ordering::AcqRel);
+    }
+
+    /// The committed offsets of this process's shards, by name.
+    fn committed(&self) -> Vec<(String, i64)> {
+        let own = self.own_shards();
+        own.map(|shard| (self.shards[shard].name(), self.progress[shard].committed())).collect()
+    }
+
+    /// What one worker may hold.
+    fn memory(&self) -> MemoryShare {
+        self.config.memory_share(self.place.workers)
+    }
+
     /// Whether workers are to read no more.
     fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Relaxed) || self.halt.is_set()
@@ -428,7 +499,7 @@ impl Shared {
     fn account_of(&self, shard: u32) -> ShardAccount {
         let counts = self.accounts[shard as usize].lock().unwrap_or_else(PoisonError::into_inner).clone();
         let alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner).of_shard(shard);
-        ShardAccount { counts, alerts }
+        ShardAccount { base: self.bases.get(&shard).cloned(), counts, alerts }
     }
 
     fn silent(&self) -> MutexGuard<'_, Counts> {

@@ -7,6 +7,7 @@
 //! In this order: what is committed is known only when nobody else can commit any more.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -14,15 +15,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use foreshock_dataflows::changes::{self, Begun};
+use foreshock_dataflows::control::settings_record;
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::market::Market;
+use foreshock_dataflows::settings::Settings;
 use tracing::{info, warn};
 
 use super::Job;
 use super::account::ShardAccount;
-use super::life::Life;
+use super::life::{Ancestor, Life};
+use crate::backtest::Misuse;
 use crate::cluster::place::Place as WorkerPlace;
+use crate::config::LostOffsets;
 use crate::faults;
+use crate::kafka::append::append;
 use crate::kafka::offsets::{Bounds, Committed, Offsets};
 use crate::kafka::peek::first_record;
 use crate::kafka::progress::Shard;
@@ -125,7 +131,9 @@ impl Recovery<'_> {
         let open = |(number, (topic, partition)): &(u32, Partition)| {
             let (topic, partition) = (topic.clone(), *partition);
             let shard = Shard { topic, partition, start: 0, emit_from: 0, end: 0 };
-            Client::open(&config.kafka, &config.job, &group, &shard, *number, FENCED_WITHIN).map(Arc::new)
+            let queued = config.memory_budget / 4 / shards.len();
+            Client::open(&config.kafka, &config.job, &group, &shard, (*number, queued), FENCED_WITHIN)
+                .map(Arc::new)
         };
         let mut clients = Vec::new();
         for some in shards.chunks(OPENED_AT_ONCE) {
@@ -146,116 +154,235 @@ impl Recovery<'_> {
         committed: Committed,
         market: &mut Market,
     ) -> Result<Beginning> {
-        let (shard, bounds) = (place.name(), place.bounds);
-        let Some(life) = Life::parse(&committed.metadata) else {
+        let Committed { offset, metadata } = committed;
+        let Some(mut life) = Life::parse(&metadata) else {
             // Committed by a job that promises less, or by hand: what its state was nobody knows.
-            warn!(
-                shard,
-                offset = committed.offset,
-                "no state belongs to the committed offset; beginning with empty windows"
-            );
-            if !(bounds.low..=bounds.high).contains(&committed.offset) {
-                bail!(place.lost(committed.offset, &self.job.config.job));
-            }
-            let life = Life::begin(committed.offset, self.settings);
-            client.commit(committed.offset, &life.to_string())?;
-            return Ok(place.beginning(client, life, committed.offset, None));
+            let shard = place.name();
+            warn!(shard, offset, "no state belongs to the committed offset; beginning with empty windows");
+            return match place.has(offset) {
+                true => self.begin_cold(place, client, offset),
+                false => self.begin_lost(place, client, None, offset, &place.gone(offset), market),
+            };
+        };
+        if life.settings != self.settings && !self.job.adopt {
+            bail!(Misuse(format!(
+                "the job {:?} was configured differently when it processed {} up to {offset}: results would change \
+                 there unnoticed; put the settings back, or start with --adopt to have them change behind the last \
+                 record there is now",
+                self.job.config.job,
+                place.name()
+            )));
+        }
+        if !place.has(offset) {
+            return self.begin_lost(place, client, Some(life), offset, &place.gone(offset), market);
+        }
+        let state = match self.find_state(place, &life, offset, market)? {
+            Ok(state) => state,
+            Err(why) => return self.begin_lost(place, client, Some(life), offset, &why, market),
         };
         if life.settings != self.settings {
-            bail!(
-                "the job {:?} was configured differently when it processed {shard} up to {}: results would change \
-                 there; put the settings back, or start with --adopt to have them change from here on",
-                self.job.config.job,
-                committed.offset
-            );
+            if life.is_cold() && offset == life.origin {
+                self.settings.clone_into(&mut life.base);
+            } else {
+                self.adopt(place, &life, offset)?;
+            }
+            self.settings.clone_into(&mut life.settings);
+            client.commit(offset, &life.to_string())?;
         }
-        if !(bounds.low..=bounds.high).contains(&committed.offset) {
-            bail!(place.lost(committed.offset, &self.job.config.job));
-        }
-        if let Some((header, account)) = self.restore(place, &life, committed.offset, market)? {
-            let saved = Some((header.offset, account));
-            info!(shard, snapshot = header.offset, committed = committed.offset, "state restored");
-            return Ok(place.beginning(client, life, committed.offset, saved));
-        }
-        if !life.is_cold || life.origin < bounds.low {
-            bail!(
-                "no snapshot of {shard} can be used, and its state can't be made again by reading from its origin \
-                 {}: {}; see kafka.lost_offsets",
-                life.origin,
-                if life.is_cold {
-                    format!("the broker has only {} to {}", bounds.low, bounds.high)
-                } else {
-                    "rows were missing there already".to_owned()
-                }
-            );
-        }
-        if committed.offset > life.origin {
-            info!(
-                shard,
-                from = life.origin,
-                committed = committed.offset,
-                "no snapshot: the state is made again from its origin"
-            );
-        }
-        Ok(place.beginning(client, life, committed.offset, None))
+        Ok(place.beginning(client, life, offset, state))
     }
 
-    /// Takes up the newest snapshot that can be used.
-    fn restore(
+    /// The state that a life has behind some offset at or before the committed one; inside, why there is none.
+    fn find_state(
         &self,
         place: &Place,
         life: &Life,
         committed: i64,
         market: &mut Market,
-    ) -> Result<Option<(Header, ShardAccount)>> {
-        let Some(store) = self.store else { return Ok(None) };
+    ) -> Result<Result<State, String>> {
+        let shard = place.name();
+        let low = place.bounds.low;
+        let own = low.max(life.origin)..=committed;
+        if let Some((header, account)) = self.restore(place, &life.id, own, None, market) {
+            if !self.is_same_record(place, &header)? {
+                market.forget(place.number);
+                let offset = header.last_record.map_or(0, |print| print.offset);
+                return Ok(Err(format!("{shard}/{offset} is another record now: the topic was made anew")));
+            }
+            info!(shard, snapshot = header.offset, committed, "state restored");
+            return Ok(Ok(State { start: header.offset, saved: Some(header.offset), account }));
+        }
+        if life.origin < low && committed > life.origin {
+            let origin = life.origin;
+            return Ok(Err(format!(
+                "no snapshot of {shard} can be used, and the broker no longer has the rows since {origin} that would \
+                 make its state again"
+            )));
+        }
+        if let Some(Ancestor { life: parent, offset }) = &life.from {
+            let lost = Some(life.origin.unsigned_abs());
+            let Some((_, account)) = self.restore(place, parent, *offset..=*offset, lost, market) else {
+                return Ok(Err(format!("the snapshot of {shard} that its state came from is gone")));
+            };
+            info!(shard, snapshot = offset, committed, "state restored, with a gap behind it");
+            return Ok(Ok(State { start: life.origin, saved: None, account }));
+        }
+        // Before the first row any settings will do.
+        if life.base != self.settings && committed > life.origin {
+            if life.settings != self.settings {
+                bail!(Misuse(format!(
+                    "there is no snapshot of {shard} to adopt other settings from: start with those of before once \
+                     more, stop the job in order, which saves its state, and then start with --adopt"
+                )));
+            }
+            return Ok(Err(format!(
+                "no snapshot of {shard} can be used, and its state can only be made again with the settings that the \
+                 job began with"
+            )));
+        }
+        if committed > life.origin {
+            info!(
+                shard,
+                from = life.origin,
+                committed,
+                "no snapshot: the state is made again from its origin"
+            );
+        }
+        let account = ShardAccount { base: Some(self.configured()), ..ShardAccount::default() };
+        Ok(Ok(State { start: life.origin, saved: None, account }))
+    }
+
+    /// Begins with empty windows.
+    fn begin_cold(&self, place: &Place, client: Arc<Client>, offset: i64) -> Result<Beginning> {
+        let life = Life::begin(offset, self.settings);
+        client.commit(offset, &life.to_string())?;
+        let account = ShardAccount { base: Some(self.configured()), ..ShardAccount::default() };
+        Ok(place.beginning(client, life, offset, State { start: offset, saved: None, account }))
+    }
+
+    /// Does what is configured where rows or the state before the committed offset are gone.
+    fn begin_lost(
+        &self,
+        place: &Place,
+        client: Arc<Client>,
+        life: Option<Life>,
+        committed: i64,
+        why: &str,
+        market: &mut Market,
+    ) -> Result<Beginning> {
+        let (shard, low, job) = (place.name(), place.bounds.low, &self.job.config.job);
+        let policy = self.job.config.kafka.lost_offsets;
+        if policy == LostOffsets::Fail {
+            bail!(
+                "the job {job:?} can't go on with {shard} where it was: {why}; start with --from-beginning to read \
+                 what is there from empty windows, or see kafka.lost_offsets"
+            );
+        }
+        self.job.metrics.job.lost_offsets.inc();
+        // Where the next row is still there only the state is lost.
+        let next = if place.has(committed) { committed } else { low };
+        let Some(old) = life.filter(|_| policy == LostOffsets::Gap) else {
+            warn!(shard, offset = low, why, "beginning anew, with empty windows");
+            return self.begin_cold(place, client, low);
+        };
+        market.forget(place.number);
+        let lost = Some(next.unsigned_abs());
+        let Some((header, account)) = self.restore(place, &old.id, 0..=i64::MAX, lost, market) else {
+            warn!(
+                shard,
+                offset = next,
+                why,
+                "no snapshot tells of which instruments: beginning anew with empty windows"
+            );
+            return self.begin_cold(place, client, next);
+        };
+        warn!(shard, offset = next, why, "going on with empty windows, and a gap for each instrument");
+        let from = Some(Ancestor { life: old.id, offset: header.offset });
+        let life = Life { base: old.base, settings: old.settings, from, ..Life::begin(next, self.settings) };
+        client.commit(next, &life.to_string())?;
+        Ok(place.beginning(client, life, next, State { start: next, saved: None, account }))
+    }
+
+    /// Appends the configured settings to the shard's log, so that they come into force there.
+    fn adopt(&self, place: &Place, life: &Life, committed: i64) -> Result<()> {
+        let config = &self.job.config;
+        if !config.control {
+            bail!(Misuse(
+                "--adopt writes a control record to the input, which job.control: off forbids".to_owned()
+            ));
+        }
+        // The same where this is tried again.
+        let id = format!("adopt-{}-{}-{committed}", self.settings, life.id);
+        let record = settings_record(&id, &config.settings);
+        append(&config.kafka, &config.job, (place.topic, place.partition), &record)?;
+        info!(shard = place.name(), id, "other settings are adopted behind the last record there is now");
+        Ok(())
+    }
+
+    /// Takes up the newest usable snapshot of a life whose offset lies in this range. Where rows are `lost` up to some
+    /// offset, all instruments start anew there.
+    fn restore(
+        &self,
+        place: &Place,
+        life: &str,
+        offsets: RangeInclusive<i64>,
+        lost: Option<u64>,
+        market: &mut Market,
+    ) -> Option<(Header, ShardAccount)> {
+        let store = self.store?;
         let entries = match store.list(place.topic, place.partition) {
             Ok(entries) => entries,
             Err(error) => {
                 warn!(shard = place.name(), error = %error, "snapshots can't be listed");
-                return Ok(None);
+                return None;
             }
         };
-        let from_log = place.bounds.low.max(life.origin)..=committed;
-        for entry in entries.iter().filter(|entry| from_log.contains(&entry.offset)) {
-            match self.load(store, entry, place, life, market) {
-                Ok(restored) => {
-                    self.check_record(place, &restored.0)?;
-                    return Ok(Some(restored));
-                }
+        for entry in entries.iter().filter(|entry| offsets.contains(&entry.offset)) {
+            match self.load(store, entry, place, life, lost, market) {
+                Ok(Some(restored)) => return Some(restored),
+                Ok(None) => {}
                 Err(error) => {
                     market.forget(place.number);
                     self.job.metrics.job.snapshots.with_label_values(&["unusable"]).inc();
+                    let (shard, error) = (place.name(), format!("{error:#}"));
                     warn!(
-                        shard = place.name(),
+                        shard,
                         offset = entry.offset,
-                        error = format!("{error:#}"),
+                        error,
                         "a snapshot can't be used; trying the one before"
                     );
                 }
             }
         }
-        Ok(None)
+        None
     }
 
+    /// Takes up a snapshot; `None` where it is of another life.
     fn load(
         &self,
         store: &Store,
         entry: &Entry,
         place: &Place,
-        life: &Life,
+        life: &str,
+        lost: Option<u64>,
         market: &mut Market,
-    ) -> Result<(Header, ShardAccount)> {
+    ) -> Result<Option<(Header, ShardAccount)>> {
         let Snapshot { header, sections, instruments } = store.load(entry)?;
-        if header.life != life.id {
-            bail!("it is of another life of the job, which began elsewhere");
+        if header.life != life {
+            return Ok(None);
         }
         faults::point("while_restoring");
         let account = sections.get(ShardAccount::SECTION).context("it has no account")?;
         let account = ShardAccount::read(account)?;
-        let settings = Arc::new(self.job.config.settings.clone());
+        let base = account.base.clone().context("it doesn't say with which settings it began")?;
         let saved = sections.get(changes::NAME).context("it has no changes")?;
-        let begun = Begun::read(place.number, settings, saved, self.instruments)?;
+        let seen = match *base == self.job.config.settings {
+            true => self.instruments.clone(),
+            // As those settings saw them, until the log says otherwise.
+            false => self.instruments.under(base.instruments.clone()),
+        };
+        market.settle(place.number, &base);
+        let mut begun = Begun::read(place.number, base, saved, &seen)?;
         for instrument in &instruments {
             let (exchange, symbol) = (&instrument.exchange, &instrument.symbol);
             let id = begun
@@ -266,29 +393,36 @@ impl Recovery<'_> {
                 .restore(id, &begun.changes, &instrument.sections)
                 .with_context(|| format!("could not take up {exchange}:{symbol}"))?;
         }
+        if let Some(offset) = lost {
+            begun.shard.lose(offset);
+        }
         market.begin(place.number, begun);
-        Ok((header, account))
+        Ok(Some((header, account)))
     }
 
     /// Whether the log still holds what the state was made of.
-    fn check_record(&self, place: &Place, header: &Header) -> Result<()> {
+    fn is_same_record(&self, place: &Place, header: &Header) -> Result<bool> {
         let Some(print) = header.last_record.filter(|print| print.offset >= place.bounds.low) else {
-            return Ok(());
+            return Ok(true);
         };
         let config = &self.job.config;
         let at = (place.topic, place.partition, print.offset);
         let found = first_record(&config.kafka, &config.job, at, ANSWER_WITHIN)?;
         // One that is not there any more was compacted away; another one in its place is another log.
-        match found {
-            Some(found) if found.offset == print.offset && found.digest != print.sha256 => bail!(
-                "{}/{} is not the record that the job {:?} has read: the topic was made anew; see kafka.lost_offsets",
-                place.name(),
-                print.offset,
-                config.job
-            ),
-            _ => Ok(()),
-        }
+        Ok(found.is_none_or(|found| found.offset != print.offset || found.digest == print.sha256))
     }
+
+    fn configured(&self) -> Arc<Settings> {
+        Arc::new(self.job.config.settings.clone())
+    }
+}
+
+/// The state that a shard begins with, which is that behind `start`.
+struct State {
+    start: i64,
+    /// The offset of the snapshot that it is from.
+    saved: Option<i64>,
+    account: ShardAccount,
 }
 
 /// One shard, and where its log begins and ends.
@@ -304,14 +438,8 @@ impl Place<'_> {
         format!("{}/{}", self.topic, self.partition)
     }
 
-    fn beginning(
-        &self,
-        client: Arc<Client>,
-        life: Life,
-        committed: i64,
-        saved: Option<(i64, ShardAccount)>,
-    ) -> Beginning {
-        let start = saved.as_ref().map_or(life.origin, |(offset, _)| *offset);
+    fn beginning(&self, client: Arc<Client>, life: Life, committed: i64, state: State) -> Beginning {
+        let State { start, saved, account } = state;
         let shard = Shard {
             topic: self.topic.to_owned(),
             partition: self.partition,
@@ -319,18 +447,19 @@ impl Place<'_> {
             emit_from: committed,
             end: self.bounds.high,
         };
-        let (saved, account) =
-            saved.map_or((None, ShardAccount::default()), |(at, account)| (Some(at), account));
         Beginning { shard, client, life, account, saved }
     }
 
-    fn lost(&self, offset: i64, job: &str) -> String {
+    /// Whether a job can go on at this offset.
+    fn has(&self, offset: i64) -> bool {
+        (self.bounds.low..=self.bounds.high).contains(&offset)
+    }
+
+    fn gone(&self, offset: i64) -> String {
         let Bounds { low, high } = self.bounds;
         format!(
-            "the job {job:?} has read {} up to offset {offset}, but the broker has only {low} to {high}: records \
-             were removed, or the topic was made anew; start with --from-beginning to read what is there, from cold \
-             windows",
-            self.name()
+            "it has read up to offset {offset}, but the broker has only {low} to {high}: records were removed, or \
+             the topic was made anew"
         )
     }
 }

@@ -202,7 +202,7 @@ impl Kept<'_> {
             life: life.id.clone(),
             offset: begun.offset,
             origin: life.origin,
-            origin_is_cold: life.is_cold,
+            origin_is_cold: life.is_cold(),
             last_record: begun.last_record.map(|(offset, sha256)| RecordPrint { offset, sha256 }),
             settings: life.settings.clone(),
             made_by: env!("CARGO_PKG_VERSION").to_owned(),
@@ -244,8 +244,12 @@ impl Kept<'_> {
             let at = &self.shared.shards[shard as usize];
             let published = written.publish().and_then(|entry| {
                 let keep = self.shared.config.state.keep;
-                // One that can't be removed now is removed with the next.
-                if let Err(error) = self.keeper.store.prune(&at.topic, at.partition, keep) {
+                let store = &self.keeper.store;
+                // Those beyond are of another life. What can't be removed now is removed with the next.
+                let tidied = store
+                    .forget_beyond(&at.topic, at.partition, offset)
+                    .and_then(|_| store.prune(&at.topic, at.partition, keep));
+                if let Err(error) = tidied {
                     debug!(shard, %error, "an old snapshot can't be removed");
                 }
                 Ok(entry)

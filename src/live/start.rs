@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::market::Market;
-use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use super::Job;
@@ -20,7 +19,7 @@ use crate::kafka::commits::Commits;
 use crate::kafka::offsets::{Committed, Offsets, passes};
 use crate::kafka::progress::Shard;
 use crate::kafka::topics::Topics;
-use crate::state::{Store, hex_text};
+use crate::state::Store;
 use crate::status::wall_time;
 
 /// How long one answer of the brokers may take.
@@ -116,8 +115,7 @@ fn attempt(job: &Job, place: Place, brokers: &Brokers, instruments: &Instruments
 
 /// What results depend on, in few letters.
 fn fingerprint(job: &Job) -> String {
-    let settings = format!("{:?}", job.config.settings);
-    hex_text(&Sha256::digest(settings))[..16].to_owned()
+    job.config.settings.fingerprint()[..16].to_owned()
 }
 
 /// All partitions of the input; makes sure of the output's.

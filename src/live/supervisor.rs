@@ -27,7 +27,11 @@ pub fn supervise(shared: &Shared, is_finished: impl Fn() -> bool) {
     let refused = shared.account_so_far().deadletter.iter().sum();
     let mut told = Told { stopping: false, caught_up: false, refused, refused_at: None };
     let mut worked = HashMap::new();
+    let mut ticked_at = Instant::now();
     for tick in 0_u64.. {
+        // Nothing here waits for anybody, so a long time between two ticks means that the process stood still.
+        shared.note_pause(ticked_at.elapsed());
+        ticked_at = Instant::now();
         if is_finished() {
             break;
         }

@@ -61,7 +61,7 @@ pub fn work(worker: &mut Worker, ends: Ends, shared: &Arc<Shared>) -> Result<()>
         in_flight.set(backlog.publications as i64);
         queued.set(backlog.queued_records as i64);
     };
-    metrics.backlog_limit.set(shared.config.kafka.backlog as i64);
+    metrics.backlog_limit.set(shared.memory().outputs as i64);
     while worker.step_or_park(Some(IDLE)) {
         steps.inc();
         let outlet = &mut **outlet.borrow_mut();
@@ -126,6 +126,7 @@ pub fn open(shared: &Shared, index: usize) -> Result<Ends> {
         kafka: config.kafka.clone(),
         group: config.job.clone(),
         until_end: shared.until_end,
+        fetched: shared.memory().fetched,
         clock: shared.clock,
         wishes: shared.begun().wishes.clone(),
     };
@@ -146,6 +147,7 @@ fn outlet(shared: &Shared, shards: &[u32]) -> Result<Box<dyn Outlet + Send>> {
             &config.kafka,
             &config.topics,
             &config.job,
+            shared.memory().queued,
             shared.shards.clone(),
             &shared.progress,
             shared.instruments.clone(),
@@ -158,7 +160,7 @@ fn outlet(shared: &Shared, shards: &[u32]) -> Result<Box<dyn Outlet + Send>> {
     };
     let opened = shards.iter().map(open).collect::<Result<Vec<_>>>()?;
     // A transaction that has taken half of the room may as well end.
-    let bytes = config.kafka.backlog / shards.len().max(1) / 2;
+    let bytes = shared.memory().outputs / shards.len().max(1) / 2;
     let pace = Pace { interval: config.kafka.commit_interval, bytes };
     let metrics = &shared.metrics.job;
     let counters = Counters { commits: metrics.commits.clone(), aborted: metrics.aborted.clone() };
@@ -200,7 +202,7 @@ fn build(
                 return Turn::Ended;
             }
             // Each shard has its share, so that one whose outputs wait leaves the others theirs.
-            let share = job.config.kafka.backlog / source.shards().max(1);
+            let share = job.memory().outputs / source.shards().max(1);
             let is_full = Cell::new(false);
             let has_room = |shard| {
                 let has_room = outlet.backlog_bytes_of(shard) < share;

@@ -51,6 +51,11 @@ impl Folder {
         Folder { path }
     }
 
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where a file of this name is.
     pub fn place(&self, name: &str) -> PathBuf {
         self.path.join(name)

@@ -132,6 +132,15 @@ impl Store {
         Ok(Store { job: job.to_owned(), location: location.to_owned(), place })
     }
 
+    /// The local folder, where it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Folder(folder) => Some(folder.path()),
+            #[cfg(feature = "cloud")]
+            Place::Objects(_) => None,
+        }
+    }
+
     /// The store of a job in an object store that was made elsewhere, under a prefix.
     ///
     /// # Errors
@@ -267,12 +276,25 @@ impl Store {
     }
 
     /// Removes all but the `keep` newest snapshots of a shard, and what crashes left of it; gives how many snapshots
-    /// it removed. Newest is by offset: where a shard is begun anew further back, [`Store::forget_beyond`] comes first.
+    /// it removed.
+    ///
+    /// Newest is both by offset and by time, which differ only where a shard was begun anew further back: then those
+    /// from before stay until they are passed, and the new ones stay too.
     ///
     /// # Errors
     /// When another process is at this shard just now, or something can't be removed.
     pub fn prune(&self, topic: &str, partition: i32, keep: usize) -> Result<usize, StoreError> {
-        self.remove_where(topic, partition, |at, _| at >= keep)
+        self.remove_from(topic, partition, |entries| {
+            let mut by_time = entries.to_vec();
+            by_time.sort_by_key(|entry| std::cmp::Reverse((entry.stored_at, entry.offset)));
+            let newest: Vec<i64> = entries
+                .iter()
+                .take(keep)
+                .chain(by_time.iter().take(keep))
+                .map(|entry| entry.offset)
+                .collect();
+            entries.iter().filter(|entry| !newest.contains(&entry.offset)).cloned().collect()
+        })
     }
 
     /// Removes the snapshots of a shard that lie beyond an offset, up to which it will be processed anew; gives how
@@ -281,15 +303,17 @@ impl Store {
     /// # Errors
     /// Those of [`Store::prune`].
     pub fn forget_beyond(&self, topic: &str, partition: i32, offset: i64) -> Result<usize, StoreError> {
-        self.remove_where(topic, partition, |_, entry| entry.offset > offset)
+        self.remove_from(topic, partition, |entries| {
+            entries.iter().filter(|entry| entry.offset > offset).cloned().collect()
+        })
     }
 
-    /// Removes the snapshots of a shard for which this is true; it is given their place from the newest and each.
-    fn remove_where(
+    /// Removes those of a shard's snapshots that are picked from all of them, the newest first.
+    fn remove_from(
         &self,
         topic: &str,
         partition: i32,
-        is_old: impl Fn(usize, &Entry) -> bool,
+        pick: impl Fn(&[Entry]) -> Vec<Entry>,
     ) -> Result<usize, StoreError> {
         let failed =
             |error| StoreError::Io { what: format!("remove old snapshots of {topic}/{partition}"), error };
@@ -300,7 +324,7 @@ impl Store {
         }
         let _lock = self.lock(topic, partition)?;
         let mut removed = 0;
-        for (_, entry) in entries.iter().enumerate().filter(|(at, entry)| is_old(*at, entry)) {
+        for entry in pick(&entries) {
             match &self.place {
                 Place::Folder(folder) => folder.remove(&entry.file()),
                 #[cfg(feature = "cloud")]

@@ -6,6 +6,7 @@ mod support;
 
 mod alike;
 mod codecs;
+mod control;
 mod job;
 mod lag;
 mod offsets;

@@ -95,7 +95,7 @@ fn records_removed_under_a_running_job_stop_it() {
         .with_http()
         .with("KAFKA__PARTITIONS", "1")
         .with("KAFKA__START", "earliest")
-        .with("KAFKA__BACKLOG", "1MiB")
+        .with("JOB__MEMORY_BUDGET", "8MiB")
         .with("KAFKA__CONSUMER_PROPERTIES", "queued.min.messages=1,fetch.message.max.bytes=1024")
         .with("KAFKA__PRODUCER_PROPERTIES", "linger.ms=8000,batch.num.messages=1000000,batch.size=100000000");
     send_quotes(&job, 0, 0..40_000);

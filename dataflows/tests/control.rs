@@ -1,0 +1,118 @@
+//! Control records: what is read, what is refused, and what a shard answers.
+
+use std::sync::Arc;
+
+use foreshock_dataflows::changes::{HOLDING_MAX, Shard};
+use foreshock_dataflows::control::{Fate, Found, Wish, model_record, read, rules_record, settings_record};
+use foreshock_dataflows::settings::{InstrumentSettings, Settings, Unknown};
+use foreshock_operators::features::FeatureSettings;
+use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
+use foreshock_operators::row::{Extent, Source};
+use foreshock_operators::time::SECOND;
+
+fn model() -> Model {
+    let term = Term {
+        feature: FeatureRef::Return(1),
+        null: NullPolicy::Value(0.1),
+        transform: Transform::Abs,
+        standardise: Some((0.1, 1.0 / 3.0)),
+        weight: 1e-300,
+    };
+    Model {
+        name: "spike".into(),
+        version: "2".into(),
+        kind: Kind::Logistic { intercept: -2.000000000000001, terms: vec![term] },
+        decision_threshold: 0.5,
+        horizon: 60 * SECOND,
+        sha256: "abc".into(),
+    }
+}
+
+fn settings() -> Settings {
+    Settings {
+        order: Default::default(),
+        features: Arc::new(FeatureSettings::default()),
+        seconds: Default::default(),
+        model: Arc::new(model()),
+        rules: [].into(),
+        max_ahead: SECOND,
+        instruments: InstrumentSettings {
+            unknown: Unknown::Accept,
+            max: 10,
+            gap_after: Some(5 * SECOND),
+            exchanges: Default::default(),
+            listed: Vec::new(),
+        },
+    }
+}
+
+fn horizons() -> Vec<i64> {
+    FeatureSettings::default().horizons
+}
+
+#[track_caller]
+fn check_refused(record: &str, why: &str) {
+    let refusal = read(record.as_bytes(), &horizons()).expect_err("it should be refused");
+    assert!(refusal.reason.contains(why), "{}", refusal.reason);
+}
+
+#[test]
+fn what_is_written_is_read_back_bit_for_bit() {
+    let record = model_record("m", Some("2026-01-02T03:04:05.500Z"), &Arc::new(model()), &horizons());
+    let read_back = read(&record, &horizons()).expect("a good record");
+    assert_eq!(read_back.wish, Wish::Model(Arc::new(model())));
+    assert_eq!(read_back.effective_at.map(|(_, digits)| digits), Some(3));
+    let record = settings_record("s", &settings());
+    assert_eq!(read(&record, &[]).expect("a good record").wish, Wish::Settings(Arc::new(settings())));
+}
+
+#[test]
+fn broken_records_are_refused() {
+    check_refused("no record", "expected");
+    check_refused(r#"{"type":"control","id":"x","kind":"disconnect"}"#, "unknown kind \"disconnect\"");
+    check_refused(r#"{"type":"control","id":"x","kind":"model"}"#, "expected model");
+    check_refused(r#"{"type":"control","id":"","kind":"rules","rules":[]}"#, "an id has");
+    check_refused(r#"{"type":"control","id":"x","kind":"rules","rules":[],"more":1}"#, "unknown field");
+    check_refused(
+        r#"{"type":"control","id":"x","kind":"rules","rules":[],"effective_at":"noon"}"#,
+        "effective_at",
+    );
+    let settings = String::from_utf8(settings_record("s", &settings())).expect("text");
+    check_refused(
+        &settings.replace("{\"type\"", "{\"effective_at\":\"2026-01-02T03:04:05Z\",\"type\""),
+        "at once",
+    );
+    check_refused(&settings.replace("\"spread_window\":300", "\"spread_window\":0"), "at least one tick");
+    let written = |model: Model| {
+        String::from_utf8(model_record("m", None, &Arc::new(model), &horizons())).expect("text")
+    };
+    check_refused(&written(Model { decision_threshold: 7.0, ..model() }), "0..=1");
+    check_refused(&written(model()).replace("\"return\":1", "\"return\":4"), "4 return horizons");
+    let refusal = read(written(model()).as_bytes(), &[SECOND]).expect_err("other horizons");
+    assert!(refusal.reason.contains("other return horizons"), "{}", refusal.reason);
+}
+
+fn take(shard: &mut Shard, record: &[u8]) -> Fate {
+    let extent = Extent { start: 0, length: record.len() as u32 };
+    let found = Found { order: 0, source: Source::default(), extent };
+    shard.take(found, record, |_| Ok(())).answer.fate
+}
+
+#[test]
+fn a_shard_takes_each_id_once_and_keeps_what_holds() {
+    let mut shard = Shard::new(Arc::new(settings()));
+    let model = |id: &str, at| model_record(id, at, &Arc::new(model()), &horizons());
+    assert_eq!(take(&mut shard, &model("a", None)), Fate::Applied);
+    assert_eq!(take(&mut shard, &model("a", None)), Fate::Duplicate);
+    assert_eq!(take(&mut shard, &rules_record("r", None, &[].into())), Fate::Applied);
+    assert_eq!(shard.changes().len(), 2);
+    assert_eq!(take(&mut shard, &model("b", None)), Fate::Applied);
+    assert_eq!(shard.changes().len(), 2, "a newer model takes the place of the older one");
+    for number in 2..HOLDING_MAX {
+        let record = model(&format!("later-{number}"), Some("2030-01-01T00:00:00Z"));
+        assert_eq!(take(&mut shard, &record), Fate::Applied);
+    }
+    assert_eq!(take(&mut shard, &model("full", Some("2030-01-01T00:00:00Z"))), Fate::Refused);
+    assert_eq!(take(&mut shard, &settings_record("s", &settings())), Fate::Applied);
+    assert_eq!(shard.changes().len(), 1, "settings take the place of all");
+}
