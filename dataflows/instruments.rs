@@ -61,6 +61,8 @@ struct Table {
     latest: HashMap<(Arc<str>, Arc<str>), InstrumentId>,
     /// By instrument number: the shard it was first met in, in a live job.
     homes: Vec<Option<u32>>,
+    /// The instruments that got a home, in the order in which they did.
+    settled: Vec<(InstrumentId, u32)>,
 }
 
 impl Instruments {
@@ -122,6 +124,13 @@ impl Instruments {
         numbered.filter(|(_, home)| **home == Some(shard)).map(|(id, _)| id).collect()
     }
 
+    /// The instruments that got a home after the first `known` ones, with that.
+    pub fn settled_after(&self, known: usize) -> Vec<(Arc<Instrument>, u32)> {
+        let table = self.read();
+        let fresh = table.settled.iter().skip(known);
+        fresh.map(|(id, shard)| (table.instruments[id.0 as usize].clone(), *shard)).collect()
+    }
+
     /// Enters an instrument that a shard is known to have. `None`: the settings don't take it.
     pub fn enter_at_home(&self, exchange: &str, symbol: &str, shard: u32) -> Option<InstrumentId> {
         let id = self.enter(exchange, symbol)?.instrument;
@@ -149,6 +158,9 @@ impl Instruments {
         let at = id.0 as usize;
         if table.homes.len() <= at {
             table.homes.resize(at + 1, None);
+        }
+        if table.homes[at].is_none() {
+            table.settled.push((id, shard));
         }
         let home = *table.homes[at].get_or_insert(shard);
         if home != shard {

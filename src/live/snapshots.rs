@@ -253,18 +253,13 @@ impl Kept<'_> {
         self.waiting = waiting;
         for Waiting { shard, offset, since, written } in ready {
             let at = &self.shared.shards[shard as usize];
-            let published = written.publish().and_then(|entry| {
-                let keep = self.shared.config.state.keep;
-                let store = &self.keeper.store;
-                // What can't be removed now is removed with the next.
-                let tidied = store.prune(&at.topic, at.partition, keep);
-                if let Err(error) = tidied {
-                    debug!(shard, %error, "an old snapshot can't be removed");
-                }
-                Ok(entry)
-            });
-            match published {
+            match written.publish() {
                 Ok(entry) => {
+                    let (store, keep) = (&self.keeper.store, self.shared.config.state.keep);
+                    // What can't be removed now is removed with the next.
+                    if let Err(error) = store.prune(&at.topic, at.partition, keep) {
+                        debug!(shard, %error, "an old snapshot can't be removed");
+                    }
                     self.keeper.wishes.save(shard, offset);
                     self.shared.metrics.job.saved(&at.topic, at.partition, entry.bytes, since.elapsed());
                     debug!(target: "foreshock::state", shard, offset, bytes = entry.bytes, state = "published");
