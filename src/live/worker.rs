@@ -246,7 +246,8 @@ fn build(
             publisher.settle(shard, shared.bases.get(&shard).unwrap_or(&base), &begun.changes);
             let in_force = begun.changes.iter().filter(|change| change.effective_at.is_none());
             let last = in_force.filter(|change| change.model().is_some()).max_by_key(|change| change.number);
-            if let Some(model) = last.and_then(|change| change.model()) {
+            let of_base = shared.bases.get(&shard).map(|base| &base.model);
+            if let Some(model) = last.and_then(|change| change.model()).or(of_base) {
                 shared.serve_model(model);
             }
             decoder.begin(shard, begun);
