@@ -1,0 +1,4 @@
+//! What several benches share.
+
+pub mod figures;
+pub mod quotes;
