@@ -7,20 +7,14 @@
 //! Both run in turn, several times; what counts is the median of the pairs' ratios.
 
 use std::env;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foreshock::config::{Config, Kafka, Mode};
 use foreshock::kafka::client::{Role, client_config};
 use foreshock::kafka::topics::Topics;
-use foreshock::live::Job;
-use foreshock::metrics::Metrics;
-use foreshock::status::Board;
-use foreshock_dataflows::emit::Kind;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::BaseRecord;
 use rdkafka::{Offset, TopicPartitionList};
 
 #[path = "../tests/support/feed.rs"]
@@ -29,6 +23,11 @@ mod feed;
 #[path = "../tests/support/random.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
 mod random;
+#[allow(dead_code, reason = "other benches use more of it")]
+mod support;
+
+use support::figures::median;
+use support::job::{config, flush, job, producer, send, settings};
 
 const TICKS: usize = 500_000;
 const PAIRS: usize = 5;
@@ -46,17 +45,8 @@ fn main() {
     let mut numbers = env::args().skip(1).filter_map(|arg| arg.parse::<usize>().ok());
     let (ticks, pairs) = (numbers.next().unwrap_or(TICKS), numbers.next().unwrap_or(PAIRS));
     let name = format!("bench-{}", std::process::id());
-    let settings = [
-        ("FORESHOCK_KAFKA__BROKERS", brokers),
-        ("FORESHOCK_JOB__NAME", name.clone()),
-        ("FORESHOCK_TOPICS__INPUT", format!("{name}.raw")),
-        ("FORESHOCK_TOPICS__FEATURES", format!("{name}.features")),
-        ("FORESHOCK_TOPICS__PREDICTIONS", format!("{name}.predictions")),
-        ("FORESHOCK_HTTP__LISTEN", "off".to_owned()),
-    ];
-    let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value));
-    // The demo's way with unknown instruments: they are taken.
-    let config = Config::load(&[], settings, Mode::Demo).expect("the settings are valid");
+    // The demo's way of delivery: at least once.
+    let config = config(&settings(&brokers, &name), Mode::Demo);
     let topics = Topics::new(&config.kafka, &name).expect("a client can be made");
     for topic in ["raw", "bare"] {
         topics.create(&format!("{name}.{topic}"), 1).expect("the topic can be made");
@@ -78,17 +68,11 @@ fn main() {
     // Pair by pair: what else the machine does changes within minutes.
     let mut ratios: Vec<f64> =
         bare.iter().zip(&job).map(|(bare, job)| bare.as_secs_f64() / job.as_secs_f64()).collect();
-    ratios.sort_by(f64::total_cmp);
-    println!("median ratio of {pairs} pairs: {:.2}", ratios[pairs / 2]);
+    println!("median ratio of {pairs} pairs: {:.2}", median(&mut ratios));
 }
 
 fn rate(ticks: usize, took: Duration) -> f64 {
     ticks as f64 / took.as_secs_f64()
-}
-
-fn producer(kafka: &Kafka) -> BaseProducer {
-    let config = client_config(kafka, "bench", Role::Producer);
-    config.create().expect("a producer can be made")
 }
 
 /// Fills the input; says how many bytes went there.
@@ -109,15 +93,8 @@ fn produce(kafka: &Kafka, topic: &str, ticks: usize) -> usize {
             BaseRecord::to(topic).partition(0).key("coinbase:X").payload(message.line.as_str())
         });
     }
-    producer.flush(Duration::from_secs(60)).expect("the input is delivered");
+    flush(&producer);
     bytes
-}
-
-fn send<'a>(producer: &BaseProducer, record: impl Fn() -> BaseRecord<'a, str, str>) {
-    while let Err((error, _)) = producer.send(record()) {
-        assert_eq!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
-        producer.poll(Duration::from_millis(1));
-    }
 }
 
 /// Reads each message and writes two records of the job's sizes.
@@ -152,25 +129,12 @@ fn bare_loop(kafka: &Kafka, name: &str, ticks: usize) -> Duration {
             producer.poll(Duration::ZERO);
         }
     }
-    producer.flush(Duration::from_secs(60)).expect("the outputs are delivered");
+    flush(&producer);
     started.elapsed()
 }
 
 fn run_job(config: &Config, ticks: usize) -> Duration {
-    let job = Job {
-        config: config.clone(),
-        workers: 1,
-        kinds: vec![Kind::Features, Kind::Predictions],
-        format: None,
-        exchange: None,
-        from_beginning: true,
-        adopt: false,
-        retry: false,
-        until_end: true,
-        board: Arc::<Board>::default(),
-        metrics: Metrics::new(),
-        stop: Arc::default(),
-    };
+    let job = job(config);
     let started = Instant::now();
     let done = job.run().expect("the job runs to the end");
     let took = started.elapsed();

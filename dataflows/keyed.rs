@@ -44,6 +44,8 @@ struct Saving {
     swept: usize,
     /// By instrument number: its state is still the one at the cut.
     due: Vec<bool>,
+    /// Bytes that the last state took: the next ones are likely to need as much.
+    room: usize,
 }
 
 impl<O: Operator> Keyed<O> {
@@ -92,6 +94,9 @@ impl<O: Operator> Keyed<O> {
     pub fn on_batch(&mut self, batch: Batch<O::Input>) -> Batch<O::Output> {
         let Batch { epoch, worker, end, values, changes, records, answers, ledger, bytes, waiting, stretch } =
             batch;
+        if let (Some(_), Some(saver)) = (&self.saving, &self.saver) {
+            saver.note_rows();
+        }
         let mut out = Out::with_ledger(ledger, values.len());
         let mut changes = changes.iter().peekable();
         for (at, tagged) in (0..).zip(values) {
@@ -157,6 +162,7 @@ impl<O: Operator> Keyed<O> {
             let began = Instant::now();
             while saving.sweep_one(&self.states, saver) {
                 if began.elapsed() >= SWEEP {
+                    saver.note_sweep();
                     return Some(Duration::ZERO);
                 }
             }
@@ -176,7 +182,7 @@ impl<O: Operator> Keyed<O> {
         let mut due = vec![false; self.states.len()];
         instruments.iter().for_each(|id| due[id.0 as usize] = true);
         saver.begin(O::NAME);
-        self.saving = Some(Saving { shard, number, instruments, swept: 0, due });
+        self.saving = Some(Saving { shard, number, instruments, swept: 0, due, room: 0 });
         if at_once {
             self.finish_saving();
         }
@@ -246,8 +252,9 @@ impl Saving {
         let Some(due) = self.due.get_mut(at).filter(|due| **due) else { return };
         *due = false;
         if let Some(Some(state)) = states.get(at) {
-            let mut bytes = Vec::new();
+            let mut bytes = Vec::with_capacity(self.room + self.room / 8);
             state.snapshot(&mut bytes);
+            self.room = bytes.len();
             saver.instrument(self.shard, self.number, O::NAME, id, bytes);
         }
     }

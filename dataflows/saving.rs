@@ -9,12 +9,19 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foreshock_operators::row::InstrumentId;
 
 /// How long one sweep may take: rows wait as long.
 pub const SWEEP: Duration = Duration::from_micros(500);
+
+/// Rows that went through an operator so recently are still on their way through the graph: sweeps let them pass. The
+/// graph is several steps long, and each would otherwise wait for a sweep.
+const ROWS_PASS: Duration = Duration::from_micros(100);
+
+/// Where rows never cease, a sweep comes after so long all the same.
+const SWEEP_AT_LEAST_EVERY: Duration = Duration::from_millis(10);
 
 /// Pieces that nobody has taken yet: with more of them sweeps wait.
 const PENDING_BYTES_MAX: usize = 16 << 20;
@@ -45,8 +52,18 @@ pub enum What {
 pub struct Saver {
     pieces: Sender<Piece>,
     pending_bytes: Arc<AtomicUsize>,
+    turns: Arc<Mutex<Turns>>,
+}
+
+/// Who sweeps, and when.
+#[derive(Debug, Default)]
+struct Turns {
     /// The sections that are not done, in the order of the graph: they sweep one after the other.
-    turns: Arc<Mutex<VecDeque<&'static str>>>,
+    sections: VecDeque<&'static str>,
+    /// When rows last came to an operator that has something to save.
+    rows_at: Option<Instant>,
+    /// When the last sweep ended.
+    swept_at: Option<Instant>,
 }
 
 impl Saver {
@@ -67,7 +84,9 @@ impl Saver {
     }
 
     pub(crate) fn begin(&self, section: &'static str) {
-        self.turns().push_back(section);
+        let mut turns = self.turns();
+        turns.sections.push_back(section);
+        turns.swept_at = Some(Instant::now());
     }
 
     pub(crate) fn instrument(
@@ -82,14 +101,27 @@ impl Saver {
     }
 
     pub(crate) fn done(&self, shard: u32, number: u64, section: &'static str) {
-        self.turns().retain(|other| *other != section);
+        self.turns().sections.retain(|other| *other != section);
         self.give(Piece { shard, number, section, what: What::Done });
     }
 
-    /// Whether it is this section's turn to sweep, and there is room for what it finds.
+    /// Whether it is this section's turn to sweep, no rows are on their way, and there is room for what it finds.
     pub(crate) fn may_sweep(&self, section: &'static str) -> bool {
-        self.pending_bytes.load(Ordering::Acquire) < PENDING_BYTES_MAX
-            && self.turns().front() == Some(&section)
+        let Turns { sections, rows_at, swept_at } = &*self.turns();
+        let is_past = |at: &Option<Instant>, span| at.is_none_or(|at| at.elapsed() >= span);
+        sections.front() == Some(&section)
+            && (is_past(rows_at, ROWS_PASS) || is_past(swept_at, SWEEP_AT_LEAST_EVERY))
+            && self.pending_bytes.load(Ordering::Acquire) < PENDING_BYTES_MAX
+    }
+
+    /// Notes that rows are on their way through the graph.
+    pub(crate) fn note_rows(&self) {
+        self.turns().rows_at = Some(Instant::now());
+    }
+
+    /// Notes that a sweep has taken its time.
+    pub(crate) fn note_sweep(&self) {
+        self.turns().swept_at = Some(Instant::now());
     }
 
     fn give(&self, piece: Piece) {
@@ -101,7 +133,7 @@ impl Saver {
         }
     }
 
-    fn turns(&self) -> MutexGuard<'_, VecDeque<&'static str>> {
+    fn turns(&self) -> MutexGuard<'_, Turns> {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -148,8 +148,7 @@ pub enum RestoreError {
 
 /// Appends `state` to `bytes` in the format of snapshots (postcard: every f64 keeps its bits).
 pub fn save<S: Serialize>(state: &S, bytes: &mut Vec<u8>) {
-    let encoded = postcard::to_stdvec(state).expect("a state is plain data");
-    bytes.extend_from_slice(&encoded);
+    *bytes = postcard::to_extend(state, std::mem::take(bytes)).expect("a state is plain data");
 }
 
 /// Reads a state that [`save`] wrote; the bytes must hold it and nothing more.

@@ -1,0 +1,5 @@
+//! What several benches share.
+
+pub mod figures;
+pub mod job;
+pub mod quotes;
