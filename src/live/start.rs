@@ -193,6 +193,7 @@ fn origins(
     let is_new = |topic: &String| was_read.contains(topic);
     let (mut shards, mut fresh) = (Vec::new(), Vec::new());
     let exactly_once = job.config.delivery == Delivery::ExactlyOnce;
+    let (lost_offsets, from_beginning) = (job.config.kafka.lost_offsets, job.from_beginning);
     for ((topic, partition), committed) in partitions.iter().zip(committed) {
         let bounds = brokers
             .offsets
@@ -201,15 +202,21 @@ fn origins(
         let start = match &committed {
             // Under transactions that is done when nobody else can commit any more.
             _ if job.from_beginning && !exactly_once && place.process == 0 => bounds.low,
-            None if forgotten(store, topic, *partition)?
-                && job.config.kafka.lost_offsets == LostOffsets::Fail =>
-            {
-                bail!(
-                    "the brokers know no offset of the job {:?} for {topic}/{partition}, of which there are snapshots: \
-                 they have forgotten it (offsets.retention.minutes), or the group was removed; start with \
-                 --from-beginning to read what is there from empty windows, or see kafka.lost_offsets",
-                    job.config.job
-                )
+            None if forgotten(store, topic, *partition)? => {
+                let job = job.config.job.as_str();
+                if lost_offsets == LostOffsets::Fail && !from_beginning {
+                    bail!(
+                        "the brokers know no offset of the job {job:?} for {topic}/{partition}, of which there are \
+                         snapshots: they have forgotten it (offsets.retention.minutes), or the group was removed; \
+                         start with --from-beginning to read what is there from empty windows, or see \
+                         kafka.lost_offsets"
+                    );
+                }
+                warn!(
+                    job,
+                    topic, partition, "no offset is known of a partition with snapshots; beginning anew"
+                );
+                bounds.low
             }
             None if job.config.kafka.from_earliest || job.until_end || is_new(topic) => bounds.low,
             None => bounds.high,
