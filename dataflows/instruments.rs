@@ -90,6 +90,14 @@ impl Instruments {
         self.read().instruments[id.0 as usize].clone()
     }
 
+    /// All that is known of an instrument beside its number, as text: alike only for those that are defined alike.
+    pub fn definition(&self, id: InstrumentId) -> String {
+        let table = self.read();
+        let (instrument, clock) = (&table.instruments[id.0 as usize], table.clocks[id.0 as usize]);
+        let Instrument { name, quote_channel, trade_channel, gap_after, .. } = &**instrument;
+        format!("{name} {quote_channel:?} {trade_channel:?} {gap_after:?} {clock:?}")
+    }
+
     /// Whether a row was refused because there would have been more instruments than settings allow.
     pub fn too_many(&self) -> bool {
         self.shared.too_many.load(Ordering::Relaxed)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use foreshock_operators::account::Counts;
 use foreshock_operators::change::Change;
 use foreshock_operators::encode::{Encoder, dead_letter};
+use foreshock_operators::model::Model;
 use foreshock_operators::operator::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId};
 use foreshock_operators::stages::{Alert, Outcome};
@@ -58,6 +59,8 @@ pub struct Publication {
     pub counts: Counts,
     /// The probability of each tick that was scored, and whether it is a spike.
     pub predictions: Vec<(f64, bool)>,
+    /// The model that scores some instrument from a row of the batch on.
+    pub model: Option<Arc<Model>>,
     /// The changes of alerts among the records.
     pub alerts: Vec<(InstrumentId, Box<Alert>)>,
     /// The first message or row that was refused, and why.
@@ -105,6 +108,7 @@ impl Publish {
         let mut out = Publication {
             cut: stretch.cut,
             settled,
+            model: batch.changes.iter().rev().find_map(|placed| placed.change.model()).cloned(),
             bytes: Vec::with_capacity(batch.values.len() * (self.room_each + self.room_each / 8)),
             records: Vec::with_capacity(2 * batch.values.len() + batch.ledger.dead.len()),
             counts: batch.ledger.counts,

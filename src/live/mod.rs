@@ -23,10 +23,10 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use foreshock_dataflows::batch::Range;
@@ -41,6 +41,8 @@ use foreshock_dataflows::saving::Saver;
 use foreshock_dataflows::settings::Settings;
 use foreshock_operators::account::Counts;
 use foreshock_operators::decode::Format;
+use foreshock_operators::features::FeatureSettings;
+use foreshock_operators::model::Model;
 use tracing::{info, warn};
 
 use crate::cluster::Cluster;
@@ -135,8 +137,10 @@ struct Shared {
     begun: Mutex<Begun>,
     recovery: recovery::Watch,
     failures: Option<Failures>,
-    /// The longest time that the process was not let run.
-    longest_pause_ms: AtomicU64,
+    /// What was gone at the start, and what was done about it.
+    lost: Vec<String>,
+    /// When the process was last not let run for as long as a transaction may take.
+    stood_still: Mutex<Option<Instant>>,
     rows_per_worker: Vec<AtomicI64>,
     /// The first message or row refused since the log told of some.
     first_refused: Mutex<Option<String>>,
@@ -174,15 +178,16 @@ impl Job {
 
     fn run_among(self, cluster: Option<Arc<Cluster>>) -> Result<Done> {
         let (board, stop) = (self.board.clone(), self.stop.clone());
-        serve_model(&self.config, &board, &self.metrics);
+        let settings = &self.config.settings;
+        serve_model(&settings.model, &settings.features, &board, &self.metrics);
         let mut attempt = self;
         let told_before = Arc::new(Mutex::new(None));
-        let mut stood_still = Duration::ZERO;
+        let mut stood_still = false;
         let done = loop {
             let done = attempt.start(cluster.clone(), &told_before).and_then(|shared| match shared {
                 Some(shared) => {
                     let done = attempt.run_once(&shared);
-                    stood_still = Duration::from_millis(shared.longest_pause_ms.load(Ordering::Acquire));
+                    stood_still = shared.has_stood_still();
                     done
                 }
                 None => Ok(Done::default()),
@@ -223,11 +228,12 @@ impl Job {
             (Ok(_), Some(failures)) => failures.forget(),
             // What passes, or what others have done, is no failure at this place.
             (Err(error), Some(failures))
-                if !transactions::may_begin_anew(error)
+                if !self.stop.load(Ordering::Relaxed)
+                    && !transactions::may_begin_anew(error)
                     && !transactions::is_fenced(error)
                     && shared.cluster.as_ref().is_none_or(|cluster| cluster.failure().is_none()) =>
             {
-                failures.note(shared.committed(), format!("{error:#}"));
+                failures.note(shared.standing(), format!("{error:#}"));
             }
             _ => {}
         }
@@ -235,11 +241,11 @@ impl Job {
     }
 
     /// Whether the job can go on by itself after this error, as if it had been started again.
-    fn may_begin_anew(&self, error: &anyhow::Error, stood_still: Duration) -> bool {
+    fn may_begin_anew(&self, error: &anyhow::Error, stood_still: bool) -> bool {
         self.config.delivery == Delivery::ExactlyOnce
             && !self.stop.load(Ordering::Relaxed)
             // Who was away for so long may have a successor, and leaves it alone.
-            && stood_still < self.config.kafka.transaction_timeout
+            && !stood_still
             && (transactions::may_begin_anew(error)
                 || (self.config.kafka.lost_offsets != LostOffsets::Fail && source::is_gone(error)))
     }
@@ -283,11 +289,13 @@ impl Job {
         let mut clients = BTreeMap::new();
         let mut lives = BTreeMap::new();
         let mut saved = vec![0; shards.len()];
-        for (shard, Beginning { client, life, account, saved: at, .. }) in beginnings {
+        let mut lost = Vec::new();
+        for (shard, Beginning { client, life, account, saved: at, lost: gone, .. }) in beginnings {
+            lost.extend(gone);
             restored.add(&account.counts);
             bases.extend(account.base.map(|base| (shard, base)));
             accounts[shard as usize] = account.counts;
-            alerts.restore(shard, account.alerts);
+            alerts.restore(shard, account.alerts, &self.metrics.job);
             // At its origin there is nothing to save.
             saved[shard as usize] = at.unwrap_or(life.origin);
             clients.insert(shard, (client, life.to_string().into()));
@@ -295,6 +303,7 @@ impl Job {
         }
         let folder = store.as_ref().and_then(Store::folder).map(Path::to_owned);
         let failures = folder.map(|folder| Failures::of(folder, place.process));
+        self.metrics.job.lost_offsets.inc_by(lost.len() as u64);
         let (keeper, savers, wishes) = keeper(store, saved, lives, self.workers);
         let begun = Begun {
             clients,
@@ -311,7 +320,8 @@ impl Job {
             progress: shards.iter().map(|at| Arc::new(Progress::of(at))).collect(),
             recovery: recovery::Watch::start(),
             failures,
-            longest_pause_ms: AtomicU64::new(0),
+            lost,
+            stood_still: Mutex::default(),
             shards,
             decode: LiveSettings { shards: names, format, exchange, limits, settings: base },
             instruments,
@@ -366,9 +376,8 @@ fn keeper(
     (Some(keeper), savers, Some(wishes))
 }
 
-/// Puts the configured model in force for HTTP and metrics.
-fn serve_model(config: &Config, board: &Board, metrics: &Metrics) {
-    let model = &config.settings.model;
+/// Puts a model in force for HTTP and metrics.
+fn serve_model(model: &Arc<Model>, features: &Arc<FeatureSettings>, board: &Board, metrics: &Metrics) {
     info!(
         name = &*model.name,
         version = &*model.version,
@@ -377,10 +386,10 @@ fn serve_model(config: &Config, board: &Board, metrics: &Metrics) {
         "model in force"
     );
     let info = [&*model.name, &*model.version, model.variant(), &*model.sha256];
+    metrics.job.model_info.reset();
     metrics.job.model_info.with_label_values(&info).set(1);
     metrics.job.model_loaded.set(1);
-    let features = config.settings.features.clone();
-    board.serve(Serving { model: model.clone(), features, loaded_at: wall_time() });
+    board.serve(Serving { model: model.clone(), features: features.clone(), loaded_at: wall_time() });
 }
 
 impl Shared {
@@ -393,9 +402,17 @@ impl Shared {
             let keeper = keeper
                 .map(|keeper| named("snapshots").spawn_scoped(scope, || snapshots::keep(&self, keeper)))
                 .transpose()?;
-            let workers = named("workers").spawn_scoped(scope, || self.work())?;
+            let workers = named("workers").spawn_scoped(scope, || self.work()).inspect_err(|_| {
+                // The others wait for them.
+                self.halt.set();
+                self.delivered.store(true, Ordering::Release);
+            })?;
             supervisor::supervise(&self, || workers.is_finished());
             let worked = workers.join().map_err(|_| anyhow!("the workers panicked"))?;
+            if worked.is_err() {
+                // What was not delivered will not be committed either.
+                self.halt.set();
+            }
             self.delivered.store(true, Ordering::Release);
             let committed = committer.join().map_err(|_| anyhow!("the committer panicked"))?;
             watcher.join().map_err(|_| anyhow!("the watcher panicked"))?;
@@ -454,13 +471,36 @@ impl Shared {
 
     /// Notes how long the process has just stood still.
     fn note_pause(&self, pause: Duration) {
-        let milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        self.longest_pause_ms.fetch_max(milliseconds, Ordering::AcqRel);
+        if pause >= self.config.kafka.transaction_timeout {
+            let mut stood_still = self.stood_still.lock().unwrap_or_else(PoisonError::into_inner);
+            *stood_still = Some(Instant::now());
+        }
+    }
+
+    /// Whether the process has lately stood still for so long that another one may have been started in its place.
+    fn has_stood_still(&self) -> bool {
+        let stood_still = self.stood_still.lock().unwrap_or_else(PoisonError::into_inner);
+        let lately = 2 * self.config.kafka.transaction_timeout;
+        stood_still.is_some_and(|until| until.elapsed() < lately)
     }
 
     /// The committed offsets of this process's shards, by name.
     fn committed(&self) -> Vec<(String, i64)> {
         let own = self.own_shards();
+        own.map(|shard| (self.shards[shard].name(), self.progress[shard].committed())).collect()
+    }
+
+    /// Puts a model in force for HTTP and metrics that a control record has put in force for rows.
+    fn serve_model(&self, model: &Arc<Model>) {
+        if self.board.serving().is_none_or(|serving| serving.model != *model) {
+            serve_model(model, &self.config.settings.features, &self.board, &self.metrics);
+        }
+    }
+
+    /// The same of those that have rows to commit.
+    fn standing(&self) -> Vec<(String, i64)> {
+        let behind = |shard: &usize| self.progress[*shard].committed() < self.progress[*shard].end();
+        let own = self.own_shards().filter(behind);
         own.map(|shard| (self.shards[shard].name(), self.progress[shard].committed())).collect()
     }
 

@@ -27,7 +27,7 @@ fn any_number_of_processes_gives_what_the_backtest_gives() {
         let what = format!("{processes} processes with {workers} workers");
         let job = fed.another("processes");
         let args = ["-n", processes, "-w", workers, "--from-beginning", "--until-end"];
-        let summary = summary(&finish(job.launch(args), None));
+        let summary = summary(&Running::start(job.launch(args)).end());
         assert_eq!(account(&summary), backtest.account(), "{what}");
         let per_worker = summary["rows_per_worker"].as_array().unwrap().len();
         assert_eq!(
@@ -142,7 +142,7 @@ fn started(job: &Job, args: &[&str]) -> Running {
 
 /// Reads what is left.
 fn job_to_end(job: &Job) {
-    summary(&finish(job.launch(["-n", "2", "-w", "1", "--until-end"]), None));
+    summary(&started(job, &["-n", "2", "-w", "1", "--until-end"]).end());
 }
 
 /// Feeds numbered quotes to all partitions until it is told to stop; gives how many each partition got.
