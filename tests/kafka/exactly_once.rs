@@ -16,13 +16,14 @@ use std::path::{Path, PathBuf};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::job::{Job, Message, over_shards, send, stats, summary};
+use crate::job::{Job, over_shards, stats, summary};
 use crate::support::feed;
 use crate::support::kafka::Record;
-use crate::support::process::Running;
+use crate::support::process::{PATIENCE, Running};
 use crate::support::{Ended, finish, http};
 
 /// A job that keeps its state in a folder of its own, which goes with this.
@@ -108,23 +109,19 @@ fn stopped(running: Running) -> Value {
 fn metric(address: SocketAddr, name: &str) -> f64 {
     let (_, text) = http::ask(address, "GET", "/metrics", "").unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+    line.unwrap_or_else(|| panic!("there is no metric {name}")).parse().unwrap()
 }
 
-/// Sends the messages of a made-up feed, each to the partition of its instrument.
+/// Sends the messages of a made-up feed, each to the partition of its instrument, and waits until they have arrived.
 #[track_caller]
-fn send_feed(job: &Job, messages: &[feed::Message], partitions: usize) {
-    let keys: Vec<String> =
-        messages.iter().map(|message| format!("coinbase:P{:03}-USD", message.product)).collect();
-    send(
-        job,
-        messages.iter().zip(&keys).map(|(message, key)| Message {
-            partition: (message.product % partitions) as i32,
-            key: Some(key.as_bytes()),
-            value: Some(message.line.as_bytes()),
-            headers: Vec::new(),
-        }),
-    );
+fn send_feed(job: &Job, producer: &BaseProducer, messages: &[feed::Message], partitions: usize) {
+    for message in messages {
+        let key = format!("coinbase:P{:03}-USD", message.product);
+        let partition = (message.product % partitions) as i32;
+        let record = BaseRecord::to(&job.raw).partition(partition).key(&key).payload(&message.line);
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
 }
 
 /// What readers get: key, value and headers of each record, by kind and partition.

@@ -128,10 +128,15 @@ fn a_topic_that_was_made_anew_is_noticed_by_its_records() {
     create(&brokers, &job.raw, PARTITIONS, &[]);
     // As many as there were, and more: offsets alone tell nothing.
     send_all(job, 100..200);
-    // Brokers forget the offsets with the topic, unless it came back from elsewhere.
+    // Brokers forget the offsets with the topic.
+    assert_eq!(committed(&brokers, &job.name, &job.raw), [None; 2]);
+    let ended = finish(job.run(["--until-end"]), None);
+    assert_ends(&ended, 1, &[&format!("{}/0", job.raw), "know no offset", "--from-beginning"]);
+    // Unless the topic came back from elsewhere.
     consumer(&brokers, &job.name).commit(&notes, CommitMode::Sync).unwrap();
     let ended = finish(job.run(["--until-end"]), None);
     assert_ends(&ended, 1, &[&format!("{}/0", job.raw), "another record", "made anew"]);
+    assert_eq!(job.run_through(&[])["messages_in"], 200, "what the message names helps");
 }
 
 /// What the job has committed, with the notes beside the offsets.

@@ -4,10 +4,23 @@ use serde_json::Value;
 
 use super::{Kept, assert_ends, create, go_on, values};
 use crate::job::{Job, assert_each_once, send_quotes, source, sources};
-use crate::support::finish;
 use crate::support::kafka::brokers;
+use crate::support::{Files, finish};
 
 const PARTITIONS: i32 = 2;
+
+/// A baseline that scores every row: the bundled one has none for windows that are not full.
+const BASELINE: &str = "name: plain\nversion: \"1\"\nkind: baseline\nfeatures:\n  - name: volatility_z\n    null: 0\nthreshold: 3\ndecision_threshold: 0.5\nhorizon: 60s\n";
+
+/// A job that has begun with the variant `ml`, and the files of its configuration.
+fn with_baseline(brokers: &str, test: &str) -> (Kept, Files) {
+    let files = Files::new();
+    let baseline = files.add("baseline.yaml", BASELINE);
+    let job = Job::new(brokers, test).with("KAFKA__START", "earliest");
+    let kept = Kept::of(job.with("MODEL__BASELINE", baseline.to_str().unwrap()));
+    create(brokers, &kept.job.raw, PARTITIONS, &[]);
+    (kept, files)
+}
 
 fn send_all(job: &Job, numbers: std::ops::Range<u64>) {
     (0..PARTITIONS).for_each(|partition| send_quotes(job, partition, numbers.clone()));
@@ -34,9 +47,8 @@ fn other_settings_are_refused_until_they_are_adopted_behind_a_record() {
     let Some(brokers) = brokers("other_settings_are_refused_until_they_are_adopted_behind_a_record") else {
         return;
     };
-    let kept = Kept::new(&brokers, "adopted");
+    let (kept, _files) = with_baseline(&brokers, "adopted");
     let job = &kept.job;
-    create(&brokers, &job.raw, PARTITIONS, &[]);
     send_all(job, 0..50);
     go_on(job, &[]);
     // Rows that the settings of before have not seen yet are theirs all the same.
@@ -82,8 +94,7 @@ fn other_settings_are_refused_until_they_are_adopted_behind_a_record() {
 #[test]
 fn before_the_first_row_any_settings_will_do() {
     let Some(brokers) = brokers("before_the_first_row_any_settings_will_do") else { return };
-    let kept = Kept::new(&brokers, "unbegun");
-    create(&brokers, &kept.job.raw, PARTITIONS, &[]);
+    let (kept, _files) = with_baseline(&brokers, "unbegun");
     go_on(&kept.job, &[]);
     let baseline = kept.with("MODEL__VARIANT", "baseline");
     assert_refused(&baseline);

@@ -21,7 +21,8 @@ fn an_older_snapshot_or_the_input_itself_gives_the_same_state() {
     let job = &kept.job;
     create(&brokers, &job.raw, PARTITIONS as i32, &[]);
     let mut parts = messages.chunks(1_500);
-    let mut send_part = || send_feed(job, parts.next().unwrap(), PARTITIONS);
+    let producer = job.producer();
+    let mut send_part = || send_feed(job, &producer, parts.next().unwrap(), PARTITIONS);
     for _ in 0..2 {
         send_part();
         go_on(job, &["-w", "1"]);
