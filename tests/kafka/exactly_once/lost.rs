@@ -128,15 +128,30 @@ fn a_topic_that_was_made_anew_is_noticed_by_its_records() {
     create(&brokers, &job.raw, PARTITIONS, &[]);
     // As many as there were, and more: offsets alone tell nothing.
     send_all(job, 100..200);
-    // Brokers forget the offsets with the topic.
+    // Brokers forget the offsets with the topic, unless it comes back from elsewhere.
     assert_eq!(committed(&brokers, &job.name, &job.raw), [None; 2]);
-    let ended = finish(job.run(["--until-end"]), None);
-    assert_ends(&ended, 1, &[&format!("{}/0", job.raw), "know no offset", "--from-beginning"]);
-    // Unless the topic came back from elsewhere.
     consumer(&brokers, &job.name).commit(&notes, CommitMode::Sync).unwrap();
     let ended = finish(job.run(["--until-end"]), None);
     assert_ends(&ended, 1, &[&format!("{}/0", job.raw), "another record", "made anew"]);
-    assert_eq!(job.run_through(&[])["messages_in"], 200, "what the message names helps");
+}
+
+#[test]
+fn offsets_that_brokers_have_forgotten_are_missed_and_the_way_out_works() {
+    let Some(brokers) = brokers("offsets_that_brokers_have_forgotten_are_missed_and_the_way_out_works")
+    else {
+        return;
+    };
+    let kept = Kept::new(&brokers, "forgotten");
+    let job = &kept.job;
+    create(&brokers, &job.raw, PARTITIONS, &[]);
+    send_all(job, 0..40);
+    go_on(job, &[]);
+    let removed = block_on(admin(&brokers).delete_groups(&[&job.name], &AdminOptions::new())).unwrap();
+    assert!(removed.iter().all(Result::is_ok), "{removed:?}");
+    let ended = finish(job.run(["--until-end"]), None);
+    assert_ends(&ended, 1, &[&format!("{}/0", job.raw), "know no offset", "--from-beginning"]);
+    let account = job.run_through(&[]);
+    assert_eq!((&account["messages_in"], &account["account"]["messages_in"]), (&80.into(), &80.into()));
 }
 
 /// What the job has committed, with the notes beside the offsets.

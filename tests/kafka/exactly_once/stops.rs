@@ -168,11 +168,12 @@ fn a_second_process_takes_over_and_the_first_one_ends() {
     let address = first.http();
     first.until("it runs", |_| stats(address)["phase"] == "running");
     let (ended, account) = thread::scope(|scope| {
-        scope.spawn(|| flow(&job, &messages[..PART]));
+        let feeder = scope.spawn(|| flow(&job, &messages[..PART]));
         first.until("some is committed", |_| over_shards(&stats(address), "committed") > 500);
         let mut second = Running::start(job.run(["-w", "2"]));
         let address = second.http();
         second.until("it runs", |_| stats(address)["phase"] == "running");
+        feeder.join().unwrap();
         scope.spawn(|| flow(&job, &messages[PART..]));
         let ended = first.end();
         second.until("all is committed", |_| over_shards(&stats(address), "committed") == all);
