@@ -201,8 +201,9 @@ fn origins(
         let start = match &committed {
             // Under transactions that is done when nobody else can commit any more.
             _ if job.from_beginning && !exactly_once && place.process == 0 => bounds.low,
-            None if forgotten(store, topic, *partition)?
-                && job.config.kafka.lost_offsets == LostOffsets::Fail =>
+            None if !job.from_beginning
+                && job.config.kafka.lost_offsets == LostOffsets::Fail
+                && forgotten(store, topic, *partition)? =>
             {
                 bail!(
                     "the brokers know no offset of the job {:?} for {topic}/{partition}, of which there are snapshots: \
