@@ -200,7 +200,7 @@ impl Job {
                     attempt.from_beginning = false;
                     attempt.adopt = false;
                 }
-                done => break done,
+                done => break done.map_err(transactions::explained),
             }
         };
         let mut state = State::clone(&board.state());
