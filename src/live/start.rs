@@ -52,13 +52,12 @@ pub struct Start {
 /// When topics are not as the job needs them, or committed offsets are gone.
 pub fn start(job: &Job, place: Place, instruments: &Instruments) -> Result<Option<Start>> {
     let kafka = &job.config.kafka;
-    let (topics, offsets) = (Topics::new(kafka, &job.config.job)?, Offsets::connect(kafka, &job.config.job)?);
-    let commits = Commits::connect(kafka, &job.config.job)?;
-    let brokers = Brokers { topics, offsets, commits };
     let mut pause = Duration::from_millis(100);
     let mut told: Option<Instant> = None;
     while !job.stop.load(Ordering::Relaxed) {
-        match attempt(job, place, &brokers, instruments) {
+        // With clients of its own: one that has met brokers going or coming may keep what it was told then.
+        let attempted = Brokers::clients(job).and_then(|brokers| attempt(job, place, &brokers, instruments));
+        match attempted {
             Ok(start) => return Ok(Some(start)),
             Err(error) if !passes(&error) => return Err(error),
             Err(error) => {
@@ -84,6 +83,17 @@ struct Brokers {
     topics: Topics,
     offsets: Offsets,
     commits: Commits,
+}
+
+impl Brokers {
+    fn clients(job: &Job) -> Result<Brokers> {
+        let (kafka, name) = (&job.config.kafka, &job.config.job);
+        Ok(Brokers {
+            topics: Topics::new(kafka, name)?,
+            offsets: Offsets::connect(kafka, name)?,
+            commits: Commits::connect(kafka, name)?,
+        })
+    }
 }
 
 fn attempt(job: &Job, place: Place, brokers: &Brokers, instruments: &Instruments) -> Result<Start> {
