@@ -24,7 +24,7 @@ use foreshock::kafka::topics::Topics;
 use foreshock::live::clock::Clock;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
@@ -358,7 +358,12 @@ fn latency_of(place: &Place, way: Way, rate: usize, seconds: usize) {
     let ticks = warm_up + rate * seconds;
     let sent: Arc<[AtomicU64]> = (0..ticks).map(|_| AtomicU64::new(0)).collect();
     let took = Arc::new(Mutex::new(Vec::with_capacity(ticks)));
-    let job = Running::start(place, way, free_address(), "features,predictions,metrics,gaps,alerts,deadletter,control");
+    let job = Running::start(
+        place,
+        way,
+        free_address(),
+        "features,predictions,metrics,gaps,alerts,deadletter,control",
+    );
     await_that("the job is ready", || job.is_ready());
     let isolation = if way.delivery == "exactly_once" { "read_committed" } else { "read_uncommitted" };
     let stop = Arc::<AtomicBool>::default();
@@ -377,7 +382,8 @@ fn latency_of(place: &Place, way: Way, rate: usize, seconds: usize) {
     stop.store(true, Ordering::Relaxed);
     reader.join().expect("the reader reads");
     let took = took.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut measured: Vec<f64> = took.iter().filter(|(tick, _)| *tick >= warm_up).map(|(_, ms)| *ms).collect();
+    let mut measured: Vec<f64> =
+        took.iter().filter(|(tick, _)| *tick >= warm_up).map(|(_, ms)| *ms).collect();
     print(&json!({
         "what": "latency", "delivery": way.delivery, "rate": rate, "ticks": measured.len(),
         "p50_ms": quantile(&mut measured, 0.5), "p99_ms": quantile(&mut measured, 0.99),
