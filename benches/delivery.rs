@@ -24,7 +24,7 @@ use foreshock::kafka::topics::Topics;
 use foreshock::live::clock::Clock;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 

@@ -381,9 +381,9 @@ fn build(
 
 /// One step of the worker, and how long it took.
 fn stepped(worker: &mut Worker) -> Duration {
-    let began = cpu();
+    let began = Instant::now();
     worker.step();
-    cpu() - began
+    began.elapsed()
 }
 
 fn milliseconds(time: Duration) -> f64 {
@@ -410,18 +410,4 @@ fn report(batch: usize, snapshots: &[Saved], without: &mut Longest, with: &mut L
     };
     line("step", &mut without.steps, &mut with.steps);
     line("way", &mut without.ways, &mut with.ways);
-}
-
-#[repr(C)]
-struct Ts {
-    s: i64,
-    n: i64,
-}
-unsafe extern "C" {
-    fn clock_gettime(id: i32, ts: *mut Ts) -> i32;
-}
-fn cpu() -> Duration {
-    let mut ts = Ts { s: 0, n: 0 };
-    unsafe { clock_gettime(3, &mut ts) };
-    Duration::new(ts.s as u64, ts.n as u32)
 }

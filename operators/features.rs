@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::change::{Change, Placed, change_of, number_of};
 use crate::moments::{SlidingMoments, push_tight};
 use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
+use crate::packed::{self, Packed};
 use crate::row::{Body, Quote, Row};
 use crate::stages::{Features, Live, MAX_HORIZONS, Measured};
 use crate::time::{Nanos, SECOND, Time};
@@ -69,6 +70,7 @@ pub struct FeatureWindows {
     #[serde(skip)]
     since: Option<Arc<Change>>,
     /// The ticks that a window or a return still reaches, oldest first.
+    #[serde(with = "packed")]
     ticks: VecDeque<Tick>,
     /// How many ticks were dropped from the front of `ticks`: positions below count from the first tick since
     /// the last gap.
@@ -80,6 +82,7 @@ pub struct FeatureWindows {
     /// Tick returns whose later tick lies inside the window. The first tick has none.
     returns: SlidingMoments,
     /// Clock of each trade inside the window.
+    #[serde(with = "packed")]
     trades: VecDeque<Time>,
     /// `spread_bps` of the last `spread_window` ticks.
     spreads: SlidingMoments,
@@ -87,10 +90,24 @@ pub struct FeatureWindows {
     price: f64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Tick {
     clock: Time,
     mid: f64,
+}
+
+impl Packed for Tick {
+    const BYTES: usize = Time::BYTES + f64::BYTES;
+
+    fn put(&self, bytes: &mut Vec<u8>) {
+        self.clock.put(bytes);
+        self.mid.put(bytes);
+    }
+
+    fn get(bytes: &[u8]) -> Tick {
+        let (clock, mid) = bytes.split_at(Time::BYTES);
+        Tick { clock: Time::get(clock), mid: f64::get(mid) }
+    }
 }
 
 impl Operator for FeatureWindows {

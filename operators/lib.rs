@@ -14,6 +14,7 @@ pub mod model;
 pub mod moments;
 pub mod operator;
 pub mod order;
+pub mod packed;
 mod pattern;
 pub mod row;
 pub mod rules;

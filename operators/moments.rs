@@ -17,6 +17,8 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use crate::packed::{self, Packed};
+
 /// Values in a block. Small enough that the front's suffix sums stay in cache.
 const BLOCK: usize = 64;
 
@@ -33,6 +35,23 @@ pub struct Moments {
     pub mean: f64,
     /// Sum of squared deviations from the mean.
     pub squares: f64,
+}
+
+impl Packed for Moments {
+    const BYTES: usize = 4 + 2 * f64::BYTES;
+
+    fn put(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.count.to_le_bytes());
+        self.mean.put(bytes);
+        self.squares.put(bytes);
+    }
+
+    fn get(bytes: &[u8]) -> Moments {
+        let (count, rest) = bytes.split_at(4);
+        let (mean, squares) = rest.split_at(f64::BYTES);
+        let count = u32::from_le_bytes(count.try_into().expect("4 bytes were split off"));
+        Moments { count, mean: f64::get(mean), squares: f64::get(squares) }
+    }
 }
 
 impl Moments {
@@ -93,12 +112,16 @@ impl Moments {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SlidingMoments {
     /// All values, oldest first.
+    #[serde(with = "packed")]
     values: VecDeque<f64>,
     /// Moments of the last 1, 2, … values of the front block.
+    #[serde(with = "packed")]
     front: Vec<Moments>,
     /// Moments of the newest 1, 2, … of the whole blocks that were there when the front block ran out.
+    #[serde(with = "packed")]
     older_blocks: Vec<Moments>,
     /// Whole blocks finished since then, oldest first.
+    #[serde(with = "packed")]
     newer_blocks: Vec<Moments>,
     /// Moments of `newer_blocks`.
     newer: Moments,

@@ -64,7 +64,7 @@ pub fn producer(kafka: &Kafka) -> BaseProducer {
 }
 
 /// Hands a record over, as soon as there is room.
-pub fn send<'a, K: ToBytes + ?Sized, P: ToBytes + ?Sized>(
+pub fn send<'a, K: ToBytes + ?Sized + 'a, P: ToBytes + ?Sized + 'a>(
     producer: &BaseProducer,
     record: impl Fn() -> BaseRecord<'a, K, P>,
 ) {
