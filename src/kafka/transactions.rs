@@ -133,6 +133,10 @@ impl Client {
 
     /// Why something could not be delivered, if anything.
     pub fn failure(&self) -> Option<anyhow::Error> {
+        // Such as that it was fenced: what it then says of single records is only a consequence.
+        if let Some((code, reason)) = self.producer.client().fatal_error() {
+            return Some(anyhow::Error::new(KafkaError::Global(code)).context(reason));
+        }
         let failure = self.producer.context().0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         failure.map(|(error, what)| anyhow::Error::new(error).context(what))
     }

@@ -132,7 +132,7 @@ fn cases() -> Vec<Case> {
     let last = all.0.last().unwrap().value.clone().unwrap();
     all.push(Duplicate, last);
     all.add(Control, r#"{"type":"subscriptions","channels":[]}"#);
-    all.add(Control, "anything at all").header("foreshock-control", b"");
+    all.add(Message("bad_control"), "anything at all").header("foreshock-control", b"");
     all.add(Control, r#"{"type":"control","id":"1"}"#);
     all.add(Ignored, r#"{"type":"status","products":[]}"#);
     all.good();
