@@ -213,6 +213,11 @@ impl Shard {
         Taken { answer, settings }
     }
 
+    /// An instrument begins anew: it is given all that holds.
+    pub fn forget(&mut self, instrument: InstrumentId) {
+        self.given.remove(&instrument);
+    }
+
     /// A part of the log before this offset is gone: all instruments start anew, with a gap.
     pub fn lose(&mut self, offset: u64) {
         self.hold("".into(), offset, None, What::StateLost);

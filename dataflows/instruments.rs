@@ -61,6 +61,8 @@ struct Table {
     latest: HashMap<(Arc<str>, Arc<str>), InstrumentId>,
     /// By instrument number: the shard it was first met in, in a live job.
     homes: Vec<Option<u32>>,
+    /// The instruments that got a home, in the order in which they did.
+    settled: Vec<(InstrumentId, u32)>,
 }
 
 impl Instruments {
@@ -90,6 +92,14 @@ impl Instruments {
         self.read().instruments[id.0 as usize].clone()
     }
 
+    /// All that is known of an instrument beside its number, as text: alike only for those that are defined alike.
+    pub fn definition(&self, id: InstrumentId) -> String {
+        let table = self.read();
+        let (instrument, clock) = (&table.instruments[id.0 as usize], table.clocks[id.0 as usize]);
+        let Instrument { name, quote_channel, trade_channel, gap_after, .. } = &**instrument;
+        format!("{name} {quote_channel:?} {trade_channel:?} {gap_after:?} {clock:?}")
+    }
+
     /// Whether a row was refused because there would have been more instruments than settings allow.
     pub fn too_many(&self) -> bool {
         self.shared.too_many.load(Ordering::Relaxed)
@@ -112,6 +122,13 @@ impl Instruments {
         let table = self.read();
         let numbered = (0..).map(InstrumentId).zip(&table.homes);
         numbered.filter(|(_, home)| **home == Some(shard)).map(|(id, _)| id).collect()
+    }
+
+    /// The instruments that got a home after the first `known` ones, with that.
+    pub fn settled_after(&self, known: usize) -> Vec<(Arc<Instrument>, u32)> {
+        let table = self.read();
+        let fresh = table.settled.iter().skip(known);
+        fresh.map(|(id, shard)| (table.instruments[id.0 as usize].clone(), *shard)).collect()
     }
 
     /// Enters an instrument that a shard is known to have. `None`: the settings don't take it.
@@ -141,6 +158,9 @@ impl Instruments {
         let at = id.0 as usize;
         if table.homes.len() <= at {
             table.homes.resize(at + 1, None);
+        }
+        if table.homes[at].is_none() {
+            table.settled.push((id, shard));
         }
         let home = *table.homes[at].get_or_insert(shard);
         if home != shard {

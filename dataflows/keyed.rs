@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use foreshock_operators::change::{Change, Placed};
 use foreshock_operators::operator::{Operator, Out, RestoreError};
@@ -27,6 +27,8 @@ pub struct Keyed<O: Operator> {
     states: Vec<Option<Box<O>>>,
     /// Whether any state may hold rows back: most can't, and are never asked.
     may_wait: bool,
+    /// Whether anybody wants to know of rows held back.
+    settles: bool,
     saver: Option<Saver>,
     saving: Option<Saving>,
 }
@@ -56,6 +58,7 @@ impl<O: Operator> Keyed<O> {
             instruments,
             states: Vec::new(),
             may_wait,
+            settles: true,
             saver: None,
             saving: None,
         }
@@ -67,8 +70,14 @@ impl<O: Operator> Keyed<O> {
         self.settings_of_shards.insert(shard, settings);
     }
 
+    /// Is never asked for the oldest row that waits, which takes a look at every state.
+    pub fn never_settle(&mut self) {
+        self.settles = false;
+    }
+
     /// Lets go of all states of a shard.
     pub fn forget(&mut self, shard: u32) {
+        self.settings_of_shards.remove(&shard);
         for id in self.instruments.of_shard(shard) {
             if let Some(state) = self.states.get_mut(id.0 as usize) {
                 *state = None;
@@ -138,7 +147,7 @@ impl<O: Operator> Keyed<O> {
 
     /// The oldest message of a shard of which some state holds a row back.
     fn oldest_waiting(&self, shard: u32) -> Option<u64> {
-        if !self.may_wait {
+        if !self.may_wait || !self.settles {
             return None;
         }
         let states = self.states.iter().zip(0..).filter_map(|(state, id)| Some((state.as_ref()?, id)));
@@ -146,20 +155,21 @@ impl<O: Operator> Keyed<O> {
         of_shard.filter_map(|(state, _)| state.oldest_waiting()).min()
     }
 
-    /// Saves a bit of what is still to be saved; says whether there is more.
-    pub fn sweep(&mut self) -> bool {
-        let (Some(saving), Some(saver)) = (&mut self.saving, &self.saver) else { return false };
+    /// Saves a bit of what is still to be saved; says when to go on where there is more.
+    pub fn sweep(&mut self) -> Option<Duration> {
+        let (Some(saving), Some(saver)) = (&mut self.saving, &self.saver) else { return None };
         if saver.may_sweep(O::NAME) {
             let began = Instant::now();
             while saving.sweep_one(&self.states, saver) {
                 if began.elapsed() >= SWEEP {
                     saver.note_sweep();
-                    return true;
+                    return Some(Duration::ZERO);
                 }
             }
             self.finish_saving();
+            return None;
         }
-        self.saving.is_some()
+        Some(SWEEP)
     }
 
     /// Begins a snapshot of a shard's states as they are now.
@@ -282,8 +292,11 @@ where
                     session.give(time.measure(|| keyed.on_batch(batch)));
                 }
             });
-            if time.measure(|| keyed.sweep()) {
-                activator.activate();
+            match time.measure(|| keyed.sweep()) {
+                Some(Duration::ZERO) => activator.activate(),
+                // Another operator's turn, or nobody takes what was found.
+                Some(pause) => activator.activate_after(pause),
+                None => {}
             }
         }
     })

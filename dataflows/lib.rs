@@ -7,6 +7,7 @@ pub mod changes;
 pub mod control;
 pub mod decode;
 pub mod emit;
+pub mod homes;
 pub mod instruments;
 pub mod keyed;
 pub mod live;

@@ -93,6 +93,17 @@ impl Market {
         self.seconds.forget(shard);
         self.score.forget(shard);
         self.rules.forget(shard);
+        self.begun.remove(&shard);
+    }
+
+    /// Nobody asks how far the shards could be called done without their states.
+    pub fn never_settle(&mut self) {
+        self.order.never_settle();
+        self.gaps.never_settle();
+        self.features.never_settle();
+        self.seconds.never_settle();
+        self.score.never_settle();
+        self.rules.never_settle();
     }
 
     /// Has decoding and publishing of a shard go on from there.

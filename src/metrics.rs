@@ -344,7 +344,7 @@ impl JobMetrics {
             steps: declare.counters("foreshock_worker_steps_total", "Steps of the dataflow.", &["worker"]),
             backlog_limit: declare.gauge(
                 "foreshock_backlog_limit_bytes",
-                "The most bytes of outputs on their way, for each worker (job.memory_budget).",
+                "The most bytes of outputs on their way, for each worker: its share of half of job.memory_budget.",
             ),
             operator_seconds: declare.float_counters(
                 "foreshock_operator_seconds_total",

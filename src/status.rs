@@ -75,6 +75,8 @@ pub struct State {
     /// Whether the job has once read all there was.
     pub caught_up: bool,
     pub shards: Vec<ShardState>,
+    /// What was gone when the job started, and what was done about it.
+    pub lost: Vec<String>,
     /// The account since this process started.
     pub counts: Counts,
     pub active_alerts: usize,
@@ -101,6 +103,7 @@ impl Default for State {
             kafka_connected: false,
             caught_up: false,
             shards: Vec::new(),
+            lost: Vec::new(),
             counts: Counts::default(),
             active_alerts: 0,
             last_alert: None,

@@ -100,6 +100,7 @@ fn topics() -> impl Iterator<Item = (&'static str, i32)> {
         "market.gaps",
         "market.alerts",
         "ticks.deadletter",
+        "market.control",
     ];
     names.into_iter().map(|name| (name, PARTITIONS))
 }

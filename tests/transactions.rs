@@ -1,7 +1,6 @@
 //! What exactly-once rests on: that the brokers' transactions are what they say. A broker that fails here can't be used
 //! for it, whatever the job does.
 
-#[allow(dead_code)]
 mod support;
 
 use std::time::Duration;

@@ -240,6 +240,9 @@ def check_compose(keys):
             if word.startswith("/data/"):
                 expect((ROOT / "tests/data" / word.removeprefix("/data/")).exists(), where, f"no file for {word}")
     job = services["foreshock"]
+    stored = re.search(r"^ENV FORESHOCK_STATE__STORE=(\S+)", (DOCKER / "Dockerfile").read_text(), re.M)
+    kept = [volume.split(":")[1] for volume in job.get("volumes", [])]
+    expect(stored and stored.group(1) in kept, "compose.yaml: foreshock", "has no volume where the image keeps snapshots")
     stop, grace = (int(text.removesuffix("s")) for text in (config["kafka"]["stop_timeout"], job["stop_grace_period"]))
     expect(grace > 2 * stop, "compose.yaml: foreshock", f"is killed after {grace} s, and may need twice {stop} s to stop")
     advertised = services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]

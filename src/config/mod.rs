@@ -221,6 +221,7 @@ impl Config {
         check_windows(&mut layers);
         check_topics(&mut layers);
         check_properties(&mut layers);
+        check_transactions(&mut layers);
 
         let listed = layers.read_file("instruments.file").map(|document| instruments::read(&document));
         let rules = layers.read_file("alerts.file").map(|document| alerts::read(&document));
@@ -403,6 +404,22 @@ fn check_properties(layers: &mut Layers) {
                 None => {}
             }
         }
+    }
+}
+
+/// A transaction that is not committed well before its timeout is undone by the brokers.
+fn check_transactions(layers: &mut Layers) {
+    let (interval, timeout) = ("kafka.commit_interval", "kafka.transaction_timeout");
+    let (often, longest) = (layers.duration(interval), layers.duration(timeout));
+    if let (Some(often), Some(longest)) = (often, longest)
+        && often > longest / 3
+    {
+        let problem = format!(
+            "found {}, expected at most a third of {timeout}, which is {}",
+            duration::show(often),
+            duration::show(longest)
+        );
+        layers.refuse(interval, problem);
     }
 }
 

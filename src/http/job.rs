@@ -34,6 +34,10 @@ pub struct Health {
     model_version: Option<String>,
     /// Whether a broker answered lately.
     kafka_connected: bool,
+    /// What was gone when the job started, and what `kafka.lost_offsets` had it do. Left out where nothing was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!([]))]
+    lost_offsets: Vec<String>,
     #[schema(example = "2026-03-02T09:00:00.040000Z")]
     timestamp: String,
 }
@@ -145,6 +149,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
         model_name: serving.as_ref().map(|serving| serving.model.name.to_string()),
         model_version: serving.as_ref().map(|serving| serving.model.version.to_string()),
         kafka_connected: state.kafka_connected,
+        lost_offsets: state.lost.clone(),
         timestamp: answer::text(answer::now()),
         reason,
     };

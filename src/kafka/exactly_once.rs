@@ -32,6 +32,9 @@ use crate::faults;
 /// Delivery reports are taken after this many sends, so that they don't pile up.
 const SENDS_PER_POLL: usize = 256;
 
+/// Offsets that don't move are committed again after so long.
+const COMMITTED_AGAIN_AFTER: Duration = Duration::from_secs(3600);
+
 /// How often a drain looks whether commits have returned.
 const DRAIN_TICK: Duration = Duration::from_millis(1);
 
@@ -72,6 +75,8 @@ struct Lane {
     /// Records of the oldest that the client has taken.
     next: usize,
     kept_bytes: usize,
+    /// When an offset was committed last; brokers forget those that never are.
+    committed_at: Instant,
     open: Transaction,
     committing: Option<Transaction>,
     outcome: Arc<Mutex<Option<Result<()>>>>,
@@ -121,6 +126,7 @@ impl ExactlyOnce {
                 kept: VecDeque::new(),
                 next: 0,
                 kept_bytes: 0,
+                committed_at: Instant::now(),
                 open: Transaction::default(),
                 committing: None,
                 outcome: Arc::default(),
@@ -148,6 +154,7 @@ impl ExactlyOnce {
             if let Some(error) = lane.client.failure() {
                 return Err(error);
             }
+            lane.refresh();
             if lane.is_due(self.pace, at_once) {
                 lane.commit(&self.committers, self.activator.clone());
             }
@@ -241,6 +248,7 @@ impl Lane {
         outcome?;
         self.progress.deliver(committed.next_offset);
         self.progress.commit(committed.next_offset);
+        self.committed_at = Instant::now();
         let Transaction { records, next_offset, .. } = committed;
         debug!(target: "foreshock::transactions", shard, state = "committed", records, next_offset);
         Ok(())
@@ -287,6 +295,15 @@ impl Lane {
             accepted(Accepted { cut, predictions });
         }
         Ok(())
+    }
+
+    /// Has an offset that has not moved for long committed once more, in a transaction with nothing in it.
+    fn refresh(&mut self) {
+        if self.is_idle() && self.committed_at.elapsed() >= COMMITTED_AGAIN_AFTER {
+            let next_offset = self.progress.committed();
+            let since = Some(Instant::now());
+            self.open = Transaction { since, next_offset, publications: 1, ..Transaction::default() };
+        }
     }
 
     /// Whether the open transaction is to end now. It can only where a publication ends.

@@ -245,6 +245,17 @@ pub fn is_fenced(error: &anyhow::Error) -> bool {
     })
 }
 
+/// Says what has happened where the brokers only speak of epochs.
+pub fn explained(error: anyhow::Error) -> anyhow::Error {
+    if !is_fenced(&error) {
+        return error;
+    }
+    error.context(
+        "another process has taken over this job's outputs, or a transaction was open for longer than \
+         kafka.transaction_timeout",
+    )
+}
+
 impl ClientContext for Failures {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         Words.log(level, facility, message);

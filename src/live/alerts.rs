@@ -32,8 +32,12 @@ pub struct Active {
 
 impl Alerts {
     /// Takes up what was active when a shard's state was saved.
-    pub fn restore(&mut self, shard: u32, active: BTreeMap<String, Active>) {
-        self.active.extend(active.into_iter().map(|(id, active)| (id.into(), Active { shard, ..active })));
+    pub fn restore(&mut self, shard: u32, active: BTreeMap<String, Active>, metrics: &JobMetrics) {
+        for (id, active) in active {
+            let (exchange, instrument) = (active.exchange.clone(), active.instrument.clone());
+            self.active.insert(id.into(), Active { shard, ..active });
+            self.gauge(&exchange, &instrument, metrics);
+        }
     }
 
     /// Those of one shard.
@@ -59,19 +63,7 @@ impl Alerts {
                 self.active.remove(&alert.id);
             }
         }
-        for priority in [Priority::P1, Priority::P2, Priority::P3] {
-            let count = self.active.values().filter(|active| active.priority == priority).count();
-            metrics.active_alerts.with_label_values(&[priority.name()]).set(count as i64);
-        }
-        let of_instrument = self.active.values().filter(|active| {
-            *active.exchange == *instrument.exchange && *active.instrument == *instrument.name
-        });
-        let regime = match of_instrument.map(|active| active.priority).min() {
-            None => 0,
-            Some(Priority::P1) => 2,
-            Some(Priority::P2 | Priority::P3) => 1,
-        };
-        metrics.regime.with_label_values(&[&*instrument.exchange, &*instrument.name]).set(regime);
+        self.gauge(&instrument.exchange, &instrument.name, metrics);
         self.last = Some(AlertChange {
             exchange: instrument.exchange.clone(),
             instrument: instrument.name.clone(),
@@ -80,6 +72,23 @@ impl Alerts {
             state: alert.state.name(),
             time: alert.time,
         });
+    }
+
+    fn gauge(&self, exchange: &str, instrument: &str, metrics: &JobMetrics) {
+        for priority in [Priority::P1, Priority::P2, Priority::P3] {
+            let count = self.active.values().filter(|active| active.priority == priority).count();
+            metrics.active_alerts.with_label_values(&[priority.name()]).set(count as i64);
+        }
+        let of_instrument = self
+            .active
+            .values()
+            .filter(|active| *active.exchange == *exchange && *active.instrument == *instrument);
+        let regime = match of_instrument.map(|active| active.priority).min() {
+            None => 0,
+            Some(Priority::P1) => 2,
+            Some(Priority::P2 | Priority::P3) => 1,
+        };
+        metrics.regime.with_label_values(&[exchange, instrument]).set(regime);
     }
 
     /// How many are active.

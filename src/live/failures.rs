@@ -12,7 +12,7 @@ const FAILURES_MAX: u32 = 3;
 /// What happened to a job at a place of its input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The committed offsets of a process's shards, by name.
+    /// The committed offsets of the shards that stand still, by name.
     pub committed: Vec<(String, i64)>,
     pub count: u32,
     pub error: String,
@@ -52,13 +52,23 @@ impl Failures {
 
     /// Why the job is to stay down at this place, if it is.
     pub fn stays_down(&self, committed: &[(String, i64)]) -> Option<Failure> {
-        self.read().filter(|failure| failure.count >= FAILURES_MAX && failure.committed == committed)
+        let stands_still = |failure: &Failure| failure.committed.iter().all(|at| committed.contains(at));
+        self.read().filter(|failure| failure.count >= FAILURES_MAX && stands_still(failure))
     }
 
-    /// Remembers a failure at this place.
-    pub fn note(&self, committed: Vec<(String, i64)>, error: String) {
-        let before = self.read().filter(|failure| failure.committed == committed);
-        let count = before.map_or(0, |failure| failure.count) + 1;
+    /// Remembers a failure with these shards at these offsets, and rows behind them. Those that have moved since the
+    /// last failure are not to blame for it.
+    pub fn note(&self, mut committed: Vec<(String, i64)>, error: String) {
+        let mut count = 1;
+        if let Some(before) = self.read() {
+            let same: Vec<_> = committed.iter().filter(|at| before.committed.contains(at)).cloned().collect();
+            if !same.is_empty() {
+                (committed, count) = (same, before.count + 1);
+            }
+        }
+        if committed.is_empty() {
+            return;
+        }
         let failure = Failure { committed, count, error };
         let written = serde_json::to_vec(&failure).map_err(std::io::Error::other).and_then(|json| {
             self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
@@ -99,11 +109,13 @@ mod tests {
         failures.note(place(7), "worse".to_owned());
         assert_eq!(failures.stays_down(&place(7)).unwrap().error, "worse");
         assert_eq!(failures.stays_down(&place(8)), None, "it has got on");
-        failures.note(place(8), "bad".to_owned());
+        let among_others = |other| [place(8), vec![("t/1".to_owned(), other)]].concat();
+        failures.note(among_others(1), "bad".to_owned());
         assert_eq!(failures.stays_down(&place(8)), None);
-        failures.note(place(8), "bad".to_owned());
-        failures.note(place(8), "bad".to_owned());
-        assert!(failures.stays_down(&place(8)).is_some());
+        failures.note(among_others(2), "bad".to_owned());
+        failures.note(among_others(3), "bad".to_owned());
+        let failure = failures.stays_down(&among_others(4)).unwrap();
+        assert_eq!(failure.committed, place(8), "the other one gets on");
         failures.forget();
         assert_eq!(failures.stays_down(&place(8)), None);
     }

@@ -1,7 +1,7 @@
 //! What stands beside a committed offset: where the job began to read the shard, and under which settings.
 //!
 //! ```text
-//! foreshock/1 life=5f0c... origin=1200 base=ab12... settings=ab12...
+//! foreshock/1 life=5f0c... origin=1200 base=ab12... settings=ab12... reading=cd34... partitions=4
 //! ```
 //! It is committed with every transaction, so that a job whose snapshots are all lost still knows from where its state
 //! can be made again, and one that was configured differently notices.
@@ -13,6 +13,15 @@ use crate::status::wall_time;
 /// The first word of a note, with the version of its form.
 const FORM: &str = "foreshock/1";
 
+/// What results depend on, in few letters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conditions {
+    /// Of the settings, which control records can change.
+    pub settings: String,
+    /// Of how messages are read.
+    pub reading: String,
+}
+
 /// One life of a job on a shard: from the offset where it began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
@@ -23,6 +32,12 @@ pub struct Life {
     pub base: String,
     /// Fingerprint of the settings that configuration asks for.
     pub settings: String,
+    /// Fingerprint of how messages are read, which nothing can change in a life.
+    pub reading: String,
+    /// How many partitions the topic has: with another number keys may have moved.
+    pub partitions: usize,
+    /// The id of a control record that is to be appended, or was just then.
+    pub adopting: Option<String>,
     /// The state that the life began with; `None`: none. Such a state can't be made again from the log.
     pub from: Option<Ancestor>,
 }
@@ -36,9 +51,18 @@ pub struct Ancestor {
 
 impl Life {
     /// A life that begins at this offset with an empty state.
-    pub fn begin(origin: i64, settings: &str) -> Life {
-        let id = format!("{:016x}{:08x}", wall_time().0, std::process::id());
-        Life { id, origin, base: settings.to_owned(), settings: settings.to_owned(), from: None }
+    pub fn begin(origin: i64, conditions: &Conditions, partitions: usize) -> Life {
+        let Conditions { settings, reading } = conditions.clone();
+        Life {
+            id: format!("{:016x}{:08x}", wall_time().0, std::process::id()),
+            origin,
+            base: settings.clone(),
+            settings,
+            reading,
+            partitions,
+            adopting: None,
+            from: None,
+        }
     }
 
     /// Whether the state at its origin is empty.
@@ -52,13 +76,17 @@ impl Life {
         if words.next() != Some(FORM) {
             return None;
         }
-        let (mut id, mut origin, mut base, mut settings, mut from) = (None, None, None, None, None);
+        let (mut id, mut origin, mut base, mut settings) = (None, None, None, None);
+        let (mut reading, mut partitions, mut adopting, mut from) = (None, None, None, None);
         for (name, value) in words.filter_map(|word| word.split_once('=')) {
             match name {
                 "life" => id = Some(value.to_owned()),
                 "origin" => origin = value.parse().ok(),
                 "base" => base = Some(value.to_owned()),
                 "settings" => settings = Some(value.to_owned()),
+                "reading" => reading = Some(value.to_owned()),
+                "partitions" => partitions = value.parse().ok(),
+                "adopting" => adopting = Some(value.to_owned()),
                 "from" => {
                     let (life, offset) = value.split_once('@')?;
                     from = Some(Ancestor { life: life.to_owned(), offset: offset.parse().ok()? });
@@ -67,14 +95,27 @@ impl Life {
                 _ => {}
             }
         }
-        Some(Life { id: id?, origin: origin?, base: base?, settings: settings?, from })
+        Some(Life {
+            id: id?,
+            origin: origin?,
+            base: base?,
+            settings: settings?,
+            reading: reading?,
+            partitions: partitions?,
+            adopting,
+            from,
+        })
     }
 }
 
 impl fmt::Display for Life {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Life { id, origin, base, settings, from } = self;
-        write!(f, "{FORM} life={id} origin={origin} base={base} settings={settings}")?;
+        let Life { id, origin, base, settings, reading, partitions, adopting, from } = self;
+        write!(f, "{FORM} life={id} origin={origin} base={base} settings={settings} reading={reading}")?;
+        write!(f, " partitions={partitions}")?;
+        if let Some(record) = adopting {
+            write!(f, " adopting={record}")?;
+        }
         match from {
             Some(Ancestor { life, offset }) => write!(f, " from={life}@{offset}"),
             None => Ok(()),
@@ -90,7 +131,9 @@ mod tests {
     fn a_note_reads_back_and_others_are_none_of_ours() {
         let ancestor = Ancestor { life: "ab".to_owned(), offset: 17 };
         for from in [None, Some(ancestor)] {
-            let life = Life { from, ..Life::begin(1_200, "ab12") };
+            let conditions = Conditions { settings: "ab12".to_owned(), reading: "cd34".to_owned() };
+            let adopting = from.as_ref().map(|_| "adopt-1".to_owned());
+            let life = Life { from, adopting, ..Life::begin(1_200, &conditions, 4) };
             assert_eq!(Life::parse(&life.to_string()), Some(life.clone()));
             assert_eq!(Life::parse(&format!("{life} more=1")), Some(life));
         }

@@ -23,10 +23,10 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use foreshock_dataflows::batch::Range;
@@ -137,8 +137,10 @@ struct Shared {
     begun: Mutex<Begun>,
     recovery: recovery::Watch,
     failures: Option<Failures>,
-    /// The longest time that the process was not let run.
-    longest_pause_ms: AtomicU64,
+    /// What was gone at the start, and what was done about it.
+    lost: Vec<String>,
+    /// When the process was last not let run for as long as a transaction may take.
+    stood_still: Mutex<Option<Instant>>,
     rows_per_worker: Vec<AtomicI64>,
     /// The first message or row refused since the log told of some.
     first_refused: Mutex<Option<String>>,
@@ -180,12 +182,12 @@ impl Job {
         serve_model(&settings.model, &settings.features, &board, &self.metrics);
         let mut attempt = self;
         let told_before = Arc::new(Mutex::new(None));
-        let mut stood_still = Duration::ZERO;
+        let mut stood_still = false;
         let done = loop {
             let done = attempt.start(cluster.clone(), &told_before).and_then(|shared| match shared {
                 Some(shared) => {
                     let done = attempt.run_once(&shared);
-                    stood_still = Duration::from_millis(shared.longest_pause_ms.load(Ordering::Acquire));
+                    stood_still = shared.has_stood_still();
                     done
                 }
                 None => Ok(Done::default()),
@@ -198,7 +200,7 @@ impl Job {
                     attempt.from_beginning = false;
                     attempt.adopt = false;
                 }
-                done => break done,
+                done => break done.map_err(transactions::explained),
             }
         };
         let mut state = State::clone(&board.state());
@@ -226,11 +228,12 @@ impl Job {
             (Ok(_), Some(failures)) => failures.forget(),
             // What passes, or what others have done, is no failure at this place.
             (Err(error), Some(failures))
-                if !transactions::may_begin_anew(error)
+                if !self.stop.load(Ordering::Relaxed)
+                    && !transactions::may_begin_anew(error)
                     && !transactions::is_fenced(error)
                     && shared.cluster.as_ref().is_none_or(|cluster| cluster.failure().is_none()) =>
             {
-                failures.note(shared.committed(), format!("{error:#}"));
+                failures.note(shared.standing(), format!("{error:#}"));
             }
             _ => {}
         }
@@ -238,11 +241,11 @@ impl Job {
     }
 
     /// Whether the job can go on by itself after this error, as if it had been started again.
-    fn may_begin_anew(&self, error: &anyhow::Error, stood_still: Duration) -> bool {
+    fn may_begin_anew(&self, error: &anyhow::Error, stood_still: bool) -> bool {
         self.config.delivery == Delivery::ExactlyOnce
             && !self.stop.load(Ordering::Relaxed)
             // Who was away for so long may have a successor, and leaves it alone.
-            && stood_still < self.config.kafka.transaction_timeout
+            && !stood_still
             && (transactions::may_begin_anew(error)
                 || (self.config.kafka.lost_offsets != LostOffsets::Fail && source::is_gone(error)))
     }
@@ -286,11 +289,13 @@ impl Job {
         let mut clients = BTreeMap::new();
         let mut lives = BTreeMap::new();
         let mut saved = vec![0; shards.len()];
-        for (shard, Beginning { client, life, account, saved: at, .. }) in beginnings {
+        let mut lost = Vec::new();
+        for (shard, Beginning { client, life, account, saved: at, lost: gone, .. }) in beginnings {
+            lost.extend(gone);
             restored.add(&account.counts);
             bases.extend(account.base.map(|base| (shard, base)));
             accounts[shard as usize] = account.counts;
-            alerts.restore(shard, account.alerts);
+            alerts.restore(shard, account.alerts, &self.metrics.job);
             // At its origin there is nothing to save.
             saved[shard as usize] = at.unwrap_or(life.origin);
             clients.insert(shard, (client, life.to_string().into()));
@@ -298,6 +303,7 @@ impl Job {
         }
         let folder = store.as_ref().and_then(Store::folder).map(Path::to_owned);
         let failures = folder.map(|folder| Failures::of(folder, place.process));
+        self.metrics.job.lost_offsets.inc_by(lost.len() as u64);
         let (keeper, savers, wishes) = keeper(store, saved, lives, self.workers);
         let begun = Begun {
             clients,
@@ -314,7 +320,8 @@ impl Job {
             progress: shards.iter().map(|at| Arc::new(Progress::of(at))).collect(),
             recovery: recovery::Watch::start(),
             failures,
-            longest_pause_ms: AtomicU64::new(0),
+            lost,
+            stood_still: Mutex::default(),
             shards,
             decode: LiveSettings { shards: names, format, exchange, limits, settings: base },
             instruments,
@@ -395,9 +402,17 @@ impl Shared {
             let keeper = keeper
                 .map(|keeper| named("snapshots").spawn_scoped(scope, || snapshots::keep(&self, keeper)))
                 .transpose()?;
-            let workers = named("workers").spawn_scoped(scope, || self.work())?;
+            let workers = named("workers").spawn_scoped(scope, || self.work()).inspect_err(|_| {
+                // The others wait for them.
+                self.halt.set();
+                self.delivered.store(true, Ordering::Release);
+            })?;
             supervisor::supervise(&self, || workers.is_finished());
             let worked = workers.join().map_err(|_| anyhow!("the workers panicked"))?;
+            if worked.is_err() {
+                // What was not delivered will not be committed either.
+                self.halt.set();
+            }
             self.delivered.store(true, Ordering::Release);
             let committed = committer.join().map_err(|_| anyhow!("the committer panicked"))?;
             watcher.join().map_err(|_| anyhow!("the watcher panicked"))?;
@@ -456,8 +471,17 @@ impl Shared {
 
     /// Notes how long the process has just stood still.
     fn note_pause(&self, pause: Duration) {
-        let milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        self.longest_pause_ms.fetch_max(milliseconds, Ordering::AcqRel);
+        if pause >= self.config.kafka.transaction_timeout {
+            let mut stood_still = self.stood_still.lock().unwrap_or_else(PoisonError::into_inner);
+            *stood_still = Some(Instant::now());
+        }
+    }
+
+    /// Whether the process has lately stood still for so long that another one may have been started in its place.
+    fn has_stood_still(&self) -> bool {
+        let stood_still = self.stood_still.lock().unwrap_or_else(PoisonError::into_inner);
+        let lately = 2 * self.config.kafka.transaction_timeout;
+        stood_still.is_some_and(|until| until.elapsed() < lately)
     }
 
     /// The committed offsets of this process's shards, by name.
@@ -471,6 +495,13 @@ impl Shared {
         if self.board.serving().is_none_or(|serving| serving.model != *model) {
             serve_model(model, &self.config.settings.features, &self.board, &self.metrics);
         }
+    }
+
+    /// The same of those that have rows to commit.
+    fn standing(&self) -> Vec<(String, i64)> {
+        let behind = |shard: &usize| self.progress[*shard].committed() < self.progress[*shard].end();
+        let own = self.own_shards().filter(behind);
+        own.map(|shard| (self.shards[shard].name(), self.progress[shard].committed())).collect()
     }
 
     /// What one worker may hold.

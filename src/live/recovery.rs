@@ -7,6 +7,7 @@
 //! In this order: what is committed is known only when nobody else can commit any more.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,8 @@ use tracing::{info, warn};
 
 use super::Job;
 use super::account::ShardAccount;
-use super::life::{Ancestor, Life};
+use super::life::{Ancestor, Conditions, Life};
+use super::snapshots::DEFINITION;
 use crate::backtest::Misuse;
 use crate::cluster::place::Place as WorkerPlace;
 use crate::config::LostOffsets;
@@ -33,7 +35,7 @@ use crate::kafka::offsets::{Bounds, Committed, Offsets};
 use crate::kafka::peek::first_record;
 use crate::kafka::progress::Shard;
 use crate::kafka::transactions::{Client, Group};
-use crate::state::{Entry, Header, Snapshot, Store};
+use crate::state::{Entry, Header, ReadError, Snapshot, Store};
 
 /// How long one answer of the brokers may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -52,14 +54,23 @@ pub struct Beginning {
     pub account: ShardAccount,
     /// The offset of the snapshot that its state is from.
     pub saved: Option<i64>,
+    /// What was gone, and what was done about it.
+    pub lost: Option<String>,
+}
+
+impl Beginning {
+    fn after(self, shard: &str, policy: &str, why: &str) -> Beginning {
+        Beginning { lost: Some(format!("{shard} began as kafka.lost_offsets: {policy} says: {why}")), ..self }
+    }
 }
 
 /// What all shards are begun with.
 pub struct Recovery<'a> {
     pub job: &'a Job,
     pub store: Option<&'a Store>,
-    /// Fingerprint of the settings that are configured.
-    pub settings: &'a str,
+    pub conditions: &'a Conditions,
+    /// How many partitions the topics have.
+    pub partitions: &'a BTreeMap<String, usize>,
     pub instruments: &'a Instruments,
 }
 
@@ -154,42 +165,80 @@ impl Recovery<'_> {
         committed: Committed,
         market: &mut Market,
     ) -> Result<Beginning> {
+        if self.job.from_beginning {
+            return self.begin_cold(place, client, place.bounds.low, market);
+        }
         let Committed { offset, metadata } = committed;
-        let Some(mut life) = Life::parse(&metadata) else {
+        let Some(life) = Life::parse(&metadata) else {
             // Committed by a job that promises less, or by hand: what its state was nobody knows.
             let shard = place.name();
             warn!(shard, offset, "no state belongs to the committed offset; beginning with empty windows");
             return match place.has(offset) {
-                true => self.begin_cold(place, client, offset),
+                true => self.begin_cold(place, client, offset, market),
                 false => self.begin_lost(place, client, None, offset, &place.gone(offset), market),
             };
         };
-        if life.settings != self.settings && !self.job.adopt {
-            bail!(Misuse(format!(
-                "the job {:?} was configured differently when it processed {} up to {offset}: results would change \
-                 there unnoticed; put the settings back, or start with --adopt to have them change behind the last \
-                 record there is now",
-                self.job.config.job,
-                place.name()
-            )));
-        }
+        self.check(place, &life, offset)?;
         if !place.has(offset) {
             return self.begin_lost(place, client, Some(life), offset, &place.gone(offset), market);
         }
-        let state = match self.find_state(place, &life, offset, market)? {
-            Ok(state) => state,
-            Err(why) => return self.begin_lost(place, client, Some(life), offset, &why, market),
-        };
-        if life.settings != self.settings {
-            if life.is_cold() && offset == life.origin {
-                self.settings.clone_into(&mut life.base);
-            } else {
-                self.adopt(place, &life, offset)?;
+        match self.find_state(place, &life, offset, market)? {
+            Ok(state) => {
+                let life = self.settle(place, &client, life, offset)?;
+                Ok(place.beginning(client, life, offset, state))
             }
-            self.settings.clone_into(&mut life.settings);
+            Err(why) => self.begin_lost(place, client, Some(life), offset, &why, market),
+        }
+    }
+
+    /// Whether a life may go on under the conditions of now.
+    fn check(&self, place: &Place, life: &Life, offset: i64) -> Result<()> {
+        let (job, shard) = (&self.job.config.job, place.name());
+        let (had, has) = (life.partitions, self.partitions.get(place.topic).copied().unwrap_or_default());
+        if had != has {
+            bail!(Misuse(format!(
+                "the topic {:?} had {had} partitions when the job {job:?} processed {shard} up to {offset}, and has \
+                 {has}: keys may have moved, and with them instruments, whose state would be torn; go on under \
+                 another job.name, which begins behind what is there (kafka.start: latest)",
+                place.topic
+            )));
+        }
+        if life.reading != self.conditions.reading {
+            bail!(Misuse(format!(
+                "the job {job:?} read its messages differently when it processed {shard} up to {offset}: put back \
+                 --format, --exchange, input.format, input.max_message_bytes and job.control, or go on under another \
+                 job.name"
+            )));
+        }
+        if life.settings != self.conditions.settings && !self.job.adopt {
+            bail!(Misuse(format!(
+                "the job {job:?} was configured differently when it processed {shard} up to {offset}: results would \
+                 change there unnoticed; put the settings back, or start with --adopt to have them change behind the \
+                 last record there is now"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Has the configured settings come into force, where they are not those of before, and ends what a start before
+    /// has begun of that.
+    fn settle(&self, place: &Place, client: &Client, mut life: Life, offset: i64) -> Result<Life> {
+        if life.settings != self.conditions.settings {
+            self.conditions.settings.clone_into(&mut life.settings);
+            if life.is_cold() && offset == life.origin {
+                // Before the first row any settings will do.
+                self.conditions.settings.clone_into(&mut life.base);
+            } else {
+                life.adopting = Some(format!("adopt-{}-{}-{offset}", life.settings, life.id));
+            }
+            // Noted first: were the record there alone, the job could go on as if it were not.
             client.commit(offset, &life.to_string())?;
         }
-        Ok(place.beginning(client, life, offset, state))
+        if let Some(id) = life.adopting.take() {
+            self.adopt(place, &id)?;
+            client.commit(offset, &life.to_string())?;
+        }
+        Ok(life)
     }
 
     /// The state that a life has behind some offset at or before the committed one; inside, why there is none.
@@ -203,7 +252,7 @@ impl Recovery<'_> {
         let shard = place.name();
         let low = place.bounds.low;
         let own = low.max(life.origin)..=committed;
-        if let Some((header, account)) = self.restore(place, &life.id, own, None, market) {
+        if let Some((header, account)) = self.restore(place, &life.id, own, None, market)? {
             if !self.is_same_record(place, &header)? {
                 market.forget(place.number);
                 let offset = header.last_record.map_or(0, |print| print.offset);
@@ -221,15 +270,15 @@ impl Recovery<'_> {
         }
         if let Some(Ancestor { life: parent, offset }) = &life.from {
             let lost = Some(life.origin.unsigned_abs());
-            let Some((_, account)) = self.restore(place, parent, *offset..=*offset, lost, market) else {
+            let Some((_, account)) = self.restore(place, parent, *offset..=*offset, lost, market)? else {
                 return Ok(Err(format!("the snapshot of {shard} that its state came from is gone")));
             };
             info!(shard, snapshot = offset, committed, "state restored, with a gap behind it");
             return Ok(Ok(State { start: life.origin, saved: None, account }));
         }
         // Before the first row any settings will do.
-        if life.base != self.settings && committed > life.origin {
-            if life.settings != self.settings {
+        if life.base != self.conditions.settings && committed > life.origin {
+            if life.settings != self.conditions.settings {
                 bail!(Misuse(format!(
                     "there is no snapshot of {shard} to adopt other settings from: start with those of before once \
                      more, stop the job in order, which saves its state, and then start with --adopt"
@@ -253,11 +302,23 @@ impl Recovery<'_> {
     }
 
     /// Begins with empty windows.
-    fn begin_cold(&self, place: &Place, client: Arc<Client>, offset: i64) -> Result<Beginning> {
-        let life = Life::begin(offset, self.settings);
+    fn begin_cold(
+        &self,
+        place: &Place,
+        client: Arc<Client>,
+        offset: i64,
+        market: &mut Market,
+    ) -> Result<Beginning> {
+        market.forget(place.number);
+        let life = self.new_life(place, offset);
         client.commit(offset, &life.to_string())?;
         let account = ShardAccount { base: Some(self.configured()), ..ShardAccount::default() };
         Ok(place.beginning(client, life, offset, State { start: offset, saved: None, account }))
+    }
+
+    fn new_life(&self, place: &Place, origin: i64) -> Life {
+        let partitions = self.partitions.get(place.topic).copied().unwrap_or_default();
+        Life::begin(origin, self.conditions, partitions)
     }
 
     /// Does what is configured where rows or the state before the committed offset are gone.
@@ -278,43 +339,67 @@ impl Recovery<'_> {
                  what is there from empty windows, or see kafka.lost_offsets"
             );
         }
-        self.job.metrics.job.lost_offsets.inc();
         // Where the next row is still there only the state is lost.
         let next = if place.has(committed) { committed } else { low };
         let Some(old) = life.filter(|_| policy == LostOffsets::Gap) else {
             warn!(shard, offset = low, why, "beginning anew, with empty windows");
-            return self.begin_cold(place, client, low);
+            let beginning = self.begin_cold(place, client, low, market)?;
+            return Ok(beginning.after(&shard, "earliest", why));
         };
-        market.forget(place.number);
-        let lost = Some(next.unsigned_abs());
-        let Some((header, account)) = self.restore(place, &old.id, 0..=i64::MAX, lost, market) else {
+        let found = self.restore_lost(place, &old, next, market)?;
+        let Some((from, account)) = found else {
             warn!(
                 shard,
                 offset = next,
                 why,
-                "no snapshot tells of which instruments: beginning anew with empty windows"
+                "no snapshot tells of which instruments: going on with empty windows"
             );
-            return self.begin_cold(place, client, next);
+            let beginning = self.begin_cold(place, client, next, market)?;
+            return Ok(beginning.after(&shard, "gap", why));
         };
         warn!(shard, offset = next, why, "going on with empty windows, and a gap for each instrument");
-        let from = Some(Ancestor { life: old.id, offset: header.offset });
-        let life = Life { base: old.base, settings: old.settings, from, ..Life::begin(next, self.settings) };
+        let Life { base, settings, adopting, .. } = old;
+        let life = Life { base, settings, adopting, from: Some(from), ..self.new_life(place, next) };
         client.commit(next, &life.to_string())?;
-        Ok(place.beginning(client, life, next, State { start: next, saved: None, account }))
+        let life = self.settle(place, &client, life, next)?;
+        let state = State { start: next, saved: None, account };
+        Ok(place.beginning(client, life, next, state).after(&shard, "gap", why))
+    }
+
+    /// Takes up the newest state of a life, or of the one that it came from, with a gap up to `next`.
+    fn restore_lost(
+        &self,
+        place: &Place,
+        life: &Life,
+        next: i64,
+        market: &mut Market,
+    ) -> Result<Option<(Ancestor, ShardAccount)>> {
+        market.forget(place.number);
+        let lost = Some(next.unsigned_abs());
+        let own = (life.id.clone(), 0..=i64::MAX);
+        let parent = life.from.iter().map(|from| (from.life.clone(), from.offset..=from.offset));
+        for (life, offsets) in std::iter::once(own).chain(parent) {
+            if let Some((header, account)) = self.restore(place, &life, offsets, lost, market)? {
+                return Ok(Some((Ancestor { life, offset: header.offset }, account)));
+            }
+        }
+        Ok(None)
     }
 
     /// Appends the configured settings to the shard's log, so that they come into force there.
-    fn adopt(&self, place: &Place, life: &Life, committed: i64) -> Result<()> {
+    fn adopt(&self, place: &Place, id: &str) -> Result<()> {
         let config = &self.job.config;
         if !config.control {
             bail!(Misuse(
                 "--adopt writes a control record to the input, which job.control: off forbids".to_owned()
             ));
         }
-        // The same where this is tried again.
-        let id = format!("adopt-{}-{}-{committed}", self.settings, life.id);
-        let record = settings_record(&id, &config.settings);
-        append(&config.kafka, &config.job, (place.topic, place.partition), &record)?;
+        append(
+            &config.kafka,
+            &config.job,
+            (place.topic, place.partition),
+            &settings_record(id, &config.settings),
+        )?;
         info!(shard = place.name(), id, "other settings are adopted behind the last record there is now");
         Ok(())
     }
@@ -328,19 +413,15 @@ impl Recovery<'_> {
         offsets: RangeInclusive<i64>,
         lost: Option<u64>,
         market: &mut Market,
-    ) -> Option<(Header, ShardAccount)> {
-        let store = self.store?;
-        let entries = match store.list(place.topic, place.partition) {
-            Ok(entries) => entries,
-            Err(error) => {
-                warn!(shard = place.name(), error = %error, "snapshots can't be listed");
-                return None;
-            }
-        };
+    ) -> Result<Option<(Header, ShardAccount)>> {
+        let Some(store) = self.store else { return Ok(None) };
+        // A store that is away has lost nothing: then the start fails, and may be tried again.
+        let entries = store.list(place.topic, place.partition)?;
         for entry in entries.iter().filter(|entry| offsets.contains(&entry.offset)) {
             match self.load(store, entry, place, life, lost, market) {
-                Ok(Some(restored)) => return Some(restored),
+                Ok(Some(restored)) => return Ok(Some(restored)),
                 Ok(None) => {}
+                Err(error) if is_away(&error) => return Err(error),
                 Err(error) => {
                     market.forget(place.number);
                     self.job.metrics.job.snapshots.with_label_values(&["unusable"]).inc();
@@ -354,7 +435,7 @@ impl Recovery<'_> {
                 }
             }
         }
-        None
+        Ok(None)
     }
 
     /// Takes up a snapshot; `None` where it is of another life.
@@ -385,10 +466,14 @@ impl Recovery<'_> {
         let mut begun = Begun::read(place.number, base, saved, &seen)?;
         for instrument in &instruments {
             let (exchange, symbol) = (&instrument.exchange, &instrument.symbol);
-            let id = begun
-                .instruments
-                .enter_at_home(exchange, symbol, place.number)
-                .with_context(|| format!("{exchange}:{symbol} is not taken any more"))?;
+            let definition =
+                instrument.sections.get(DEFINITION).context("it doesn't say what its instruments are")?;
+            // One that is not taken any more, or is another one now, has no use for what it was.
+            let Some(id) = begun.instruments.enter_at_home(exchange, symbol, place.number) else { continue };
+            if begun.instruments.definition(id).as_bytes() != definition {
+                begun.shard.forget(id);
+                continue;
+            }
             market
                 .restore(id, &begun.changes, &instrument.sections)
                 .with_context(|| format!("could not take up {exchange}:{symbol}"))?;
@@ -415,6 +500,15 @@ impl Recovery<'_> {
     fn configured(&self) -> Arc<Settings> {
         Arc::new(self.job.config.settings.clone())
     }
+}
+
+/// Whether an error says that the store could not be read, rather than that what is there can't be used.
+fn is_away(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<ReadError>()).any(|error| match error {
+        // Somebody has removed it meanwhile.
+        ReadError::Io(error) => error.kind() != ErrorKind::NotFound,
+        _ => false,
+    })
 }
 
 /// The state that a shard begins with, which is that behind `start`.
@@ -447,7 +541,7 @@ impl Place<'_> {
             emit_from: committed,
             end: self.bounds.high,
         };
-        Beginning { shard, client, life, account, saved }
+        Beginning { shard, client, life, account, saved, lost: None }
     }
 
     /// Whether a job can go on at this offset.

@@ -25,6 +25,9 @@ use crate::faults;
 use crate::state::{Header, RecordPrint, Store, StoreError, Writer, Written};
 use crate::status::wall_time;
 
+/// The section that tells how an instrument is defined: a state is only taken up for one that is defined alike.
+pub const DEFINITION: &str = "definition";
+
 /// How long this thread sleeps when no piece comes.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -174,7 +177,15 @@ impl Kept<'_> {
                 (Some(writer), What::Shard(bytes)) => writer.section(piece.section, &bytes),
                 (Some(writer), What::Instrument(id, bytes)) => {
                     let instrument = self.shared.instruments.get(id);
-                    writer.instrument(&instrument.exchange, &instrument.symbol, piece.section, &bytes)
+                    // Once for each: all of them have been through the first operator.
+                    let definition = (piece.section == Market::SECTIONS[0])
+                        .then(|| self.shared.instruments.definition(id).into_bytes());
+                    let (exchange, symbol) = (&instrument.exchange, &instrument.symbol);
+                    writer.instrument(exchange, symbol, piece.section, &bytes).and_then(|()| match definition
+                    {
+                        Some(definition) => writer.instrument(exchange, symbol, DEFINITION, &definition),
+                        None => Ok(()),
+                    })
                 }
             };
             if let Err(error) = done {
@@ -242,20 +253,13 @@ impl Kept<'_> {
         self.waiting = waiting;
         for Waiting { shard, offset, since, written } in ready {
             let at = &self.shared.shards[shard as usize];
-            let published = written.publish().and_then(|entry| {
-                let keep = self.shared.config.state.keep;
-                let store = &self.keeper.store;
-                // Those beyond are of another life. What can't be removed now is removed with the next.
-                let tidied = store
-                    .forget_beyond(&at.topic, at.partition, offset)
-                    .and_then(|_| store.prune(&at.topic, at.partition, keep));
-                if let Err(error) = tidied {
-                    debug!(shard, %error, "an old snapshot can't be removed");
-                }
-                Ok(entry)
-            });
-            match published {
+            match written.publish() {
                 Ok(entry) => {
+                    let (store, keep) = (&self.keeper.store, self.shared.config.state.keep);
+                    // What can't be removed now is removed with the next.
+                    if let Err(error) = store.prune(&at.topic, at.partition, keep) {
+                        debug!(shard, %error, "an old snapshot can't be removed");
+                    }
                     self.keeper.wishes.save(shard, offset);
                     self.shared.metrics.job.saved(&at.topic, at.partition, entry.bytes, since.elapsed());
                     debug!(target: "foreshock::state", shard, offset, bytes = entry.bytes, state = "published");

@@ -8,18 +8,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::market::Market;
+use foreshock_operators::decode::Format;
+use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
 use super::Job;
-use super::life::Life;
+use super::life::{Conditions, Life};
 use super::recovery::{Beginning, Partition, Recovery};
 use crate::cluster::place::Place;
-use crate::config::Delivery;
+use crate::config::{Delivery, LostOffsets};
 use crate::kafka::commits::Commits;
 use crate::kafka::offsets::{Committed, Offsets, passes};
 use crate::kafka::progress::Shard;
 use crate::kafka::topics::Topics;
-use crate::state::Store;
+use crate::state::{Store, hex_text};
 use crate::status::wall_time;
 
 /// How long one answer of the brokers may take.
@@ -50,13 +52,12 @@ pub struct Start {
 /// When topics are not as the job needs them, or committed offsets are gone.
 pub fn start(job: &Job, place: Place, instruments: &Instruments) -> Result<Option<Start>> {
     let kafka = &job.config.kafka;
-    let (topics, offsets) = (Topics::new(kafka, &job.config.job)?, Offsets::connect(kafka, &job.config.job)?);
-    let commits = Commits::connect(kafka, &job.config.job)?;
-    let brokers = Brokers { topics, offsets, commits };
     let mut pause = Duration::from_millis(100);
     let mut told: Option<Instant> = None;
     while !job.stop.load(Ordering::Relaxed) {
-        match attempt(job, place, &brokers, instruments) {
+        // With clients of its own: one that has met brokers going or coming may keep what it was told then.
+        let attempted = Brokers::clients(job).and_then(|brokers| attempt(job, place, &brokers, instruments));
+        match attempted {
             Ok(start) => return Ok(Some(start)),
             Err(error) if !passes(&error) => return Err(error),
             Err(error) => {
@@ -84,18 +85,40 @@ struct Brokers {
     commits: Commits,
 }
 
+impl Brokers {
+    fn clients(job: &Job) -> Result<Brokers> {
+        let (kafka, name) = (&job.config.kafka, &job.config.job);
+        Ok(Brokers {
+            topics: Topics::new(kafka, name)?,
+            offsets: Offsets::connect(kafka, name)?,
+            commits: Commits::connect(kafka, name)?,
+        })
+    }
+}
+
 fn attempt(job: &Job, place: Place, brokers: &Brokers, instruments: &Instruments) -> Result<Start> {
     let partitions = partitions(job, &brokers.topics)?;
-    let mut shards = origins(job, place, brokers, &partitions)?;
+    let store_of_job = match job.config.delivery {
+        Delivery::ExactlyOnce => Some(Store::open(&job.config.state.store, &job.config.job)?),
+        Delivery::AtLeastOnce => None,
+    };
+    let mut shards = origins(job, place, brokers, &partitions, store_of_job.as_ref())?;
     let settings = &job.config.settings;
     let mut markets: Vec<Market> = (0..place.workers).map(|_| Market::new(settings, instruments)).collect();
     let (mut beginnings, mut store) = (BTreeMap::new(), None);
     if job.config.delivery == Delivery::ExactlyOnce {
-        store = Some(Store::open(&job.config.state.store, &job.config.job)?);
+        store = store_of_job;
         let own: Vec<(u32, Partition)> =
             (0..).zip(partitions).filter(|(shard, _)| place.has(*shard as usize)).collect();
-        let settings = fingerprint(job);
-        let recovery = Recovery { job, store: store.as_ref(), settings: &settings, instruments };
+        let (conditions, counts) = (conditions(job), counts(&own, &shards));
+        let recovery = Recovery {
+            job,
+            store: store.as_ref(),
+            conditions: &conditions,
+            partitions: &counts,
+            instruments,
+        };
+        markets.iter_mut().for_each(Market::never_settle);
         beginnings = recovery.begin(&own, &brokers.offsets, place, &mut markets)?;
         for (number, beginning) in &beginnings {
             shards[*number as usize] = beginning.shard.clone();
@@ -113,9 +136,24 @@ fn attempt(job: &Job, place: Place, brokers: &Brokers, instruments: &Instruments
     Ok(Start { shards, beginnings, markets, store })
 }
 
-/// What results depend on, in few letters.
-fn fingerprint(job: &Job) -> String {
-    job.config.settings.fingerprint()[..16].to_owned()
+/// How many partitions each topic has.
+fn counts(own: &[(u32, Partition)], shards: &[Shard]) -> BTreeMap<String, usize> {
+    let topics: BTreeSet<&String> = own.iter().map(|(_, (topic, _))| topic).collect();
+    let count = |topic: &String| shards.iter().filter(|shard| shard.topic == *topic).count();
+    topics.into_iter().map(|topic| (topic.clone(), count(topic))).collect()
+}
+
+/// What results depend on.
+fn conditions(job: &Job) -> Conditions {
+    let short = |text: String| text[..16].to_owned();
+    let Job { config, format, exchange, .. } = job;
+    let (kinds, largest, control) =
+        (format.or(config.input.format), config.input.max_message_bytes, config.control);
+    let reading = format!("{} {exchange:?} {largest} {control}", kinds.map_or("auto", Format::name));
+    Conditions {
+        settings: short(config.settings.fingerprint()),
+        reading: short(hex_text(&Sha256::digest(reading))),
+    }
 }
 
 /// All partitions of the input; makes sure of the output's.
@@ -141,8 +179,19 @@ fn partitions(job: &Job, topics: &Topics) -> Result<Vec<Partition>> {
     Ok(partitions)
 }
 
+/// Whether a shard was begun although the brokers know nothing of it.
+fn forgotten(store: Option<&Store>, topic: &str, partition: i32) -> Result<bool> {
+    Ok(store.map(|store| store.list(topic, partition)).transpose()?.is_some_and(|found| !found.is_empty()))
+}
+
 /// The shards, each with the offset that is committed; those of which none is begin somewhere from now on.
-fn origins(job: &Job, place: Place, brokers: &Brokers, partitions: &[Partition]) -> Result<Vec<Shard>> {
+fn origins(
+    job: &Job,
+    place: Place,
+    brokers: &Brokers,
+    partitions: &[Partition],
+    store: Option<&Store>,
+) -> Result<Vec<Shard>> {
     let committed = brokers.offsets.committed_texts(partitions, ANSWER_WITHIN)?;
     let was_read: BTreeSet<&String> = partitions
         .iter()
@@ -154,13 +203,31 @@ fn origins(job: &Job, place: Place, brokers: &Brokers, partitions: &[Partition])
     let is_new = |topic: &String| was_read.contains(topic);
     let (mut shards, mut fresh) = (Vec::new(), Vec::new());
     let exactly_once = job.config.delivery == Delivery::ExactlyOnce;
+    let (lost_offsets, from_beginning) = (job.config.kafka.lost_offsets, job.from_beginning);
     for ((topic, partition), committed) in partitions.iter().zip(committed) {
         let bounds = brokers
             .offsets
             .bounds(topic, *partition, ANSWER_WITHIN)
             .with_context(|| format!("could not ask where {topic}/{partition} begins and ends"))?;
         let start = match &committed {
-            _ if job.from_beginning && place.process == 0 => bounds.low,
+            // Under transactions that is done when nobody else can commit any more.
+            _ if job.from_beginning && !exactly_once && place.process == 0 => bounds.low,
+            None if forgotten(store, topic, *partition)? => {
+                let job = job.config.job.as_str();
+                if lost_offsets == LostOffsets::Fail && !from_beginning {
+                    bail!(
+                        "the brokers know no offset of the job {job:?} for {topic}/{partition}, of which there are \
+                         snapshots: they have forgotten it (offsets.retention.minutes), or the group was removed; \
+                         start with --from-beginning to read what is there from empty windows, or see \
+                         kafka.lost_offsets"
+                    );
+                }
+                warn!(
+                    job,
+                    topic, partition, "no offset is known of a partition with snapshots; beginning anew"
+                );
+                bounds.low
+            }
             None if job.config.kafka.from_earliest || job.until_end || is_new(topic) => bounds.low,
             None => bounds.high,
             // Whether they are there still is looked at when nobody else can move them.
@@ -176,10 +243,9 @@ fn origins(job: &Job, place: Place, brokers: &Brokers, partitions: &[Partition])
                 bounds.high,
             ),
         };
-        if committed.is_none_or(|committed| committed.offset != start)
-            || (exactly_once && job.from_beginning && place.process == 0)
-        {
-            let life = exactly_once.then(|| Life::begin(start, &fingerprint(job)).to_string());
+        if committed.is_none_or(|committed| committed.offset != start) {
+            let count = partitions.iter().filter(|(other, _)| other == topic).count();
+            let life = exactly_once.then(|| Life::begin(start, &conditions(job), count).to_string());
             fresh.push((topic.as_str(), *partition, start, life.unwrap_or_default()));
         }
         let topic = topic.clone();

@@ -72,6 +72,7 @@ pub fn post(shared: &Shared) {
         active_alerts: alerts.active(),
         last_alert: alerts.last.clone(),
         shards,
+        lost: shared.lost.clone(),
     };
     drop(alerts);
     gauge(shared, &state);

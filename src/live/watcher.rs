@@ -8,6 +8,7 @@ use anyhow::anyhow;
 use tracing::{debug, info, warn};
 
 use super::Shared;
+use crate::config::Delivery;
 use crate::kafka::offsets::Offsets;
 use crate::status::wall_time;
 
@@ -59,10 +60,19 @@ fn look(shared: &Shared, offsets: &Offsets) -> bool {
         let known = shared.shards.iter().filter(|shard| shard.topic == *topic).count();
         match offsets.partitions(topic, ANSWER_WITHIN) {
             // A topic that is gone is told of by its readers.
-            Ok(count) if count > known => shared.halt.fail(anyhow!(
-                "the topic {topic:?} has {count} partitions now and had {known}: keys may have moved to other \
-                 partitions, so instruments too; start the job again, with output topics of at least as many"
-            )),
+            Ok(count) if count > known => {
+                let way_out = match shared.config.delivery {
+                    Delivery::ExactlyOnce => {
+                        "go on under another job.name, which begins behind what is there (kafka.start: latest), with \
+                         output topics of at least as many"
+                    }
+                    Delivery::AtLeastOnce => "start the job again, with output topics of at least as many",
+                };
+                shared.halt.fail(anyhow!(
+                    "the topic {topic:?} has {count} partitions now and had {known}: keys may have moved to other \
+                     partitions, so instruments too; {way_out}"
+                ));
+            }
             Ok(_) => {}
             Err(error) => {
                 debug!(topic, %error, "could not ask for a topic's partitions");

@@ -7,12 +7,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use foreshock_dataflows::homes::{Stray, homes};
 use foreshock_dataflows::live::{LiveDecode, decode};
 use foreshock_dataflows::market::{Market, market};
 use foreshock_dataflows::publish::{Publish, publish};
 use foreshock_dataflows::saving::Saver;
 use foreshock_dataflows::source::{Turn, deliveries};
 use foreshock_operators::time::SECOND;
+use timely::dataflow::Scope;
 use timely::worker::Worker;
 use tracing::warn;
 
@@ -188,6 +190,10 @@ fn build(
     let (clock, meter) = (shared.clock, &shared.meters[index]);
     let waits = shared.metrics.job.backlog_waits.with_label_values(&[&worker.index().to_string()]);
     worker.dataflow::<u64, _, _>(|scope| {
+        let has_ended = Rc::new(Cell::new(false));
+        if shared.place.processes > 1 {
+            watch_homes(scope, index, shared, has_ended.clone());
+        }
         let (polled, filled, job) = (source.clone(), outlet.clone(), shared.clone());
         if let Some(saver) = &saver {
             states.save_to(saver);
@@ -199,6 +205,7 @@ fn build(
                 if !job.halt.is_set() {
                     source.finish(arrived);
                 }
+                has_ended.set(true);
                 return Turn::Ended;
             }
             // Each shard has its share, so that one whose outputs wait leaves the others theirs.
@@ -219,10 +226,12 @@ fn build(
                 Ok(Polled::Drained) => Turn::Wait(IDLE),
                 Ok(Polled::Ended) => {
                     source.finish(arrived);
+                    has_ended.set(true);
                     Turn::Ended
                 }
                 Err(error) => {
                     job.halt.fail(error);
+                    has_ended.set(true);
                     Turn::Ended
                 }
             }
@@ -246,7 +255,8 @@ fn build(
             publisher.settle(shard, shared.bases.get(&shard).unwrap_or(&base), &begun.changes);
             let in_force = begun.changes.iter().filter(|change| change.effective_at.is_none());
             let last = in_force.filter(|change| change.model().is_some()).max_by_key(|change| change.number);
-            if let Some(model) = last.and_then(|change| change.model()) {
+            let of_base = shared.bases.get(&shard).map(|base| &base.model);
+            if let Some(model) = last.and_then(|change| change.model()).or(of_base) {
                 shared.serve_model(model);
             }
             decoder.begin(shard, begun);
@@ -285,6 +295,28 @@ fn build(
         };
         publish(outcomes, publisher, deliver, meter);
     });
+}
+
+/// Ends the job where an instrument is met in shards of two processes.
+fn watch_homes<'scope>(
+    scope: Scope<'scope, u64>,
+    index: usize,
+    shared: &Arc<Shared>,
+    has_ended: Rc<Cell<bool>>,
+) {
+    // One of a process's workers tells for all: they share a table.
+    let instruments = (index == 0).then(|| shared.instruments.clone());
+    let job = shared.clone();
+    let strayed = move |Stray { exchange, symbol, home, met_in }: Stray| {
+        let shard = |number: u32| job.shards.get(number as usize).map(Shard::name).unwrap_or_default();
+        job.halt.fail(anyhow::anyhow!(
+            "{exchange}:{symbol} was met in {} and in {}: an instrument's rows must be in one partition of one \
+             topic, so that they have an order; key the messages by <exchange>:<symbol>",
+            shard(home),
+            shard(met_in),
+        ));
+    };
+    homes(scope, instruments, move || has_ended.get(), strayed);
 }
 
 fn pump(outlet: &mut dyn Outlet, shared: &Shared) {

@@ -75,6 +75,7 @@ impl Job {
         for kind in KINDS {
             command.env(format!("FORESHOCK_TOPICS__{}", kind.to_uppercase()), self.topic(kind));
         }
+        // Made with as many partitions as the input has, so it can't be one for all jobs.
         command.env("FORESHOCK_TOPICS__CONTROL", self.topic("control"));
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command

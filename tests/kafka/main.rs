@@ -7,6 +7,7 @@ mod support;
 mod alike;
 mod codecs;
 mod control;
+mod exactly_once;
 mod job;
 mod lag;
 mod offsets;

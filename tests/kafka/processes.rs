@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::alike::{assert_same_lines, by_instrument, lines};
-use crate::job::{Job, account, assert_each_once, send_quotes, sources, summary};
+use crate::job::{Job, Message, account, assert_each_once, quote, send, send_quotes, sources, summary};
+use crate::refusals::create;
 use crate::support::feed::{Recipe, file};
 use crate::support::kafka::{brokers, committed};
 use crate::support::process::{Running, await_that};
@@ -27,7 +28,7 @@ fn any_number_of_processes_gives_what_the_backtest_gives() {
         let what = format!("{processes} processes with {workers} workers");
         let job = fed.another("processes");
         let args = ["-n", processes, "-w", workers, "--from-beginning", "--until-end"];
-        let summary = summary(&finish(job.launch(args), None));
+        let summary = summary(&Running::start(job.launch(args)).end());
         assert_eq!(account(&summary), backtest.account(), "{what}");
         let per_worker = summary["rows_per_worker"].as_array().unwrap().len();
         assert_eq!(
@@ -56,6 +57,21 @@ fn every_process_reads_its_own_from_the_same_origin() {
     for counts in sources(&job, "predictions") {
         assert_eq!(counts, (10..30).map(|offset| (offset, 1)).collect::<BTreeMap<_, _>>());
     }
+}
+
+#[test]
+fn an_instrument_in_partitions_of_two_processes_is_named() {
+    let Some(brokers) = brokers("an_instrument_in_partitions_of_two_processes_is_named") else { return };
+    let job = Job::new(&brokers, "strayed").with("KAFKA__START", "earliest");
+    create(&brokers, &job.raw, 2);
+    send_quotes(&job, 1, 0..10);
+    let strayed = quote(1, 10);
+    send(&job, [Message { partition: 0, value: Some(strayed.as_bytes()), ..Message::default() }]);
+    let mut launch = started(&job, &["-n", "2", "-w", "1"]);
+    launch.until_logged("x:P1 was met in");
+    launch.signal("TERM");
+    let log = launch.end().stderr;
+    assert!(log.contains(&format!("{}/0", job.raw)) && log.contains(&format!("{}/1", job.raw)), "{log}");
 }
 
 #[test]
@@ -142,7 +158,7 @@ fn started(job: &Job, args: &[&str]) -> Running {
 
 /// Reads what is left.
 fn job_to_end(job: &Job) {
-    summary(&finish(job.launch(["-n", "2", "-w", "1", "--until-end"]), None));
+    summary(&started(job, &["-n", "2", "-w", "1", "--until-end"]).end());
 }
 
 /// Feeds numbered quotes to all partitions until it is told to stop; gives how many each partition got.

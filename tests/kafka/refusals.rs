@@ -33,7 +33,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 #[track_caller]
-fn create(brokers: &str, topic: &str, partitions: i32) {
+pub fn create(brokers: &str, topic: &str, partitions: i32) {
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
     let made = block_on(admin(brokers).create_topics(&[new], &AdminOptions::new())).unwrap();
     assert_eq!(made, [Ok(topic.to_owned())]);
