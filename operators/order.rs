@@ -9,6 +9,7 @@ use crate::account::Reason;
 use crate::change::{Change, Placed, What, change_of, number_of};
 use crate::moments::push_tight;
 use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
+use crate::packed;
 use crate::row::{Body, Channel, Quote, Row, Source, Trade};
 use crate::time::{Nanos, Time};
 
@@ -289,6 +290,7 @@ fn is_chosen(channel: Channel, chosen: &mut Option<Channel>, configured: Option<
 /// The last [`IDS_REMEMBERED`] ids of a channel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct RecentIds {
+    #[serde(with = "packed")]
     ids: VecDeque<u64>,
     /// The largest id ever seen: venues number upwards, so nearly every new id lies above it.
     largest: Option<u64>,

@@ -33,15 +33,27 @@ impl Packed for f64 {
     }
 }
 
-impl Packed for Time {
+impl Packed for u64 {
     const BYTES: usize = 8;
 
     fn put(&self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.0.to_le_bytes());
+        bytes.extend_from_slice(&self.to_le_bytes());
+    }
+
+    fn get(bytes: &[u8]) -> u64 {
+        u64::from_le_bytes(bytes.try_into().expect("8 bytes were given"))
+    }
+}
+
+impl Packed for Time {
+    const BYTES: usize = u64::BYTES;
+
+    fn put(&self, bytes: &mut Vec<u8>) {
+        self.0.cast_unsigned().put(bytes);
     }
 
     fn get(bytes: &[u8]) -> Time {
-        Time(i64::from_le_bytes(bytes.try_into().expect("8 bytes were given")))
+        Time(u64::get(bytes).cast_signed())
     }
 }
 
