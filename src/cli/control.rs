@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
-use foreshock_dataflows::control::{self, HEADER, ID_MAX, model_record, rules_record};
+use foreshock_dataflows::control::{self, ID_MAX, model_record, rules_record};
 use foreshock_dataflows::emit::Kind;
 use foreshock_operators::model::Model;
 use foreshock_operators::rules::Rule;
@@ -20,14 +19,11 @@ use super::{parse_brokers, parse_time, print};
 use crate::backtest::Misuse;
 use crate::config::{Config, FileRef, Mode, environment, rules_of};
 use crate::kafka::answers::Answers;
-use crate::kafka::sender::{Outgoing, Sender};
+use crate::kafka::append::append;
 use crate::kafka::topics::Topics;
 use crate::logs;
 use crate::models;
 use crate::status::wall_time;
-
-/// How long brokers may take to acknowledge a record.
-const DELIVERED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Change the model or the rules of running jobs: append a record to every partition of the input.
 ///
@@ -123,7 +119,7 @@ pub fn control(args: ControlArgs) -> Result<()> {
     let mut appended = partitions(&config)?;
     let client_id = format!("{}-control", config.job);
     let answers = args.wait.map(|_| answers(&config, &client_id)).transpose()?;
-    append(&config, &client_id, &appended, &record)?;
+    append_to_all(&config, &client_id, &appended, &record)?;
     if let (Some(answers), Some(seconds)) = (&answers, args.wait) {
         collect(answers, &id, &mut appended, Instant::now() + Duration::from_secs(seconds))?;
     }
@@ -203,30 +199,12 @@ fn answers(config: &Config, client_id: &str) -> Result<Answers> {
 }
 
 /// Appends the record to every partition and waits until brokers have it.
-fn append(config: &Config, client_id: &str, to: &[Appended], record: &[u8]) -> Result<()> {
-    let never = AtomicBool::new(false);
+fn append_to_all(config: &Config, client_id: &str, to: &[Appended], record: &[u8]) -> Result<()> {
     for topic in &config.topics.input {
-        let mut sender = Sender::new(&config.kafka, client_id, topic, config.input.max_message_bytes)?;
-        for one in to.iter().filter(|one| one.topic == *topic) {
-            let message = Outgoing {
-                partition: one.partition,
-                key: Some(b"control"),
-                value: record,
-                headers: &[(HEADER, b"1")],
-                tag: one.partition as usize,
-            };
-            sender.send(&message, &never);
-        }
-        sender.drain(DELIVERED_WITHIN)?;
-        if let Some(failure) = sender.failure() {
-            bail!(
-                "{} partitions of {topic:?} did not take the record, others may have: append it again with the same \
-                 --id; the first, {}: {}",
-                failure.count,
-                failure.tag,
-                failure.error
-            );
-        }
+        let of_topic = to.iter().filter(|one| one.topic == *topic);
+        let partitions: Vec<i32> = of_topic.map(|one| one.partition).collect();
+        append(&config.kafka, client_id, topic, &partitions, record)
+            .context("others may have it: append it again with the same --id")?;
     }
     Ok(())
 }

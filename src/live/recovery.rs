@@ -394,12 +394,8 @@ impl Recovery<'_> {
                 "--adopt writes a control record to the input, which job.control: off forbids".to_owned()
             ));
         }
-        append(
-            &config.kafka,
-            &config.job,
-            (place.topic, place.partition),
-            &settings_record(id, &config.settings),
-        )?;
+        let record = settings_record(id, &config.settings);
+        append(&config.kafka, &config.job, place.topic, &[place.partition], &record)?;
         info!(shard = place.name(), id, "other settings are adopted behind the last record there is now");
         Ok(())
     }

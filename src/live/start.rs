@@ -98,16 +98,15 @@ impl Brokers {
 
 fn attempt(job: &Job, place: Place, brokers: &Brokers, instruments: &Instruments) -> Result<Start> {
     let partitions = partitions(job, &brokers.topics)?;
-    let store_of_job = match job.config.delivery {
+    let store = match job.config.delivery {
         Delivery::ExactlyOnce => Some(Store::open(&job.config.state.store, &job.config.job)?),
         Delivery::AtLeastOnce => None,
     };
-    let mut shards = origins(job, place, brokers, &partitions, store_of_job.as_ref())?;
+    let mut shards = origins(job, place, brokers, &partitions, store.as_ref())?;
     let settings = &job.config.settings;
     let mut markets: Vec<Market> = (0..place.workers).map(|_| Market::new(settings, instruments)).collect();
-    let (mut beginnings, mut store) = (BTreeMap::new(), None);
+    let mut beginnings = BTreeMap::new();
     if job.config.delivery == Delivery::ExactlyOnce {
-        store = store_of_job;
         let own: Vec<(u32, Partition)> =
             (0..).zip(partitions).filter(|(shard, _)| place.has(*shard as usize)).collect();
         let (conditions, counts) = (conditions(job), counts(&own, &shards));
@@ -147,9 +146,9 @@ fn counts(own: &[(u32, Partition)], shards: &[Shard]) -> BTreeMap<String, usize>
 fn conditions(job: &Job) -> Conditions {
     let short = |text: String| text[..16].to_owned();
     let Job { config, format, exchange, .. } = job;
-    let (kinds, largest, control) =
+    let (format, largest, control) =
         (format.or(config.input.format), config.input.max_message_bytes, config.control);
-    let reading = format!("{} {exchange:?} {largest} {control}", kinds.map_or("auto", Format::name));
+    let reading = format!("{} {exchange:?} {largest} {control}", format.map_or("auto", Format::name));
     Conditions {
         settings: short(config.settings.fingerprint()),
         reading: short(hex_text(&Sha256::digest(reading))),

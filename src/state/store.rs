@@ -297,17 +297,6 @@ impl Store {
         })
     }
 
-    /// Removes the snapshots of a shard that lie beyond an offset, up to which it will be processed anew; gives how
-    /// many there were.
-    ///
-    /// # Errors
-    /// Those of [`Store::prune`].
-    pub fn forget_beyond(&self, topic: &str, partition: i32, offset: i64) -> Result<usize, StoreError> {
-        self.remove_from(topic, partition, |entries| {
-            entries.iter().filter(|entry| entry.offset > offset).cloned().collect()
-        })
-    }
-
     /// Removes those of a shard's snapshots that are picked from all of them, the newest first.
     fn remove_from(
         &self,
