@@ -291,21 +291,21 @@ impl Keeper {
     fn write(&self, mut writer: Writer) -> Option<Written> {
         let mut missing: BTreeSet<&str> = Market::SECTIONS.into_iter().chain([changes::NAME]).collect();
         while !missing.is_empty() {
-            let Piece { section, what, .. } = self.pieces.recv().ok()?;
-            let bytes = what.bytes();
-            let written = match what {
+            let piece = self.pieces.recv().ok()?;
+            let section = piece.section;
+            let written = match &piece.what {
                 What::Done => {
                     missing.remove(section);
                     Ok(())
                 }
-                What::Shard(bytes) => writer.section(section, &bytes),
+                What::Shard(bytes) => writer.section(section, bytes),
                 What::Instrument(id, bytes) => {
-                    let instrument = self.instruments.get(id);
-                    writer.instrument(&instrument.exchange, &instrument.symbol, section, &bytes)
+                    let instrument = self.instruments.get(*id);
+                    writer.instrument(&instrument.exchange, &instrument.symbol, section, bytes)
                 }
             };
             written.expect("there is room");
-            self.saver.taken(bytes);
+            self.saver.taken(piece);
         }
         Some(writer.finish().expect("there is room"))
     }

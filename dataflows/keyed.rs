@@ -252,7 +252,8 @@ impl Saving {
         let Some(due) = self.due.get_mut(at).filter(|due| **due) else { return };
         *due = false;
         if let Some(Some(state)) = states.get(at) {
-            let mut bytes = Vec::with_capacity(self.room + self.room / 8);
+            let mut bytes = saver.room(O::NAME);
+            bytes.reserve(self.room + self.room / 8);
             state.snapshot(&mut bytes);
             self.room = bytes.len();
             saver.instrument(self.shard, self.number, O::NAME, id, bytes);

@@ -5,9 +5,9 @@
 //! ```
 //! Nothing is copied at the cut. The pieces of all operators together are the state behind it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{SendError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ const ROWS_PASS: Duration = Duration::from_micros(100);
 /// Where rows never cease, a sweep comes after so long all the same.
 const SWEEP_AT_LEAST_EVERY: Duration = Duration::from_millis(10);
 
-/// Pieces that nobody has taken yet: with more of them sweeps wait.
+/// Pieces that nobody has taken yet: with more of them sweeps wait. Of their memory no more is kept for the next ones.
 const PENDING_BYTES_MAX: usize = 16 << 20;
 
 /// A piece of the snapshot of one shard.
@@ -53,6 +53,15 @@ pub struct Saver {
     pieces: Sender<Piece>,
     pending_bytes: Arc<AtomicUsize>,
     turns: Arc<Mutex<Turns>>,
+    spare: Arc<Mutex<Spare>>,
+}
+
+/// Memory of pieces that were worked off, by section: the next of a section is about as long. Memory that is new to the
+/// process costs several times what writing a state into it does, and rows wait for both.
+#[derive(Debug, Default)]
+struct Spare {
+    bytes: usize,
+    of_sections: BTreeMap<&'static str, Vec<Vec<u8>>>,
 }
 
 /// Who sweeps, and when.
@@ -67,14 +76,22 @@ struct Turns {
 }
 
 impl Saver {
-    /// Pieces go into this channel; whoever takes one calls [`Saver::taken`].
+    /// Pieces go into this channel; whoever takes one gives it to [`Saver::taken`].
     pub fn new(pieces: Sender<Piece>) -> Saver {
-        Saver { pieces, pending_bytes: Arc::default(), turns: Arc::default() }
+        Saver { pieces, pending_bytes: Arc::default(), turns: Arc::default(), spare: Arc::default() }
     }
 
-    /// Notes that a piece of so many bytes was worked off.
-    pub fn taken(&self, bytes: usize) {
-        self.pending_bytes.fetch_sub(bytes, Ordering::AcqRel);
+    /// Takes a piece back that was worked off.
+    pub fn taken(&self, piece: Piece) {
+        self.pending_bytes.fetch_sub(piece.what.room(), Ordering::AcqRel);
+        if let What::Instrument(_, bytes) = piece.what {
+            self.spare().put(piece.section, bytes);
+        }
+    }
+
+    /// Empty memory for a piece.
+    pub(crate) fn room(&self, section: &'static str) -> Vec<u8> {
+        self.spare().take(section)
     }
 
     /// Gives what belongs to a shard as a whole: a section of one piece.
@@ -125,12 +142,15 @@ impl Saver {
     }
 
     fn give(&self, piece: Piece) {
-        let bytes = piece.what.bytes();
-        self.pending_bytes.fetch_add(bytes, Ordering::AcqRel);
+        self.pending_bytes.fetch_add(piece.what.room(), Ordering::AcqRel);
         // Nobody takes pieces any more only where the job ends: then the snapshot isn't wanted.
-        if self.pieces.send(piece).is_err() {
-            self.taken(bytes);
+        if let Err(SendError(piece)) = self.pieces.send(piece) {
+            self.taken(piece);
         }
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Spare> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn turns(&self) -> MutexGuard<'_, Turns> {
@@ -138,11 +158,27 @@ impl Saver {
     }
 }
 
+impl Spare {
+    fn take(&mut self, section: &'static str) -> Vec<u8> {
+        let bytes = self.of_sections.get_mut(section).and_then(Vec::pop).unwrap_or_default();
+        self.bytes -= bytes.capacity();
+        bytes
+    }
+
+    fn put(&mut self, section: &'static str, mut bytes: Vec<u8>) {
+        if self.bytes + bytes.capacity() <= PENDING_BYTES_MAX {
+            bytes.clear();
+            self.bytes += bytes.capacity();
+            self.of_sections.entry(section).or_default().push(bytes);
+        }
+    }
+}
+
 impl What {
-    /// The bytes that it holds.
-    pub fn bytes(&self) -> usize {
+    /// The memory that it takes.
+    fn room(&self) -> usize {
         match self {
-            What::Instrument(_, bytes) | What::Shard(bytes) => bytes.len(),
+            What::Instrument(_, bytes) | What::Shard(bytes) => bytes.capacity(),
             What::Done => 0,
         }
     }

@@ -99,9 +99,10 @@ struct Tick {
 impl Packed for Tick {
     const BYTES: usize = Time::BYTES + f64::BYTES;
 
-    fn put(&self, bytes: &mut Vec<u8>) {
-        self.clock.put(bytes);
-        self.mid.put(bytes);
+    fn put(&self, bytes: &mut [u8]) {
+        let (clock, mid) = bytes.split_at_mut(Time::BYTES);
+        self.clock.put(clock);
+        self.mid.put(mid);
     }
 
     fn get(bytes: &[u8]) -> Tick {

@@ -40,10 +40,12 @@ pub struct Moments {
 impl Packed for Moments {
     const BYTES: usize = 4 + 2 * f64::BYTES;
 
-    fn put(&self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.count.to_le_bytes());
-        self.mean.put(bytes);
-        self.squares.put(bytes);
+    fn put(&self, bytes: &mut [u8]) {
+        let (count, rest) = bytes.split_at_mut(4);
+        let (mean, squares) = rest.split_at_mut(f64::BYTES);
+        count.copy_from_slice(&self.count.to_le_bytes());
+        self.mean.put(mean);
+        self.squares.put(squares);
     }
 
     fn get(bytes: &[u8]) -> Moments {

@@ -1,6 +1,7 @@
 //! Saves a window's values as one run of bytes: most of a state, and written while rows wait. One by one they take
 //! several times as long.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -14,8 +15,8 @@ pub trait Packed: Sized {
     /// How many bytes it takes.
     const BYTES: usize;
 
-    /// Appends them.
-    fn put(&self, bytes: &mut Vec<u8>);
+    /// Writes them into as many.
+    fn put(&self, bytes: &mut [u8]);
 
     /// Takes the value from so many bytes.
     fn get(bytes: &[u8]) -> Self;
@@ -24,8 +25,8 @@ pub trait Packed: Sized {
 impl Packed for f64 {
     const BYTES: usize = 8;
 
-    fn put(&self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.to_le_bytes());
+    fn put(&self, bytes: &mut [u8]) {
+        bytes.copy_from_slice(&self.to_le_bytes());
     }
 
     fn get(bytes: &[u8]) -> f64 {
@@ -36,8 +37,8 @@ impl Packed for f64 {
 impl Packed for u64 {
     const BYTES: usize = 8;
 
-    fn put(&self, bytes: &mut Vec<u8>) {
-        bytes.extend_from_slice(&self.to_le_bytes());
+    fn put(&self, bytes: &mut [u8]) {
+        bytes.copy_from_slice(&self.to_le_bytes());
     }
 
     fn get(bytes: &[u8]) -> u64 {
@@ -48,13 +49,18 @@ impl Packed for u64 {
 impl Packed for Time {
     const BYTES: usize = u64::BYTES;
 
-    fn put(&self, bytes: &mut Vec<u8>) {
+    fn put(&self, bytes: &mut [u8]) {
         self.0.cast_unsigned().put(bytes);
     }
 
     fn get(bytes: &[u8]) -> Time {
         Time(u64::get(bytes).cast_signed())
     }
+}
+
+thread_local! {
+    /// What is being packed: memory that is there already, as snapshots are made while rows wait.
+    static PACKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// For `#[serde(with)]`.
@@ -68,9 +74,12 @@ where
     S: Serializer,
 {
     let values = values.into_iter();
-    let mut bytes = Vec::with_capacity(values.len() * T::BYTES);
-    values.for_each(|value| value.put(&mut bytes));
-    serializer.serialize_bytes(&bytes)
+    PACKED.with_borrow_mut(|bytes| {
+        bytes.resize(values.len() * T::BYTES, 0);
+        let mut slots = bytes.chunks_exact_mut(T::BYTES);
+        values.for_each(|value| value.put(slots.next().expect("there is one for each value")));
+        serializer.serialize_bytes(bytes)
+    })
 }
 
 /// For `#[serde(with)]`.

@@ -7,7 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use foreshock::state::{Header, InstrumentState, ReadError, RecordPrint, Snapshot, Store, StoreError};
+use foreshock::state::{
+    Header, InstrumentState, Newest, ReadError, RecordPrint, Snapshot, Store, StoreError,
+};
 use foreshock_operators::time::Time;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -96,6 +98,11 @@ fn kept(offsets: &[i64]) -> Kept {
     Kept { folder, store }
 }
 
+/// The newest snapshot of the tests' shard that can be used, whatever it holds.
+fn newest(store: &Store, at_most: i64) -> Newest<Snapshot> {
+    store.newest(TOPIC, 3, 0..=at_most, |snapshot| Ok(Some(snapshot))).unwrap()
+}
+
 impl Kept {
     fn file(&self, offset: i64) -> PathBuf {
         self.folder.path().join(JOB).join(format!("{TOPIC}-3-{offset}.snapshot"))
@@ -110,9 +117,10 @@ impl Kept {
 
     /// The offset of the snapshot that would be used, and why others were not.
     fn newest(&self) -> (Option<i64>, Vec<(i64, ReadError)>) {
-        let newest = self.store.newest(TOPIC, 3, i64::MAX).unwrap();
-        let skipped = newest.skipped.into_iter().map(|skipped| (skipped.entry.offset, skipped.error));
-        (newest.snapshot.map(|snapshot| snapshot.header.offset), skipped.collect())
+        let newest = newest(&self.store, i64::MAX);
+        let error = |error: anyhow::Error| error.downcast::<ReadError>().unwrap();
+        let skipped = newest.skipped.into_iter().map(|skipped| (skipped.entry.offset, error(skipped.error)));
+        (newest.found.map(|snapshot| snapshot.header.offset), skipped.collect())
     }
 
     fn offsets(&self) -> Vec<i64> {
@@ -166,9 +174,9 @@ proptest! {
     fn what_was_written_is_read(snapshot in any_snapshot()) {
         let kept = kept(&[]);
         keep(&kept.store, &snapshot);
-        let newest = kept.store.newest(TOPIC, 3, i64::MAX).unwrap();
+        let newest = newest(&kept.store, i64::MAX);
         prop_assert!(newest.skipped.is_empty(), "{:?}", newest.skipped);
-        prop_assert_eq!(newest.snapshot.unwrap(), snapshot);
+        prop_assert_eq!(newest.found.unwrap(), snapshot);
     }
 
     #[test]
@@ -287,8 +295,8 @@ fn another_jobs_snapshot_is_not_used() {
     fs::create_dir(kept.folder.path().join("other")).unwrap();
     let name = kept.file(10).file_name().unwrap().to_owned();
     fs::copy(kept.file(10), kept.folder.path().join("other").join(name)).unwrap();
-    let newest = other.newest(TOPIC, 3, i64::MAX).unwrap();
-    assert!(newest.snapshot.is_none());
+    let newest = newest(&other, i64::MAX);
+    assert!(newest.found.is_none());
     let told = newest.skipped[0].error.to_string();
     assert!(told.contains("\"watch\"") && told.contains("\"other\""), "{told}");
 }
@@ -298,11 +306,12 @@ fn the_newest_not_beyond_an_offset_is_used() {
     let kept = kept(&[10, 9, 100, 20]);
     assert_eq!(kept.offsets(), [100, 20, 10, 9], "by number, not by text");
     for (at_most, expected) in [(100, Some(100)), (99, Some(20)), (20, Some(20)), (9, Some(9)), (8, None)] {
-        let newest = kept.store.newest(TOPIC, 3, at_most).unwrap();
-        assert_eq!(newest.snapshot.map(|snapshot| snapshot.header.offset), expected, "at most {at_most}");
+        let newest = newest(&kept.store, at_most);
+        assert_eq!(newest.found.map(|snapshot| snapshot.header.offset), expected, "at most {at_most}");
         assert!(newest.skipped.is_empty());
     }
-    assert!(kept.store.newest(TOPIC, 0, i64::MAX).unwrap().snapshot.is_none(), "another partition");
+    let other = kept.store.newest(TOPIC, 0, 0..=i64::MAX, |snapshot| Ok(Some(snapshot))).unwrap();
+    assert!(other.found.is_none(), "another partition");
 }
 
 #[test]
@@ -519,8 +528,8 @@ fn a_full_disk_is_an_error_and_leaves_nothing() {
     fs::write(Path::new(&folder).join("other"), "").unwrap();
     writer.section("small", b"1").unwrap_err();
     let _ = writer.finish().map(|_| panic!("it is not whole"));
-    let newest = store.newest(TOPIC, 3, i64::MAX).unwrap();
-    assert_eq!(newest.snapshot.unwrap().header.offset, 10);
+    let newest = newest(&store, i64::MAX);
+    assert_eq!(newest.found.unwrap().header.offset, 10);
     assert!(newest.skipped.is_empty());
     keep(&store, &snapshot(20));
 }
@@ -554,8 +563,8 @@ fn a_read_only_folder_is_an_error() {
     }
     check(store.begin(&header(30)), "begin a snapshot of ticks.raw/3@30");
     check(store.prune(TOPIC, 3, 1), "ticks.raw/3");
-    let newest = store.newest(TOPIC, 3, i64::MAX).unwrap();
-    assert_eq!(newest.snapshot.unwrap().header.offset, 20, "it can be read");
+    let newest = newest(&store, i64::MAX);
+    assert_eq!(newest.found.unwrap().header.offset, 20, "it can be read");
     assert!(remount("remount,rw"));
     keep(&store, &snapshot(30));
 }

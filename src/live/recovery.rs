@@ -7,7 +7,6 @@
 //! In this order: what is committed is known only when nobody else can commit any more.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +34,7 @@ use crate::kafka::offsets::{Bounds, Committed, Offsets};
 use crate::kafka::peek::first_record;
 use crate::kafka::progress::Shard;
 use crate::kafka::transactions::{Client, Group};
-use crate::state::{Entry, Header, ReadError, Snapshot, Store};
+use crate::state::{Header, Skipped, Snapshot, Store};
 
 /// How long one answer of the brokers may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -411,43 +410,31 @@ impl Recovery<'_> {
         market: &mut Market,
     ) -> Result<Option<(Header, ShardAccount)>> {
         let Some(store) = self.store else { return Ok(None) };
-        // A store that is away has lost nothing: then the start fails, and may be tried again.
-        let entries = store.list(place.topic, place.partition)?;
-        for entry in entries.iter().filter(|entry| offsets.contains(&entry.offset)) {
-            match self.load(store, entry, place, life, lost, market) {
-                Ok(Some(restored)) => return Ok(Some(restored)),
-                Ok(None) => {}
-                Err(error) if is_away(&error) => return Err(error),
-                Err(error) => {
-                    market.forget(place.number);
-                    self.job.metrics.job.snapshots.with_label_values(&["unusable"]).inc();
-                    let (shard, error) = (place.name(), format!("{error:#}"));
-                    warn!(
-                        shard,
-                        offset = entry.offset,
-                        error,
-                        "a snapshot can't be used; trying the one before"
-                    );
-                }
+        // Where the store is away the start fails, and may be tried again.
+        let newest = store.newest(place.topic, place.partition, offsets, |snapshot| {
+            if snapshot.header.life != life {
+                return Ok(None);
             }
+            let taken = self.take_up(snapshot, place, lost, market);
+            taken.map(Some).inspect_err(|_| market.forget(place.number))
+        })?;
+        for Skipped { entry, error } in &newest.skipped {
+            self.job.metrics.job.snapshots.with_label_values(&["unusable"]).inc();
+            let (shard, error) = (place.name(), format!("{error:#}"));
+            warn!(shard, offset = entry.offset, error, "a snapshot can't be used; tried the one before");
         }
-        Ok(None)
+        Ok(newest.found)
     }
 
-    /// Takes up a snapshot; `None` where it is of another life.
-    fn load(
+    /// Takes up the state in a snapshot.
+    fn take_up(
         &self,
-        store: &Store,
-        entry: &Entry,
+        snapshot: Snapshot,
         place: &Place,
-        life: &str,
         lost: Option<u64>,
         market: &mut Market,
-    ) -> Result<Option<(Header, ShardAccount)>> {
-        let Snapshot { header, sections, instruments } = store.load(entry)?;
-        if header.life != life {
-            return Ok(None);
-        }
+    ) -> Result<(Header, ShardAccount)> {
+        let Snapshot { header, sections, instruments } = snapshot;
         faults::point("while_restoring");
         let account = sections.get(ShardAccount::SECTION).context("it has no account")?;
         let account = ShardAccount::read(account)?;
@@ -478,7 +465,7 @@ impl Recovery<'_> {
             begun.shard.lose(offset);
         }
         market.begin(place.number, begun);
-        Ok(Some((header, account)))
+        Ok((header, account))
     }
 
     /// Whether the log still holds what the state was made of.
@@ -496,15 +483,6 @@ impl Recovery<'_> {
     fn configured(&self) -> Arc<Settings> {
         Arc::new(self.job.config.settings.clone())
     }
-}
-
-/// Whether an error says that the store could not be read, rather than that what is there can't be used.
-fn is_away(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref::<ReadError>()).any(|error| match error {
-        // Somebody has removed it meanwhile.
-        ReadError::Io(error) => error.kind() != ErrorKind::NotFound,
-        _ => false,
-    })
 }
 
 /// The state that a shard begins with, which is that behind `start`.

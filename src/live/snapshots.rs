@@ -165,27 +165,27 @@ impl Kept<'_> {
         while let Ok(begun) = self.keeper.begun.try_recv() {
             self.begin(begun);
         }
-        let bytes = piece.what.bytes();
         let key = (piece.shard, piece.number);
         if let Some(writing) = self.writing.get_mut(&key) {
-            let done = match (&mut writing.writer, piece.what) {
+            let done = match (&mut writing.writer, &piece.what) {
                 (_, What::Done) => {
                     writing.done.insert(piece.section);
                     Ok(())
                 }
                 (None, _) => Ok(()),
-                (Some(writer), What::Shard(bytes)) => writer.section(piece.section, &bytes),
+                (Some(writer), What::Shard(bytes)) => writer.section(piece.section, bytes),
                 (Some(writer), What::Instrument(id, bytes)) => {
-                    let instrument = self.shared.instruments.get(id);
+                    let instrument = self.shared.instruments.get(*id);
                     // Once for each: all of them have been through the first operator.
                     let definition = (piece.section == Market::SECTIONS[0])
-                        .then(|| self.shared.instruments.definition(id).into_bytes());
+                        .then(|| self.shared.instruments.definition(*id).into_bytes());
                     let (exchange, symbol) = (&instrument.exchange, &instrument.symbol);
-                    writer.instrument(exchange, symbol, piece.section, &bytes).and_then(|()| match definition
-                    {
-                        Some(definition) => writer.instrument(exchange, symbol, DEFINITION, &definition),
-                        None => Ok(()),
-                    })
+                    writer.instrument(exchange, symbol, piece.section, bytes).and_then(
+                        |()| match definition {
+                            Some(definition) => writer.instrument(exchange, symbol, DEFINITION, &definition),
+                            None => Ok(()),
+                        },
+                    )
                 }
             };
             if let Err(error) = done {
@@ -195,7 +195,7 @@ impl Kept<'_> {
             self.finish(key);
         }
         let worker = self.shared.place.worker_of(piece.shard as usize) - self.shared.place.first();
-        self.keeper.savers[worker].taken(bytes);
+        self.keeper.savers[worker].taken(piece);
     }
 
     fn begin(&mut self, begun: Begun) {

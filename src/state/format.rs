@@ -58,6 +58,12 @@ impl ReadError {
             ReadError::Io(_) => "io",
         }
     }
+
+    /// Whether reading has failed, rather than what was read.
+    pub fn is_away(&self) -> bool {
+        // What is not there any more was removed meanwhile.
+        matches!(self, ReadError::Io(error) if error.kind() != io::ErrorKind::NotFound)
+    }
 }
 
 /// Writes a snapshot, frame by frame.

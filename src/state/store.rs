@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use foreshock_operators::time::Time;
@@ -62,9 +63,10 @@ pub struct Entry {
 }
 
 /// The newest snapshot that can be used.
-#[derive(Debug, Default)]
-pub struct Newest {
-    pub snapshot: Option<Snapshot>,
+#[derive(Debug)]
+pub struct Newest<T> {
+    /// What was made of it.
+    pub found: Option<T>,
     /// Newer ones that can't be used, the newest first.
     pub skipped: Vec<Skipped>,
 }
@@ -73,7 +75,7 @@ pub struct Newest {
 #[derive(Debug)]
 pub struct Skipped {
     pub entry: Entry,
-    pub error: ReadError,
+    pub error: anyhow::Error,
 }
 
 impl Entry {
@@ -256,19 +258,28 @@ impl Store {
         Ok(snapshot)
     }
 
-    /// The newest snapshot of a shard that can be used and is not beyond this offset, and those that were skipped for
-    /// it. One that can't be read now is skipped too: an older one leads to the same state.
+    /// The newest snapshot of a shard in a range of offsets that can be used, and those that were skipped for it: what
+    /// can't be read to its end, and what `take` has an error for. Those that it gives `None` for are not looked for.
     ///
     /// # Errors
-    /// When the store can't be looked at.
-    pub fn newest(&self, topic: &str, partition: i32, at_most: i64) -> Result<Newest, StoreError> {
-        let mut newest = Newest::default();
-        for entry in self.list(topic, partition)?.into_iter().filter(|entry| entry.offset <= at_most) {
-            match self.load(&entry) {
-                Ok(snapshot) => {
-                    newest.snapshot = Some(snapshot);
-                    break;
-                }
+    /// When the store can't be looked at, or reading from it fails: a store that is away has lost nothing.
+    pub fn newest<T>(
+        &self,
+        topic: &str,
+        partition: i32,
+        offsets: RangeInclusive<i64>,
+        mut take: impl FnMut(Snapshot) -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<Newest<T>> {
+        let mut newest = Newest { found: None, skipped: Vec::new() };
+        let entries = self.list(topic, partition)?;
+        for entry in entries.into_iter().filter(|entry| offsets.contains(&entry.offset)) {
+            let taken = match self.load(&entry) {
+                Err(error) if error.is_away() => return Err(error.into()),
+                loaded => loaded.map_err(anyhow::Error::from).and_then(&mut take),
+            };
+            match taken {
+                Ok(None) => {}
+                Ok(found) => return Ok(Newest { found, ..newest }),
                 Err(error) => newest.skipped.push(Skipped { entry, error }),
             }
         }
