@@ -6,6 +6,7 @@ use std::sync::Arc;
 use foreshock_operators::account::Counts;
 use foreshock_operators::change::Change;
 use foreshock_operators::encode::{Encoder, dead_letter};
+use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::Model;
 use foreshock_operators::operator::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId};
@@ -61,6 +62,8 @@ pub struct Publication {
     pub predictions: Vec<(f64, bool)>,
     /// The model that scores some instrument from a row of the batch on.
     pub model: Option<Arc<Model>>,
+    /// What the features of some instrument are from a row of the batch on.
+    pub features: Option<Arc<FeatureSettings>>,
     /// The changes of alerts among the records.
     pub alerts: Vec<(InstrumentId, Box<Alert>)>,
     /// The first message or row that was refused, and why.
@@ -109,6 +112,7 @@ impl Publish {
             cut: stretch.cut,
             settled,
             model: batch.changes.iter().rev().find_map(|placed| placed.change.model()).cloned(),
+            features: batch.changes.iter().rev().find_map(|placed| placed.change.features()).cloned(),
             bytes: Vec::with_capacity(batch.values.len() * (self.room_each + self.room_each / 8)),
             records: Vec::with_capacity(2 * batch.values.len() + batch.ledger.dead.len()),
             counts: batch.ledger.counts,

@@ -105,6 +105,11 @@ impl Change {
         }
     }
 
+    /// What it has features be, if anything.
+    pub fn features(&self) -> Option<&Arc<FeatureSettings>> {
+        self.parameters().map(|parameters| &parameters.features)
+    }
+
     /// The parameters that it puts in force, if any.
     pub fn parameters(&self) -> Option<&Arc<Parameters>> {
         match &self.what {

@@ -38,6 +38,7 @@ use foreshock_dataflows::publish::Publication;
 use foreshock_dataflows::saving::Saver;
 use foreshock_dataflows::settings::Settings;
 use foreshock_operators::account::Counts;
+use foreshock_operators::change::Change;
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::Model;
 use tracing::info;
@@ -234,11 +235,26 @@ impl Shared {
         own.map(|shard| (self.shards[shard].name(), self.progress[shard].committed())).collect()
     }
 
-    /// Puts a model in force for HTTP and metrics that a control record has put in force for rows.
-    fn serve_model(&self, model: &Arc<Model>) {
-        if self.board.serving().is_none_or(|serving| serving.model != *model) {
-            serve_model(model, &self.config.settings.features, &self.board, &self.metrics);
+    /// Puts in force for HTTP and metrics what a control record has put in force for rows.
+    fn serve(&self, model: Option<&Arc<Model>>, features: Option<&Arc<FeatureSettings>>) {
+        if model.is_none() && features.is_none() {
+            return;
         }
+        let Some(serving) = self.board.serving() else { return };
+        let (model, features) = (model.unwrap_or(&serving.model), features.unwrap_or(&serving.features));
+        if serving.model != *model || serving.features != *features {
+            serve_model(model, features, &self.board, &self.metrics);
+        }
+    }
+
+    /// The same with what a shard begins with.
+    fn serve_changes(&self, shard: u32, changes: &[Arc<Change>]) {
+        let mut in_force: Vec<_> = changes.iter().filter(|change| change.effective_at.is_none()).collect();
+        in_force.sort_by_key(|change| std::cmp::Reverse(change.number));
+        let base = self.bases.get(&shard);
+        let model = in_force.iter().find_map(|change| change.model()).or(base.map(|base| &base.model));
+        let features = in_force.iter().find_map(|change| change.features());
+        self.serve(model, features.or(base.map(|base| &base.features)));
     }
 
     /// The same of those that have rows to commit.

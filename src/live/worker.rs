@@ -253,12 +253,7 @@ fn build(
             Publish::new(shared.kinds.clone(), names, shared.instruments.clone(), base.clone());
         for (shard, begun) in states.take_begun() {
             publisher.settle(shard, shared.bases.get(&shard).unwrap_or(&base), &begun.changes);
-            let in_force = begun.changes.iter().filter(|change| change.effective_at.is_none());
-            let last = in_force.filter(|change| change.model().is_some()).max_by_key(|change| change.number);
-            let of_base = shared.bases.get(&shard).map(|base| &base.model);
-            if let Some(model) = last.and_then(|change| change.model()).or(of_base) {
-                shared.serve_model(model);
-            }
+            shared.serve_changes(shard, &begun.changes);
             decoder.begin(shard, begun);
         }
         if let Some(saver) = &saver {
@@ -281,9 +276,7 @@ fn build(
                 ));
             }
             let cut = publication.cut;
-            if let Some(model) = &publication.model {
-                job.serve_model(model);
-            }
+            job.serve(publication.model.as_ref(), publication.features.as_ref());
             job.account(index, &mut publication);
             if let (Some(saver), Some(snapshot)) = (&saver, cut.snapshot) {
                 let account = job.account_of(cut.shard);
