@@ -3,6 +3,8 @@
 //! Text is read and written by hand: it is done for every tick, and a date library would cost more than the
 //! features do. The tests hold it against one.
 
+use std::cell::Cell;
+
 use serde::{Deserialize, Serialize};
 
 /// A span of time in nanoseconds.
@@ -45,21 +47,41 @@ pub fn parse_rfc3339(text: impl AsRef<[u8]>) -> Option<(Time, u8)> {
     let text = text.as_ref();
     let (date_time, rest) = text.split_at_checked(19)?;
     let date_time: &[u8; 19] = date_time.try_into().ok()?;
-    let marks = [date_time[4], date_time[7], date_time[10], date_time[13], date_time[16]];
-    if marks != *b"--T::" {
-        return None;
-    }
-    let year = 100 * two_digits(date_time, 0)? + two_digits(date_time, 2)?;
-    let (month, day) = (two_digits(date_time, 5)?, two_digits(date_time, 8)?);
-    let (hour, minute, second) =
-        (two_digits(date_time, 11)?, two_digits(date_time, 14)?, two_digits(date_time, 17)?);
-    if day == 0 || day > days_of_month(year, month)? || hour > 23 || minute > 59 || second > 59 {
+    let (minute, _) = date_time.split_first_chunk()?;
+    let minute = match KNOWN_MINUTE.get() {
+        (known, seconds) if known == *minute => seconds,
+        _ => {
+            let seconds = parse_minute(minute)?;
+            KNOWN_MINUTE.set((*minute, seconds));
+            seconds
+        }
+    };
+    let second = two_digits(date_time, 17)?;
+    if second > 59 {
         return None;
     }
     let (nanos, digits, zone) = parse_fraction(rest)?;
-    let offset = parse_zone(zone)?;
-    let seconds = 86_400 * days_from_civil(year, month, day) + 3_600 * hour + 60 * minute + second - offset;
+    let seconds = minute + second - parse_zone(zone)?;
     Some((Time(seconds.saturating_mul(SECOND).saturating_add(nanos)), digits))
+}
+
+thread_local! {
+    /// The last `YYYY-MM-DDTHH:MM:` that was read, and its seconds since 1970: ticks that follow each other share it.
+    static KNOWN_MINUTE: Cell<([u8; 17], i64)> = const { Cell::new(([0; 17], 0)) };
+}
+
+/// Seconds since 1970 of `YYYY-MM-DDTHH:MM:`.
+fn parse_minute(text: &[u8; 17]) -> Option<i64> {
+    if [text[4], text[7], text[10], text[13], text[16]] != *b"--T::" {
+        return None;
+    }
+    let year = 100 * two_digits(text, 0)? + two_digits(text, 2)?;
+    let (month, day) = (two_digits(text, 5)?, two_digits(text, 8)?);
+    let (hour, minute) = (two_digits(text, 11)?, two_digits(text, 14)?);
+    if day == 0 || day > days_of_month(year, month)? || hour > 23 || minute > 59 {
+        return None;
+    }
+    Some(86_400 * days_from_civil(year, month, day) + 3_600 * hour + 60 * minute)
 }
 
 /// Reads seconds since 1970 in plain decimals, like `1633998512.0633569`, exactly: a float would lose the last
@@ -155,15 +177,20 @@ fn write_two(text: &mut [u8], at: usize, number: i64) {
 /// Reads `.123…`, or nothing: nanoseconds, digits (at most 9), and what follows.
 fn parse_fraction(text: &[u8]) -> Option<(Nanos, u8, &[u8])> {
     let [b'.', fraction @ ..] = text else { return Some((0, 0, text)) };
-    let length = fraction.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(fraction.len());
-    if length == 0 {
-        return None;
+    let (mut number, mut length) = (0, 0);
+    for digit in fraction.iter().map_while(|byte| digit(*byte)) {
+        if length < 9 {
+            number = 10 * number + digit;
+        }
+        length += 1;
     }
     let kept = length.min(9);
-    let digits = fraction[..kept].iter().fold(0, |number, byte| 10 * number + i64::from(byte - b'0'));
-    let nanos = digits * 10i64.pow(9 - kept as u32);
-    Some((nanos, kept as u8, &fraction[length..]))
+    (length > 0).then(|| (number * POWERS[9 - kept], kept as u8, &fraction[length..]))
 }
+
+/// Powers of ten.
+const POWERS: [i64; 10] =
+    [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
 /// Reads `Z` or `+hh:mm` or `-hh:mm` as seconds ahead of UTC.
 fn parse_zone(text: &[u8]) -> Option<i64> {

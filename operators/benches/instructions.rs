@@ -1,10 +1,12 @@
 //! How many instructions a tick takes from its bytes to its line, without dataflow, threads or files.
 //!
 //! `scripts/instructions` counts those of [`measured`] under callgrind: unlike times they are the same on a busy machine,
-//! so CI can hold them against the figure in the repository. Run by itself it says how many ticks were made.
+//! so CI can hold them against the figure in the repository. A number makes that many times as many ticks: then the clock
+//! has something to say too.
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use foreshock_operators::change::Windows;
 use foreshock_operators::decode::{ClockSource, Envelope, Format, Resolve, Resolved, decode};
@@ -44,10 +46,18 @@ fn main() {
     for _ in 0..WARM / BATCH {
         path.batch(&feed.batch());
     }
-    let batches: Vec<Vec<Vec<u8>>> = (0..COUNTED / BATCH).map(|_| feed.batch()).collect();
-    let lines = measured(&mut path, &batches);
-    assert_eq!(lines, COUNTED, "each tick gives a line");
-    println!("{COUNTED} ticks");
+    // Cargo adds an argument of its own.
+    let rounds = std::env::args().filter_map(|arg| arg.parse().ok()).next().unwrap_or(1_usize);
+    let (mut ticks, mut took) = (0, Duration::ZERO);
+    for _ in 0..rounds {
+        let batches: Vec<Vec<Vec<u8>>> = (0..COUNTED / BATCH).map(|_| feed.batch()).collect();
+        let began = Instant::now();
+        ticks += measured(&mut path, &batches);
+        took += began.elapsed();
+    }
+    assert_eq!(ticks, rounds * COUNTED, "each tick gives a line");
+    println!("{ticks} ticks");
+    println!("{:.0} ns each", took.as_nanos() as f64 / ticks as f64);
 }
 
 /// What is counted.

@@ -154,8 +154,12 @@ pub fn decode(
 ) -> Verdict {
     let before = (rows.len(), refused.len());
     let mut taken = Rows { envelope, resolve, rows, refused, index: 0 };
-    let verdict = match std::str::from_utf8(message) {
-        Err(error) => Err(Problem::Message(Reason::BrokenJson, error.to_string())),
+    let verdict = match simdutf8::basic::from_utf8(message) {
+        // Says where.
+        Err(_) => match std::str::from_utf8(message) {
+            Err(error) => Err(Problem::Message(Reason::BrokenJson, error.to_string())),
+            Ok(text) => decode_text(format, &unescape(text), &mut taken),
+        },
         Ok(text) if has_backslash(message) => decode_text(format, &unescape(text), &mut taken),
         Ok(text) => decode_text(format, text, &mut taken),
     };
@@ -171,9 +175,8 @@ pub fn decode(
     }
 }
 
-/// All bytes are looked at, as the compiler then does many at once: `contains` takes twice as long.
 fn has_backslash(text: &[u8]) -> bool {
-    text.iter().fold(false, |found, byte| found | (*byte == b'\\'))
+    memchr::memchr(b'\\', text).is_some()
 }
 
 fn decode_text(format: Format, text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
