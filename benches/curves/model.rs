@@ -25,32 +25,11 @@ pub fn all(folder: &Path) -> Vec<Model> {
 }
 
 fn logistic(folder: &Path, terms: usize) -> Model {
-    const FEATURES: [&str; 17] = [
-        "ret_std",
-        "return_5s",
-        "order_book_imbalance",
-        "spread_z",
-        "trade_intensity",
-        "midprice",
-        "spread_abs",
-        "spread_rel",
-        "spread_bps",
-        "n",
-        "ret_mean",
-        "volatility_z",
-        "price",
-        "return_1s",
-        "return_30s",
-        "return_60s",
-        "volatility",
-    ];
     let mut text = format!(
         "name: logistic-{terms}\nversion: \"1\"\nkind: logistic\ntraining: {{method: weights made up}}\nfeatures:\n"
     );
-    for term in 0..terms {
-        let feature = FEATURES[term % FEATURES.len()];
-        let transform = ["none", "abs", "square"][term / FEATURES.len() % 3];
-        let line = writeln!(text, "  - {{name: {feature}, transform: {transform}, weight: 1e-6, null: 0}}");
+    for (feature, transform) in distinct_terms().take(terms) {
+        let line = writeln!(text, "  - {{name: {feature}, transform: {transform}, weight: 1e-6, null: 1}}");
         line.expect("text has room");
     }
     text += "intercept: -2\ndecision_threshold: 0.5\nhorizon: 60s\n";
@@ -61,4 +40,29 @@ fn logistic(folder: &Path, terms: usize) -> Model {
         label: format!("{terms} terms"),
         settings: vec![setting("MODEL__ML", &path.display().to_string())],
     }
+}
+
+/// Features with transforms, the built-in model's features first. Prices alone have a logarithm at every tick.
+fn distinct_terms() -> impl Iterator<Item = (&'static str, &'static str)> {
+    const FEATURES: [&str; 16] = [
+        "ret_std",
+        "return_5s",
+        "order_book_imbalance",
+        "spread_z",
+        "trade_intensity",
+        "midprice",
+        "price",
+        "spread_abs",
+        "spread_rel",
+        "spread_bps",
+        "n",
+        "ret_mean",
+        "volatility_z",
+        "return_1s",
+        "return_30s",
+        "return_60s",
+    ];
+    let of_all = ["none", "abs", "square"];
+    let of_all = of_all.into_iter().flat_map(|transform| FEATURES.map(|feature| (feature, transform)));
+    of_all.chain([("midprice", "log"), ("price", "log")])
 }

@@ -1,5 +1,6 @@
 //! Measurements as tables and drawings.
 
+use std::cmp::Ordering::Equal;
 use std::fs;
 use std::path::Path;
 
@@ -111,7 +112,9 @@ const DRAWINGS: [Drawing; 7] = [
 pub fn show(text: &str, folder: Option<&Path>) {
     let points: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     for drawing in &DRAWINGS {
-        let points: Vec<&Value> = points.iter().filter(|point| point["curve"] == drawing.curve).collect();
+        let mut points: Vec<&Value> = points.iter().filter(|point| point["curve"] == drawing.curve).collect();
+        points
+            .sort_by(|one, other| by_series_and_x(one).partial_cmp(&by_series_and_x(other)).unwrap_or(Equal));
         if points.is_empty() {
             continue;
         }
@@ -121,6 +124,10 @@ pub fn show(text: &str, folder: Option<&Path>) {
             plot(drawing, &points).draw(&folder.join(format!("{}.svg", drawing.curve)));
         }
     }
+}
+
+fn by_series_and_x(point: &Value) -> (Option<&str>, Option<f64>) {
+    (point["series"].as_str().filter(|_| point["curve"] != "model"), point["x"].as_f64())
 }
 
 fn table(drawing: &Drawing, points: &[&Value]) {
@@ -192,12 +199,11 @@ fn plot(drawing: &Drawing, points: &[&Value]) -> Plot {
     let mut lines = Vec::new();
     for name in if of_all { vec![""] } else { names.clone() } {
         for figure in drawing.lines {
-            let mut of_series: Vec<(f64, f64)> = points
+            let of_series: Vec<(f64, f64)> = points
                 .iter()
                 .filter(|point| of_all || point["series"] == name)
                 .filter_map(|point| Some((point["x"].as_f64()?, point[figure.field].as_f64()? / figure.unit)))
                 .collect();
-            of_series.sort_by(|one, other| one.0.total_cmp(&other.0));
             let name = match (names.len(), figure.name) {
                 (_, "") => name.to_owned(),
                 (_, own) if figure.is_bound => own.to_owned(),
