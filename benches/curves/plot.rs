@@ -62,9 +62,9 @@ impl Plot {
         let area = SVGBackend::new(path, SIZE).into_drawing_area();
         area.fill(&PAPER)?;
         let mut chart = ChartBuilder::on(&area)
-            .caption(&self.title, ("sans-serif", 18).into_font().color(&INK))
+            .caption(&self.title, ("sans-serif", 21).into_font().color(&INK))
             .margin(14)
-            .x_label_area_size(46)
+            .x_label_area_size(52)
             .y_label_area_size(62)
             .build_cartesian_2d(self.scale_x(), self.scale_y())?;
         chart
@@ -72,7 +72,7 @@ impl Plot {
             .light_line_style(TRANSPARENT)
             .bold_line_style(GRID)
             .axis_style(INK)
-            .label_style(("sans-serif", 13).into_font().color(&INK))
+            .label_style(("sans-serif", 16).into_font().color(&INK))
             .x_desc(&self.x.name)
             .y_desc(&self.y.name)
             .draw()?;
@@ -98,7 +98,7 @@ impl Plot {
                 .position(SeriesLabelPosition::LowerRight)
                 .background_style(PAPER)
                 .border_style(GRID)
-                .label_font(("sans-serif", 13).into_font().color(&INK))
+                .label_font(("sans-serif", 16).into_font().color(&INK))
                 .draw()?;
         }
         area.present()?;
@@ -109,7 +109,7 @@ impl Plot {
     fn scale_x(&self) -> Scale {
         let marks: Vec<_> = self.marks.iter().map(|(x, label)| (self.x.at(*x), label.clone())).collect();
         let (first, last) = (marks[0].0, marks[marks.len() - 1].0);
-        let room = 0.06 * (last - first).max(0.1);
+        let room = 0.1 * (last - first).max(0.1);
         Scale { range: first - room..last + room, marks }
     }
 
