@@ -12,7 +12,7 @@ use rdkafka::producer::BaseRecord;
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
-use crate::run::{Cost, Effort, Place, foreshock, summary, take_turns, timed};
+use crate::run::{Cost, Effort, Place, foreshock, take_turns, timed};
 use crate::support::job::{config, flush, producer, send, setting, settings};
 use crate::support::quotes::{EXCHANGE, Quotes};
 
@@ -90,16 +90,9 @@ fn job(
             setting("TOPICS__INPUT", &format!("{input}.raw")),
             setting("STATE__STORE", &state.path().display().to_string()),
         ]);
-    let (output, _, cpu) = timed(command);
-    let summary = summary(&output);
-    assert_eq!(summary["rows"]["ticks"], ticks, "each tick is told of once");
+    let timed = timed(command);
     let (first, last) = span(kafka, &format!("{name}.predictions"));
-    Cost {
-        ticks,
-        wall_s: (last - first) as f64 / 1e3,
-        cpu_s: cpu.as_secs_f64(),
-        peak_rss_bytes: summary["peak_rss_bytes"].as_u64().expect("the summary tells of the memory"),
-    }
+    Cost { wall_s: (last - first) as f64 / 1e3, ..timed.cost(ticks) }
 }
 
 /// When the first record of a topic was produced and when the last, in milliseconds.

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -33,6 +33,8 @@ pub struct Cost {
     pub wall_s: f64,
     /// Of all threads and processes, user and system.
     pub cpu_s: f64,
+    /// Of this the system's.
+    pub system_s: f64,
     pub peak_rss_bytes: u64,
 }
 
@@ -76,6 +78,7 @@ fn report(place: &Place, costs: &[Cost], base: &[Cost]) {
     let cpu_ns = |cost: &Cost| 1e9 * cost.cpu_s / cost.ticks as f64;
     let mut rates: Vec<f64> = costs.iter().map(|cost| cost.ticks as f64 / cost.wall_s).collect();
     let mut cpu: Vec<f64> = costs.iter().map(cpu_ns).collect();
+    let mut system: Vec<f64> = costs.iter().map(|cost| 1e9 * cost.system_s / cost.ticks as f64).collect();
     let mut ratios: Vec<f64> =
         costs.iter().zip(base).map(|(cost, base)| cpu_ns(cost) / cpu_ns(base)).collect();
     let mut speedups: Vec<f64> = costs
@@ -88,7 +91,8 @@ fn report(place: &Place, costs: &[Cost], base: &[Cost]) {
         "rounds": costs.len(), "ticks_per_second": median(&mut rates).round(),
         "ticks_per_second_min": quantile(&mut rates, 0.0).round(),
         "ticks_per_second_max": quantile(&mut rates, 1.0).round(),
-        "cpu_ns_per_tick": median(&mut cpu).round(), "ticks_per_cpu_second": (1e9 / median(&mut cpu)).round(),
+        "cpu_ns_per_tick": median(&mut cpu).round(), "system_ns_per_tick": median(&mut system).round(),
+        "ticks_per_cpu_second": (1e9 / median(&mut cpu)).round(),
         "cpu_ratio": thousandths(median(&mut ratios)), "speedup": thousandths(median(&mut speedups)),
         "peak_rss_bytes": costs.iter().map(|cost| cost.peak_rss_bytes).max(), "load": load_average(),
     });
@@ -123,31 +127,53 @@ pub fn backtest(input: &Path, ticks: usize, workers: usize, settings: &[(String,
     let mut command = foreshock();
     command.args(["backtest", "--json", "--emit", "scored", "-w", &workers.to_string(), "--out"]);
     command.arg(out.path()).arg(input).envs(settings.iter().cloned());
-    let (output, wall, cpu) = timed(command);
-    let summary = summary(&output);
-    assert_eq!(summary["rows"]["ticks"], ticks, "each tick makes a row");
-    let peak_rss_bytes = summary["peak_rss_bytes"].as_u64().expect("the summary tells of the memory");
-    Cost { ticks, wall_s: wall.as_secs_f64(), cpu_s: cpu.as_secs_f64(), peak_rss_bytes }
+    timed(command).cost(ticks)
 }
 
-/// What a command printed, how long it took, and how much processor time it and its own children.
-pub fn timed(mut command: Command) -> (Output, Duration, Duration) {
+/// Whether the program takes these settings.
+pub fn understands(settings: &[(String, String)]) -> bool {
+    let mut command = foreshock();
+    command.args(["check-config", "--command", "backtest"]).envs(settings.iter().cloned());
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.expect("foreshock can be started").success()
+}
+
+/// A command that has run: the account that it printed, and the time that it and its own children took.
+pub struct Timed {
+    pub summary: Value,
+    pub wall: Duration,
+    pub user: Duration,
+    pub system: Duration,
+}
+
+/// Runs a command to its end.
+pub fn timed(mut command: Command) -> Timed {
     let (before, began) = (children_cpu(), Instant::now());
     let output = command.stdout(Stdio::piped()).spawn().and_then(|child| child.wait_with_output());
     let output = output.expect("foreshock can be started");
-    let wall = began.elapsed();
+    let (wall, after) = (began.elapsed(), children_cpu());
     assert!(output.status.success(), "foreshock failed: {}", output.status);
-    (output, wall, children_cpu() - before)
+    let summary = serde_json::from_slice(&output.stdout).expect("the summary is JSON");
+    Timed { summary, wall, user: after.0 - before.0, system: after.1 - before.1 }
 }
 
-/// The account that it printed.
-pub fn summary(output: &Output) -> Value {
-    serde_json::from_slice(&output.stdout).expect("the summary is JSON")
+impl Timed {
+    /// What so many ticks cost, if all of them came through.
+    pub fn cost(&self, ticks: usize) -> Cost {
+        assert_eq!(self.summary["rows"]["ticks"], ticks, "each tick makes a row");
+        Cost {
+            ticks,
+            wall_s: self.wall.as_secs_f64(),
+            cpu_s: (self.user + self.system).as_secs_f64(),
+            system_s: self.system.as_secs_f64(),
+            peak_rss_bytes: self.summary["peak_rss_bytes"].as_u64().expect("the summary tells of the memory"),
+        }
+    }
 }
 
-/// Processor time of all children that have ended, and of theirs.
-fn children_cpu() -> Duration {
+/// Processor time of all children that have ended, and of theirs: the user's and the system's.
+fn children_cpu() -> (Duration, Duration) {
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("the system tells what was used");
     let duration = |time: TimeVal| Duration::new(time.tv_sec() as u64, 1_000 * time.tv_usec() as u32);
-    duration(usage.user_time()) + duration(usage.system_time())
+    (duration(usage.user_time()), duration(usage.system_time()))
 }

@@ -137,13 +137,14 @@ fn table(drawing: &Drawing, points: &[&Value]) {
         "ticks/s (least to most)",
         "speedup",
         "CPU a tick",
+        "of it the system's",
         "CPU ratio",
         "at most",
         "peak memory",
         "at most",
         "load",
     ];
-    let rows: Vec<[String; 10]> = points.iter().map(|point| row(point)).collect();
+    let rows: Vec<[String; 11]> = points.iter().map(|point| row(point)).collect();
     // A curve without bounds has no columns for them.
     let columns: Vec<usize> =
         (0..heads.len()).filter(|column| rows.iter().any(|row| !row[*column].is_empty())).collect();
@@ -156,11 +157,12 @@ fn table(drawing: &Drawing, points: &[&Value]) {
     }
 }
 
-fn row(point: &Value) -> [String; 10] {
+fn row(point: &Value) -> [String; 11] {
     let number = |field: &str| point[field].as_f64();
     let shown = |field: &str, show: &dyn Fn(f64) -> String| number(field).map_or(String::new(), show);
     let text = |field: &str| point[field].as_str().unwrap_or_default().to_owned();
     let ratio = |ratio: f64| format!("{ratio:.2}");
+    let microseconds = |ns: f64| format!("{:.2} µs", ns / 1e3);
     let megabytes = |bytes: f64| format!("{:.0} MB", bytes / MB);
     let rates = ["ticks_per_second", "ticks_per_second_min", "ticks_per_second_max"]
         .map(|field| shown(field, &|rate| grouped(rate as u64)));
@@ -169,7 +171,8 @@ fn row(point: &Value) -> [String; 10] {
         text("label"),
         format!("{} ({} to {})", rates[0], rates[1], rates[2]),
         shown("speedup", &ratio),
-        shown("cpu_ns_per_tick", &|ns| format!("{:.2} µs", ns / 1e3)),
+        shown("cpu_ns_per_tick", &microseconds),
+        shown("system_ns_per_tick", &microseconds),
         shown("cpu_ratio", &ratio),
         shown("cpu_ratio_bound", &ratio),
         shown("peak_rss_bytes", &megabytes),

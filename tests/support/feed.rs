@@ -1,6 +1,6 @@
 //! A made-up Coinbase Exchange feed: bursts, ties in time, volatility, silences, and a few bad rows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::random::Random;
 
@@ -213,6 +213,29 @@ pub fn stamp(micros: i64) -> String {
     format!("2026-03-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z")
 }
 
+/// How full windows of 60 s, which are the default, ever were.
+#[derive(Default)]
+pub struct Fullest {
+    /// Times within the last 60 s, by product, and the most there ever were.
+    windows: BTreeMap<usize, (VecDeque<i64>, usize)>,
+}
+
+impl Fullest {
+    pub fn add(&mut self, message: &Message) {
+        let (times, most) = self.windows.entry(message.product).or_default();
+        times.push_back(message.time);
+        while times.front().is_some_and(|first| *first <= message.time - 60_000_000) {
+            times.pop_front();
+        }
+        *most = times.len().max(*most);
+    }
+
+    /// The most of each product, summed over all of them.
+    pub fn ticks(&self) -> usize {
+        self.windows.values().map(|(_, most)| most).sum()
+    }
+}
+
 /// The messages as the bytes of a file.
 pub fn file<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -225,7 +248,7 @@ pub fn file<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<u8> {
 
 /// The messages in another order, each instrument's own kept.
 pub fn interleave(messages: &[Message], random: &mut Random) -> Vec<Message> {
-    let mut queues = std::collections::BTreeMap::<usize, std::collections::VecDeque<&Message>>::new();
+    let mut queues = BTreeMap::<usize, VecDeque<&Message>>::new();
     for message in messages {
         queues.entry(message.product).or_default().push_back(message);
     }
