@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::input::{Input, Inputs, Shape};
 use crate::model;
 use crate::run::{Effort, Place, backtest, take_turns};
+use crate::show::grouped;
 use crate::support::job::setting;
 
 /// Instruments where nothing else is said, and ticks a second of each: those of the reference workload.
@@ -75,7 +76,7 @@ pub fn instruments(effort: Effort) {
                 10_000 => json!({ "cpu_ratio_bound": 2.0 }),
                 _ => Value::Null,
             };
-            let place = place("instruments", series, instruments as f64, instruments);
+            let place = place("instruments", series, instruments as f64, grouped(instruments as u64));
             let place = Place { base, more: bound, ..place };
             points.push(Point { place, input, workers: 1, settings: Vec::new() });
         }
@@ -95,7 +96,12 @@ pub fn memory(effort: Effort) {
         let more = json!({
             "instruments": instruments, "window_ticks": input.window_ticks, "peak_rss_bound": bound,
         });
-        let place = Place { more, ..place("memory", "full windows", instruments as f64, instruments) };
+        // One instrument's few ticks cost less than the start of the process.
+        let place = Place {
+            base: 1,
+            more,
+            ..place("memory", "full windows", instruments as f64, grouped(instruments as u64))
+        };
         Point { place, input, workers: 1, settings: Vec::new() }
     });
     measure(points.collect(), effort.rounds.min(2));

@@ -64,7 +64,7 @@ const DRAWINGS: [Drawing; 7] = [
     Drawing {
         curve: "instruments",
         title: "Processor time of a tick, by instruments",
-        x: "instruments",
+        x: "instruments (logarithmic)",
         y: "times that of 20 instruments",
         x_log: true,
         y_log: false,
@@ -73,8 +73,8 @@ const DRAWINGS: [Drawing; 7] = [
     Drawing {
         curve: "memory",
         title: "Memory, by instruments",
-        x: "instruments, all windows full",
-        y: "MB at the peak",
+        x: "instruments, all windows full (logarithmic)",
+        y: "MB at the peak (logarithmic)",
         x_log: true,
         y_log: true,
         lines: &[figure("peak_rss_bytes", "", MB), bound("peak_rss_bound", MB)],
@@ -91,7 +91,7 @@ const DRAWINGS: [Drawing; 7] = [
     Drawing {
         curve: "window",
         title: "Processor time of a tick, by length of its window",
-        x: "features.window",
+        x: "features.window (logarithmic)",
         y: "µs a tick",
         x_log: true,
         y_log: false,
@@ -133,7 +133,7 @@ fn by_series_and_x(point: &Value) -> (Option<&str>, Option<f64>) {
 fn table(drawing: &Drawing, points: &[&Value]) {
     let heads = [
         "series",
-        drawing.x,
+        drawing.x.trim_end_matches(" (logarithmic)"),
         "ticks/s (least to most)",
         "speedup",
         "CPU a tick",
@@ -164,13 +164,15 @@ fn row(point: &Value) -> [String; 11] {
     let ratio = |ratio: f64| format!("{ratio:.2}");
     let microseconds = |ns: f64| format!("{:.2} µs", ns / 1e3);
     let megabytes = |bytes: f64| format!("{:.0} MB", bytes / MB);
+    // Elsewhere processor time tells more, since all points have one worker.
+    let is_of_more = point["curve"] == "workers" || point["curve"] == "processes";
     let rates = ["ticks_per_second", "ticks_per_second_min", "ticks_per_second_max"]
         .map(|field| shown(field, &|rate| grouped(rate as u64)));
     [
         text("series"),
         text("label"),
         format!("{} ({} to {})", rates[0], rates[1], rates[2]),
-        shown("speedup", &ratio),
+        if is_of_more { shown("speedup", &ratio) } else { String::new() },
         shown("cpu_ns_per_tick", &microseconds),
         shown("system_ns_per_tick", &microseconds),
         shown("cpu_ratio", &ratio),
@@ -182,7 +184,7 @@ fn row(point: &Value) -> [String; 11] {
 }
 
 /// A number with commas between its thousands.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or("")).collect();
