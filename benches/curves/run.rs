@@ -36,6 +36,8 @@ pub struct Cost {
     /// Of this the system's.
     pub system_s: f64,
     pub peak_rss_bytes: u64,
+    /// The machine's load average behind the run.
+    pub load: f64,
 }
 
 /// Where a point lies on its curve.
@@ -79,6 +81,7 @@ fn report(place: &Place, costs: &[Cost], base: &[Cost]) {
     let mut rates: Vec<f64> = costs.iter().map(|cost| cost.ticks as f64 / cost.wall_s).collect();
     let mut cpu: Vec<f64> = costs.iter().map(cpu_ns).collect();
     let mut system: Vec<f64> = costs.iter().map(|cost| 1e9 * cost.system_s / cost.ticks as f64).collect();
+    let mut loads: Vec<f64> = costs.iter().map(|cost| cost.load).collect();
     let mut ratios: Vec<f64> =
         costs.iter().zip(base).map(|(cost, base)| cpu_ns(cost) / cpu_ns(base)).collect();
     let mut speedups: Vec<f64> = costs
@@ -94,7 +97,7 @@ fn report(place: &Place, costs: &[Cost], base: &[Cost]) {
         "cpu_ns_per_tick": median(&mut cpu).round(), "system_ns_per_tick": median(&mut system).round(),
         "ticks_per_cpu_second": (1e9 / median(&mut cpu)).round(),
         "cpu_ratio": thousandths(median(&mut ratios)), "speedup": thousandths(median(&mut speedups)),
-        "peak_rss_bytes": costs.iter().map(|cost| cost.peak_rss_bytes).max(), "load": load_average(),
+        "peak_rss_bytes": costs.iter().map(|cost| cost.peak_rss_bytes).max(), "load": median(&mut loads),
     });
     if let (Some(line), Some(more)) = (line.as_object_mut(), place.more.as_object()) {
         line.extend(more.clone());
@@ -106,9 +109,10 @@ fn thousandths(number: f64) -> f64 {
     (1e3 * number).round() / 1e3
 }
 
-fn load_average() -> String {
+/// Of the last minute; 0 where the system does not tell.
+fn load_average() -> f64 {
     let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    text.split(' ').next().unwrap_or_default().to_owned()
+    text.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0)
 }
 
 /// The program, untouched by the settings of whoever measures.
@@ -167,6 +171,7 @@ impl Timed {
             cpu_s: (self.user + self.system).as_secs_f64(),
             system_s: self.system.as_secs_f64(),
             peak_rss_bytes: self.summary["peak_rss_bytes"].as_u64().expect("the summary tells of the memory"),
+            load: load_average(),
         }
     }
 }

@@ -166,6 +166,7 @@ fn row(point: &Value) -> [String; 11] {
     let megabytes = |bytes: f64| format!("{:.0} MB", bytes / MB);
     // Elsewhere processor time tells more, since all points have one worker.
     let is_of_more = point["curve"] == "workers" || point["curve"] == "processes";
+    let is_of_memory = point["curve"] == "memory" || point["curve"] == "length";
     let rates = ["ticks_per_second", "ticks_per_second_min", "ticks_per_second_max"]
         .map(|field| shown(field, &|rate| grouped(rate as u64)));
     [
@@ -175,11 +176,11 @@ fn row(point: &Value) -> [String; 11] {
         if is_of_more { shown("speedup", &ratio) } else { String::new() },
         shown("cpu_ns_per_tick", &microseconds),
         shown("system_ns_per_tick", &microseconds),
-        shown("cpu_ratio", &ratio),
+        if is_of_memory { String::new() } else { shown("cpu_ratio", &ratio) },
         shown("cpu_ratio_bound", &ratio),
         shown("peak_rss_bytes", &megabytes),
         shown("peak_rss_bound", &megabytes),
-        text("load"),
+        shown("load", &|load| format!("{load:.1}")),
     ]
 }
 
