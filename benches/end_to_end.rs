@@ -47,8 +47,7 @@ static FEED: LazyLock<(TempDir, PathBuf, Vec<u8>)> = LazyLock::new(|| {
     let recipe =
         feed::Recipe { seed: 7, products: 20, pace: 20_000, ties: true, dirt: false, silences: false };
     let mut bytes = Vec::new();
-    let tickers = feed::Feed::new(recipe).filter(|message| message.line.starts_with(r#"{"type":"ticker""#));
-    for message in tickers.take(TICKS) {
+    for message in feed::Feed::new(recipe).tickers().take(TICKS) {
         bytes.extend_from_slice(message.line.as_bytes());
         bytes.push(b'\n');
     }

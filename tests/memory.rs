@@ -9,14 +9,15 @@ use std::process::Stdio;
 use std::thread;
 
 use serde_json::Value;
-use support::feed::{Feed, Recipe};
+use support::feed::{Feed, Fullest, Recipe};
 use support::{Backtest, foreshock};
 
 const MB: i64 = 1_000_000;
 
 /// What limits are, in bytes.
 const PER_INSTRUMENT: i64 = 64 * 1024;
-const PER_TICK: i64 = 48;
+const PER_TICK: i64 = 40;
+const PROCESS: i64 = 60 * MB;
 
 /// Runs messages through the program without ever holding them; gives the summary.
 fn run(recipe: Recipe, messages: usize, args: &[&str], settings: &[(&str, &str)]) -> Value {
@@ -98,6 +99,24 @@ fn an_instrument_costs_little() {
     let cost = peak(&many) - peak(&few);
     assert!(cost < MANY * PER_INSTRUMENT, "{cost} bytes for {MANY} instruments");
     assert!(cost > 0, "{cost} bytes for {MANY} instruments");
+}
+
+/// The whole process, with windows of ticks and of seconds that are all full.
+#[test]
+fn many_instruments_stay_within_what_is_promised() {
+    const INSTRUMENTS: usize = 1_000;
+    const MESSAGES: usize = 600 * INSTRUMENTS;
+    let recipe = Recipe::tickers_only(5, INSTRUMENTS, 1.0);
+    let mut fullest = Fullest::default();
+    Feed::new(recipe).take(MESSAGES).for_each(|message| fullest.add(&message));
+    let limit = PROCESS + INSTRUMENTS as i64 * PER_INSTRUMENT + fullest.ticks() as i64 * PER_TICK;
+    for workers in ["1", "2"] {
+        let peak = peak(&run(recipe, MESSAGES, &["-w", workers], &[]));
+        assert!(
+            peak < limit,
+            "{peak} bytes for {INSTRUMENTS} instruments, {workers} workers: at most {limit}"
+        );
+    }
 }
 
 /// Lines far shorter than messages: blocks are cut by lines, and what is left of the bytes read must not pile up.

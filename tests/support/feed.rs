@@ -1,5 +1,7 @@
 //! A made-up Coinbase Exchange feed: bursts, ties in time, volatility, silences, and a few bad rows.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
 use super::random::Random;
 
 /// A message and what it is about.
@@ -34,6 +36,14 @@ impl Recipe {
         Recipe { seed, products, pace: 200_000, ties: true, dirt: true, silences: true }
     }
 
+    /// Nothing but good tickers, of so many instruments, each with so many a second in the mean.
+    pub fn tickers_only(seed: u64, products: usize, per_second: f64) -> Recipe {
+        // Half of the messages come in bursts, four times as fast; one in eight comes at once; ten in twelve are
+        // tickers.
+        let pace = 1e6 / per_second / ((1.0 + 0.25) / 2.0 * 7.0 / 8.0 * 12.0 / 10.0);
+        Recipe { seed, products, pace: pace as i64, ties: true, dirt: false, silences: false }
+    }
+
     /// The first messages of the feed, in the order of their times.
     pub fn messages(self, count: usize) -> Vec<Message> {
         Feed::new(self).take(count).collect()
@@ -45,6 +55,8 @@ pub struct Feed {
     recipe: Recipe,
     random: Random,
     products: Vec<Product>,
+    /// When each product's next message is due, and its number.
+    due: BTreeSet<(i64, usize)>,
 }
 
 struct Product {
@@ -64,7 +76,7 @@ struct Product {
 impl Feed {
     pub fn new(recipe: Recipe) -> Feed {
         let mut random = Random::new(recipe.seed);
-        let products = (0..recipe.products)
+        let products: Vec<Product> = (0..recipe.products)
             .map(|number| Product {
                 name: format!("P{number:03}-USD"),
                 time: random.below(1_000_000) as i64,
@@ -75,7 +87,13 @@ impl Feed {
                 last: None,
             })
             .collect();
-        Feed { recipe, random, products }
+        let due = products.iter().enumerate().map(|(number, product)| (product.time, number)).collect();
+        Feed { recipe, random, products, due }
+    }
+
+    /// The tickers among its messages.
+    pub fn tickers(self) -> impl Iterator<Item = Message> {
+        self.filter(|message| message.line.starts_with(r#"{"type":"ticker""#))
     }
 }
 
@@ -83,12 +101,12 @@ impl Iterator for Feed {
     type Item = Message;
 
     fn next(&mut self) -> Option<Message> {
-        let Feed { recipe, random, products } = self;
-        let number = (0..products.len()).min_by_key(|number| products[*number].time)?;
+        let Feed { recipe, random, products, due } = self;
+        let (time, number) = due.pop_first()?;
         let product = &mut products[number];
-        let time = product.time;
         let line = product.line(random, recipe.dirt);
         product.go_on(random, recipe);
+        due.insert((product.time, number));
         Some(Message { product: number, time, line })
     }
 }
@@ -195,6 +213,29 @@ pub fn stamp(micros: i64) -> String {
     format!("2026-03-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z")
 }
 
+/// How full windows of 60 s, which are the default, ever were.
+#[derive(Default)]
+pub struct Fullest {
+    /// Times within the last 60 s, by product, and the most there ever were.
+    windows: BTreeMap<usize, (VecDeque<i64>, usize)>,
+}
+
+impl Fullest {
+    pub fn add(&mut self, message: &Message) {
+        let (times, most) = self.windows.entry(message.product).or_default();
+        times.push_back(message.time);
+        while times.front().is_some_and(|first| *first <= message.time - 60_000_000) {
+            times.pop_front();
+        }
+        *most = times.len().max(*most);
+    }
+
+    /// The most of each product, summed over all of them.
+    pub fn ticks(&self) -> usize {
+        self.windows.values().map(|(_, most)| most).sum()
+    }
+}
+
 /// The messages as the bytes of a file.
 pub fn file<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -207,7 +248,7 @@ pub fn file<'a>(messages: impl IntoIterator<Item = &'a Message>) -> Vec<u8> {
 
 /// The messages in another order, each instrument's own kept.
 pub fn interleave(messages: &[Message], random: &mut Random) -> Vec<Message> {
-    let mut queues = std::collections::BTreeMap::<usize, std::collections::VecDeque<&Message>>::new();
+    let mut queues = BTreeMap::<usize, VecDeque<&Message>>::new();
     for message in messages {
         queues.entry(message.product).or_default().push_back(message);
     }
