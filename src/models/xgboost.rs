@@ -18,7 +18,7 @@ pub struct Problem {
 /// The versions of XGBoost whose files mean what this reader takes them to mean.
 const VERSIONS: [u64; 2] = [2, 3];
 
-/// A right child's or left child's place where there is none.
+/// The place of a child where there is none.
 const NONE: i64 = -1;
 
 #[derive(Deserialize)]
@@ -115,6 +115,10 @@ pub fn read(bytes: &[u8], features: &[FeatureRef], horizons: &[Nanos]) -> Result
     })?;
     let mut problems = Problems::default();
     let base_margin = problems.check(&file, features, horizons);
+    // The trees of something else can't be judged.
+    if !problems.0.is_empty() {
+        return Err(problems.0);
+    }
     let forest = file.learner.gradient_booster.model.map_or(Vec::new(), |model| model.trees);
     let mut trees = Vec::with_capacity(forest.len());
     for (at, tree) in forest.iter().enumerate() {
