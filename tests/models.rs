@@ -331,9 +331,14 @@ fn the_documents_models_are_read() {
     let doc = fs::read_to_string(PathBuf::from("docs/models.md")).unwrap();
     let blocks: Vec<&str> =
         doc.split("```yaml\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect();
-    let models: Vec<&&str> = blocks.iter().filter(|block| block.contains("kind:")).collect();
-    assert_eq!(models.len(), 2);
+    let models: Vec<&str> = blocks.into_iter().filter(|block| block.contains("kind:")).collect();
+    let (trees, models): (Vec<&str>, Vec<&str>) =
+        models.into_iter().partition(|text| text.contains("kind: trees"));
+    assert_eq!((trees.len(), models.len()), (1, 2));
     for text in models {
         parse(text.as_bytes()).unwrap();
     }
+    // It names a file that isn't there, and nothing else is wrong with it.
+    let missing = "m.yaml:15: trees: could not read \"model.json\": No such file or directory (os error 2)";
+    assert_eq!(parse(trees[0].as_bytes()).unwrap_err(), missing);
 }
