@@ -11,13 +11,16 @@ use divan::{Bencher, black_box};
 use foreshock_operators::change::Windows;
 use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
-use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
 use foreshock_operators::operator::{Instrument, Operator, Out};
 use foreshock_operators::order::{Order, OrderSettings};
 use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Source};
 use foreshock_operators::score::Score;
 use foreshock_operators::seconds::{SecondSettings, Seconds};
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND, Time};
+
+#[path = "support/models.rs"]
+#[allow(dead_code, reason = "another bench uses more of it")]
+mod models;
 
 fn main() {
     divan::main();
@@ -102,32 +105,6 @@ fn instrument() -> Instrument {
     }
 }
 
-/// The logistic model with five terms.
-fn model() -> Arc<Model> {
-    let term = |feature, transform, weight| Term {
-        feature,
-        null: NullPolicy::Value(0.0),
-        transform,
-        standardise: None,
-        weight,
-    };
-    let terms = vec![
-        term(FeatureRef::RetStd, Transform::None, 800.0),
-        term(FeatureRef::Return(1), Transform::Abs, 50.0),
-        term(FeatureRef::OrderBookImbalance, Transform::None, 0.3),
-        term(FeatureRef::SpreadZ, Transform::None, 0.2),
-        term(FeatureRef::TradeIntensity, Transform::None, 0.01),
-    ];
-    Arc::new(Model {
-        name: "spike".into(),
-        version: "1".into(),
-        kind: Kind::Logistic { intercept: -2.0, terms },
-        decision_threshold: 0.5,
-        horizon: 60 * SECOND,
-        sha256: "abc".into(),
-    })
-}
-
 /// Feeds one batch.
 fn process<O: Operator>(
     operator: &mut O,
@@ -209,7 +186,7 @@ fn score(bencher: Bencher, pace: Pace) {
     let mut gaps = Gaps::new(&Windows::default(), &instrument());
     let mut features = FeatureWindows::new(&Arc::new(FeatureSettings::default()), &instrument());
     let mut seconds = Seconds::new(&SecondSettings::default(), &instrument());
-    bench(bencher, pace, Score::new(&model(), &instrument()), |rows| {
+    bench(bencher, pace, Score::new(&models::logistic(), &instrument()), |rows| {
         through(&mut seconds, through(&mut features, through(&mut gaps, rows)))
     });
 }
@@ -221,7 +198,7 @@ fn chain(bencher: Bencher, pace: Pace) {
     let mut gaps = Gaps::new(&Windows::default(), &instrument());
     let mut features = FeatureWindows::new(&Arc::new(FeatureSettings::default()), &instrument());
     let mut seconds = Seconds::new(&SecondSettings::default(), &instrument());
-    let mut score = Score::new(&model(), &instrument());
+    let mut score = Score::new(&models::logistic(), &instrument());
     let (mut rows, mut live, mut measured, mut sampled, mut scored) = Default::default();
     let mut step = |batch: &[Row]| {
         process(&mut order, batch.iter().copied(), &mut rows);

@@ -101,32 +101,32 @@ impl<'a> Fields<'a> for Event<'a> {
     const LISTS: &'static [&'static str] = &[];
 
     #[inline]
-    fn place(&mut self, key: &str, top: bool) -> Place<'_, 'a> {
+    fn place(&mut self, key: &[u8], top: bool) -> Place<'_, 'a> {
         let field = match key {
-            "data" if top && self.data.is_missing() => {
+            b"data" if top && self.data.is_missing() => {
                 self.data = Field::Object;
                 return Place::Object;
             }
             // A second one.
-            "data" if top => &mut self.data,
-            "stream" => &mut self.stream,
-            "e" => &mut self.kind,
-            "E" => &mut self.event_time,
-            "T" => &mut self.trade_time,
-            "s" => &mut self.symbol,
-            "u" => &mut self.update_id,
-            "a" => &mut self.a,
-            "A" => &mut self.ask_size,
-            "b" => &mut self.b,
-            "B" => &mut self.bid_size,
-            "p" => &mut self.price,
-            "q" => &mut self.size,
-            "t" => &mut self.t,
-            "m" => &mut self.buyer_is_maker,
-            "M" => &mut self.spot_mark,
-            "X" => &mut self.order_type,
-            "pu" => &mut self.previous_update_id,
-            "result" | "error" | "msg" | "method" => &mut self.answer,
+            b"data" if top => &mut self.data,
+            b"stream" => &mut self.stream,
+            b"e" => &mut self.kind,
+            b"E" => &mut self.event_time,
+            b"T" => &mut self.trade_time,
+            b"s" => &mut self.symbol,
+            b"u" => &mut self.update_id,
+            b"a" => &mut self.a,
+            b"A" => &mut self.ask_size,
+            b"b" => &mut self.b,
+            b"B" => &mut self.bid_size,
+            b"p" => &mut self.price,
+            b"q" => &mut self.size,
+            b"t" => &mut self.t,
+            b"m" => &mut self.buyer_is_maker,
+            b"M" => &mut self.spot_mark,
+            b"X" => &mut self.order_type,
+            b"pu" => &mut self.previous_update_id,
+            b"result" | b"error" | b"msg" | b"method" => &mut self.answer,
             _ => return Place::Unused,
         };
         Place::Field(field)

@@ -38,11 +38,11 @@ macro_rules! message {
                 const LISTS: &'static [&'static str] = &[$($list_key),*];
 
                 #[inline]
-                fn place(&mut self, key: &str, _: bool) -> Place<'_, 'a> {
-                    match key {
-                        $($key => Place::Field(&mut self.$field),)*
-                        _ => Place::Unused,
-                    }
+                fn place(&mut self, key: &[u8], _: bool) -> Place<'_, 'a> {
+                    $(if key == $key.as_bytes() {
+                        return Place::Field(&mut self.$field);
+                    })*
+                    Place::Unused
                 }
             }
 

@@ -9,6 +9,10 @@
 //! numbers of many digits, duplicate keys, other objects and whatever is no JSON are left to serde, which begins
 //! anew: what is taken here gives the same fields as there, and what is refused is refused in serde's words.
 
+use std::ops::Range;
+
+use wide::u8x16;
+
 use super::decimal::Decimal;
 use super::field::Field;
 
@@ -18,7 +22,7 @@ pub(super) trait Fields<'a>: Default {
     const LISTS: &'static [&'static str];
 
     /// What stands under a key; `top` is whether in the message itself or in an object inside.
-    fn place(&mut self, key: &str, top: bool) -> Place<'_, 'a>;
+    fn place(&mut self, key: &[u8], top: bool) -> Place<'_, 'a>;
 }
 
 /// Where a value belongs.
@@ -31,135 +35,187 @@ pub(super) enum Place<'m, 'a> {
 
 /// Fills a message from all of a text, or tells that serde has to: then some fields may be filled already.
 pub(super) fn scan<'a, M: Fields<'a>>(text: &'a str, message: &mut M) -> bool {
-    M::LISTS.is_empty() && is_plain(text.as_bytes()) && object(text, 0, message, true) == Some(text.len())
-}
-
-/// Whether a text has neither backslashes nor control characters, so that its texts end at the next quote. All
-/// bytes are looked at, as the compiler then does many at once.
-fn is_plain(text: &[u8]) -> bool {
-    text.iter().fold(true, |plain, byte| plain & (*byte >= b' ') & (*byte != b'\\'))
+    if !M::LISTS.is_empty() {
+        return false;
+    }
+    let mut scanner = Scanner { text, quotes: Quotes::of(text.as_bytes()) };
+    scanner.object(0, message, true) == Some(text.len())
 }
 
 /// Deeper lists are left to serde.
 const DEEPEST: usize = 4;
 
-// Each of these reads what stands at a place and gives the place behind it, `None` where it is left to serde.
+/// Reads a text from its beginning on, so that each quote is looked for once.
+struct Scanner<'a> {
+    text: &'a str,
+    quotes: Quotes<'a>,
+}
 
-fn object<'a, M: Fields<'a>>(text: &'a str, at: usize, message: &mut M, top: bool) -> Option<usize> {
-    let mut at = skip(text, at, b'{')?;
-    loop {
-        let key;
-        (key, at) = string(text, at)?;
-        at = skip_spaces(text, skip(text, at, b':')?);
-        let mut unused = Field::Missing;
-        at = match message.place(key, top) {
-            Place::Field(field) if !field.is_missing() => return None,
-            Place::Field(field) => value(text, at, field)?,
-            Place::Object => object(text, at, message, false)?,
-            Place::Unused => value(text, at, &mut unused)?,
+/// Each of these reads what stands at a place and gives the place behind it, `None` where it is left to serde.
+impl<'a> Scanner<'a> {
+    fn object<M: Fields<'a>>(&mut self, at: usize, message: &mut M, top: bool) -> Option<usize> {
+        let mut at = self.skip(at, b'{')?;
+        loop {
+            let (key, end) = self.string(at)?;
+            at = self.skip(end, b':')?;
+            if self.peek(at)? == b' ' {
+                at = self.skip_spaces(at);
+            }
+            at = match message.place(&self.text.as_bytes()[key], top) {
+                Place::Field(field) if !field.is_missing() => return None,
+                Place::Field(field) => self.value(at, field)?,
+                Place::Object => self.object(at, message, false)?,
+                Place::Unused => self.unused(at)?,
+            };
+            match self.peek(at)? {
+                b',' => at += 1,
+                b'}' => return Some(at + 1),
+                _ => return None,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn value(&mut self, at: usize, field: &mut Field<'a>) -> Option<usize> {
+        if self.peek(at)? == b'"' {
+            let (string, end) = self.string(at)?;
+            *field = Field::Text(&self.text[string]);
+            return Some(end);
+        }
+        self.other_value(at, field, DEEPEST)
+    }
+
+    #[inline(always)]
+    fn unused(&mut self, at: usize) -> Option<usize> {
+        if self.peek(at)? == b'"' {
+            return self.string(at).map(|(_, end)| end);
+        }
+        self.other_value(at, &mut Field::Missing, DEEPEST)
+    }
+
+    /// A value that is no text, or an entry of a list.
+    fn other_value(&mut self, at: usize, field: &mut Field<'a>, depth: usize) -> Option<usize> {
+        let (found, end) = match self.peek(at)? {
+            b'-' | b'0'..=b'9' => {
+                let (decimal, length) = Decimal::read(&self.text.as_bytes()[at..])?;
+                let number =
+                    decimal.whole().map(Field::Whole).or_else(|| decimal.number().map(Field::Number));
+                (number?, at + length)
+            }
+            b'"' => self.string(at).map(|(string, end)| (Field::Text(&self.text[string]), end))?,
+            b't' => (Field::Bool(true), self.literal(at, "true")?),
+            b'f' => (Field::Bool(false), self.literal(at, "false")?),
+            b'n' => (Field::Null, self.literal(at, "null")?),
+            b'[' => (Field::List, self.list(at, depth.checked_sub(1)?)?),
+            _ => return None,
         };
-        match peek(text, at)? {
-            b',' => at = skip_spaces(text, at + 1),
-            b'}' => return Some(at + 1),
-            _ => return None,
+        *field = found;
+        Some(end)
+    }
+
+    /// A list, whose entries only have to be JSON.
+    fn list(&mut self, at: usize, depth: usize) -> Option<usize> {
+        let mut at = self.skip(at, b'[')?;
+        if self.peek(at)? == b']' {
+            return Some(at + 1);
         }
+        loop {
+            at = self.other_value(at, &mut Field::Missing, depth)?;
+            match self.peek(at)? {
+                b',' => at = self.skip_spaces(at + 1),
+                b']' => return Some(at + 1),
+                _ => return None,
+            }
+        }
+    }
+
+    /// A text, between its quotes; spaces may stand before it.
+    #[inline(always)]
+    fn string(&mut self, at: usize) -> Option<(Range<usize>, usize)> {
+        let start = self.quotes.next()?;
+        if start != at && self.skip_spaces(at) != start {
+            return None;
+        }
+        let end = self.quotes.next()?;
+        Some((start + 1..end, end + 1))
+    }
+
+    fn literal(&self, at: usize, name: &str) -> Option<usize> {
+        self.text.as_bytes()[at..].starts_with(name.as_bytes()).then_some(at + name.len())
+    }
+
+    #[inline]
+    fn peek(&self, at: usize) -> Option<u8> {
+        self.text.as_bytes().get(at).copied()
+    }
+
+    #[inline]
+    fn skip(&self, at: usize, byte: u8) -> Option<usize> {
+        (self.peek(at)? == byte).then_some(at + 1)
+    }
+
+    #[inline]
+    fn skip_spaces(&self, mut at: usize) -> usize {
+        while self.peek(at) == Some(b' ') {
+            at += 1;
+        }
+        at
     }
 }
 
+/// The places of all quotes of a text, one after the other, found 64 bytes at a time. Ends where bytes are not plain:
+/// without backslashes and control characters, a text ends at the next quote.
+struct Quotes<'a> {
+    blocks: std::slice::Iter<'a, [u8; BLOCK]>,
+    rest: &'a [u8],
+    /// Where the block stands that is being looked at.
+    at: usize,
+    /// A bit for each of its bytes that is a quote and was not given yet.
+    found: u64,
+}
+
+const BLOCK: usize = 64;
+
+impl<'a> Quotes<'a> {
+    fn of(text: &'a [u8]) -> Quotes<'a> {
+        let (blocks, rest) = text.as_chunks();
+        // One block before the text.
+        Quotes { blocks: blocks.iter(), rest, at: 0_usize.wrapping_sub(BLOCK), found: 0 }
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        while self.found == 0 {
+            self.at = self.at.wrapping_add(BLOCK);
+            self.found = match self.blocks.next() {
+                Some(block) => quotes_in(block)?,
+                None if self.rest.is_empty() => return None,
+                None => {
+                    let mut block = [b' '; BLOCK];
+                    block[..self.rest.len()].copy_from_slice(self.rest);
+                    self.rest = &[];
+                    quotes_in(&block)?
+                }
+            };
+        }
+        let place = self.at + self.found.trailing_zeros() as usize;
+        self.found &= self.found - 1;
+        Some(place)
+    }
+}
+
+/// A bit for each byte that is a quote; `None` where there is a backslash or control character.
 #[inline(always)]
-fn value<'a>(text: &'a str, at: usize, field: &mut Field<'a>) -> Option<usize> {
-    if peek(text, at)? == b'"' {
-        let (string, end) = string(text, at)?;
-        *field = Field::Text(string);
-        return Some(end);
+fn quotes_in(block: &[u8; BLOCK]) -> Option<u64> {
+    let (parts, _) = block.as_chunks::<16>();
+    let [quote, backslash, space] = [b'"', b'\\', b' '].map(u8x16::splat);
+    let (mut found, mut odd) = (0, u8x16::splat(0));
+    for part in parts.iter().rev() {
+        let part = u8x16::new(*part);
+        found = found << 16 | u64::from(part.simd_eq(quote).to_bitmask());
+        odd |= part.simd_eq(backslash) | part.simd_lt(space);
     }
-    other_value(text, at, field, DEEPEST)
-}
-
-/// A value that is no text, or an entry of a list.
-fn other_value<'a>(text: &'a str, at: usize, field: &mut Field<'a>, depth: usize) -> Option<usize> {
-    let (found, end) = match peek(text, at)? {
-        b'-' | b'0'..=b'9' => {
-            let (decimal, length) = Decimal::read(&text.as_bytes()[at..])?;
-            let number = decimal.whole().map(Field::Whole).or_else(|| decimal.number().map(Field::Number));
-            (number?, at + length)
-        }
-        b'"' => string(text, at).map(|(string, end)| (Field::Text(string), end))?,
-        b't' => (Field::Bool(true), literal(text, at, "true")?),
-        b'f' => (Field::Bool(false), literal(text, at, "false")?),
-        b'n' => (Field::Null, literal(text, at, "null")?),
-        b'[' => (Field::List, list(text, at, depth.checked_sub(1)?)?),
-        _ => return None,
-    };
-    *field = found;
-    Some(end)
-}
-
-/// A list, whose entries only have to be JSON.
-fn list(text: &str, at: usize, depth: usize) -> Option<usize> {
-    let mut at = skip(text, at, b'[')?;
-    if peek(text, at)? == b']' {
-        return Some(at + 1);
-    }
-    loop {
-        at = other_value(text, at, &mut Field::Missing, depth)?;
-        match peek(text, at)? {
-            b',' => at = skip_spaces(text, at + 1),
-            b']' => return Some(at + 1),
-            _ => return None,
-        }
-    }
-}
-
-/// A text between its quotes.
-#[inline(always)]
-fn string(text: &str, at: usize) -> Option<(&str, usize)> {
-    let start = skip(text, at, b'"')?;
-    let end = quote_from(text.as_bytes(), start)?;
-    Some((&text[start..end], end + 1))
-}
-
-fn literal(text: &str, at: usize, name: &str) -> Option<usize> {
-    text.as_bytes()[at..].starts_with(name.as_bytes()).then_some(at + name.len())
-}
-
-#[inline]
-fn peek(text: &str, at: usize) -> Option<u8> {
-    text.as_bytes().get(at).copied()
-}
-
-#[inline]
-fn skip(text: &str, at: usize, byte: u8) -> Option<usize> {
-    (peek(text, at)? == byte).then_some(at + 1)
-}
-
-#[inline]
-fn skip_spaces(text: &str, mut at: usize) -> usize {
-    while peek(text, at) == Some(b' ') {
-        at += 1;
-    }
-    at
-}
-
-/// The place of the first quote from a place on, eight bytes at a time: of a word in which quotes have become
-/// zeros, the lowest zero byte is the lowest that borrows when each byte has 1 taken from it.
-#[inline(always)]
-fn quote_from(text: &[u8], mut at: usize) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
-    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
-    while let Some(word) = text.get(at..).and_then(<[u8]>::first_chunk) {
-        let word = u64::from_le_bytes(*word) ^ QUOTES;
-        let zeros = word.wrapping_sub(ONES) & !word & HIGH;
-        if zeros != 0 {
-            return Some(at + zeros.trailing_zeros() as usize / 8);
-        }
-        at += 8;
-    }
-    while *text.get(at)? != b'"' {
-        at += 1;
-    }
-    Some(at)
+    (odd.to_bitmask() == 0).then_some(found)
 }
 
 #[cfg(test)]

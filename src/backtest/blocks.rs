@@ -1,9 +1,9 @@
 //! Reads a file in blocks of whole lines.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::ops::Range;
 
-use anyhow::{Context, Result};
+use anyhow::{Error, Result};
 
 use super::input::Input;
 
@@ -119,11 +119,22 @@ impl Blocks {
     /// Reads a block's worth behind what is there.
     fn fill(&mut self, bytes: &mut Vec<u8>) -> Result<()> {
         let wanted = self.wanted.saturating_sub(bytes.len()).max(self.wanted / 4);
-        let read = (&mut self.reader)
-            .take(wanted as u64)
-            .read_to_end(bytes)
-            .with_context(|| format!("could not read {} to its end", self.described))?;
-        self.ended = read < wanted;
+        let mut end = bytes.len();
+        bytes.resize(end + wanted, 0);
+        while end < bytes.len() && !self.ended {
+            match self.reader.read(&mut bytes[end..]) {
+                Ok(read) => {
+                    end += read;
+                    self.ended = read == 0;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let what = format!("could not read {} to its end", self.described);
+                    return Err(Error::from(error).context(what));
+                }
+            }
+        }
+        bytes.truncate(end);
         Ok(())
     }
 

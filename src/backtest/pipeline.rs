@@ -1,19 +1,19 @@
-//! The threads of a run and what flows between them.
+//! What flows through a run. Its only threads are its workers, who read and write by turns:
 //!
 //! ```text
-//! reader thread ─chunks─► workers (decode ─► in order ─► market ─► encode) ─parts─► writer thread ─► files
-//!       ▲                                                                              │
-//!       └──────────────────── one permit for each epoch written ◄──────────────────────┘
+//! log ─chunks─► decode ─► in order ─► market ─► encode ─parts─► outputs
+//!  └─ whichever worker has room      whichever worker gave the epoch's last part ─┘
 //! ```
-//! Timely's queues have no bound, so permits bound the whole path: the reader never runs more than
-//! [`EPOCHS_PER_WORKER`] epochs a worker ahead of the writer.
+//! So bytes are read, worked on and written while they are in one processor's cache, and no thread waits for another's
+//! call. Timely's queues have no bound: nobody reads more than [`EPOCHS_PER_WORKER`] epochs a worker ahead of what is
+//! written.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::thread;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Error, Result, anyhow, bail};
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, unbounded};
+use anyhow::{Error, Result, anyhow, bail};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use foreshock_dataflows::batch::Chunk;
 use foreshock_dataflows::changes::{LogChanges, changes};
 use foreshock_dataflows::decode::{DecodeSettings, LogFile, decode, in_order};
@@ -32,8 +32,8 @@ use super::log::Log;
 use super::output::Outputs;
 use crate::halt::Halt;
 
-/// Epochs on their way between reader and writer, for each worker: enough that nobody waits for a neighbour,
-/// few enough that memory stays small.
+/// Epochs that are read and not written, for each worker: enough that nobody waits for a neighbour, few enough that memory
+/// stays small.
 const EPOCHS_PER_WORKER: usize = 4;
 
 /// A run of which more than one row in this many is late deserves a word.
@@ -102,62 +102,34 @@ impl Tally {
     }
 }
 
-/// Reads, computes and writes, on threads of its own; returns the outputs, complete but not yet named.
+/// Reads, computes and writes; returns the outputs, complete but not yet named.
 pub fn pass_through(log: Log, outputs: Outputs, shared: &Arc<Shared>) -> Result<(Outputs, Tally)> {
     for file in shared.decode.files.iter() {
         debug!(file = file.name, format = file.format.name(), exchange = file.exchange, "reading");
     }
-    let window = EPOCHS_PER_WORKER * shared.workers;
-    let (permit, permits) = bounded(window);
-    (0..window).try_for_each(|_| permit.send(())).context("could not fill the queue of permits")?;
-    let (chunk_sender, chunk_receiver) = bounded(window);
-    let (wake_sender, wakes) = unbounded();
-    let (part_sender, parts) = unbounded();
-
-    thread::scope(|scope| {
-        let named = |name: &str| thread::Builder::new().name(name.to_string());
-        let reader =
-            named("reader").spawn_scoped(scope, || read(log, &permits, chunk_sender, &wakes, shared))?;
-        let writer = named("writer").spawn_scoped(scope, move || write(outputs, &parts, &permit, shared))?;
-        let worker_shared = shared.clone();
-        let config = timely::Config::process(shared.workers);
-        let guards = timely::execute(config, move |worker| {
-            build(worker, &chunk_receiver, &wake_sender, &part_sender, &worker_shared);
-            while worker.step_or_park(None) {}
-        });
-        let guards = guards.map_err(|error| anyhow!("could not start the workers: {error}"))?;
-        for worker in guards.join() {
-            worker.map_err(|error| anyhow!("a worker ended early: {error}"))?;
-        }
-        reader.join().map_err(|_| anyhow!("the reader panicked"))?;
-        writer.join().map_err(|_| anyhow!("the writer panicked"))?
-    })
-    .and_then(|written| match shared.halt.reason() {
+    let ends = Arc::new(Ends::new(log, outputs, shared.clone()));
+    let (of_workers, worker_shared) = (ends.clone(), shared.clone());
+    let config = timely::Config::process(shared.workers);
+    let guards = timely::execute(config, move |worker| {
+        build(worker, &of_workers, &worker_shared);
+        while worker.step_or_park(None) {}
+    });
+    let guards = guards.map_err(|error| anyhow!("could not start the workers: {error}"))?;
+    for worker in guards.join() {
+        worker.map_err(|error| anyhow!("a worker ended early: {error}"))?;
+    }
+    match shared.halt.reason() {
         Some(error) => Err(error),
-        None => Ok(written),
-    })
+        None => ends.written(),
+    }
 }
 
 /// Builds the graph on one worker.
-fn build(
-    worker: &mut timely::worker::Worker,
-    queue: &Receiver<Chunk>,
-    wake: &Sender<SyncActivator>,
-    parts: &Sender<Part>,
-    shared: &Arc<Shared>,
-) {
+fn build(worker: &mut timely::worker::Worker, ends: &Arc<Ends>, shared: &Arc<Shared>) {
     let Shared { kinds, decode: decode_settings, settings, instruments, workers, .. } = &**shared;
-    let (queue, parts) = (queue.clone(), parts.clone());
+    let (source, sink) = (ends.clone(), ends.clone());
     worker.dataflow::<u64, _, _>(|scope| {
-        let next = move || match queue.try_recv() {
-            Ok(chunk) => Next::Chunk(chunk),
-            Err(TryRecvError::Empty) => Next::Nothing,
-            Err(TryRecvError::Disconnected) => Next::Ended,
-        };
-        let chunks = chunks(scope, next, |activator| {
-            // The reader waits for one from each worker.
-            let _ = wake.send(activator);
-        });
+        let chunks = chunks(scope, move || source.next(), |activator| ends.wakes().push(activator));
         let rows = decode(chunks, decode_settings.clone(), instruments, *workers);
         let log_changes =
             LogChanges::new(Arc::new(settings.clone()), decode_settings.files.clone(), *workers);
@@ -166,77 +138,132 @@ fn build(
         let encoder = Encoder::new(&settings.features.horizons, &settings.model);
         let files = decode_settings.files.clone();
         let emitter = Emit::new(kinds.clone(), files, instruments.clone(), encoder, *workers);
-        emit(outcomes, emitter, move |part| {
-            // The writer takes parts until the last sender is gone.
-            let _ = parts.send(part);
-        });
+        emit(outcomes, emitter, move |part| sink.take(part));
     });
 }
 
-/// Feeds the log to the workers, as fast as the writer frees permits.
-fn read(
-    mut log: Log,
-    permits: &Receiver<()>,
-    chunks: Sender<Chunk>,
-    wakes: &Receiver<SyncActivator>,
-    shared: &Shared,
-) {
-    let activators: Vec<SyncActivator> = wakes.iter().take(shared.workers).collect();
-    let wake = || {
-        for activator in &activators {
-            // A worker that is gone has nothing to be woken for.
-            let _ = activator.activate();
-        }
-    };
-    let send = |chunk| {
-        let sent = permits.recv().is_ok() && chunks.send(chunk).is_ok();
-        wake();
-        sent
-    };
-    loop {
-        if shared.halt.is_set() || shared.instruments.too_many() {
-            break;
-        }
-        match log.next_chunk() {
-            Ok(Some(chunk)) => {
-                if !send(chunk) {
-                    break;
-                }
-            }
-            Ok(None) => {
-                let end = log.end_chunk();
-                send(end);
-                break;
-            }
-            Err(error) => {
-                shared.halt.fail(error);
-                break;
-            }
-        }
-    }
-    drop(chunks);
-    for activator in &activators {
-        let _ = activator.activate();
-    }
+/// Both ends of a run, for all its workers.
+struct Ends {
+    shared: Arc<Shared>,
+    /// `None` when all of it was read.
+    log: Mutex<Option<Log>>,
+    /// Epochs that were read, and those of them that were written.
+    chunks: AtomicU64,
+    written: AtomicU64,
+    /// Somebody had no room to read more, and wants to be woken.
+    starved: AtomicBool,
+    wakes: Mutex<Vec<SyncActivator>>,
+    give: Sender<Part>,
+    parts: Receiver<Part>,
+    writing: Mutex<Writing>,
 }
 
 /// Writes the epochs in their order, each when all workers' parts of it are here.
-fn write(
-    mut outputs: Outputs,
-    parts: &Receiver<Part>,
-    permit: &Sender<()>,
-    shared: &Shared,
-) -> Result<(Outputs, Tally)> {
-    let mut tally =
-        Tally { counts: Default::default(), rows_per_worker: vec![0; shared.workers], first_refused: None };
-    let mut waiting = BTreeMap::<u64, Vec<Part>>::new();
-    let mut next = 0;
-    for part in parts {
-        waiting.entry(part.epoch).or_default().push(part);
-        while waiting.get(&next).is_some_and(|parts| parts.len() == shared.workers) {
-            let mut parts = waiting.remove(&next).unwrap_or_default();
+struct Writing {
+    outputs: Outputs,
+    tally: Tally,
+    waiting: BTreeMap<u64, Vec<Part>>,
+    next: u64,
+}
+
+impl Ends {
+    fn new(log: Log, outputs: Outputs, shared: Arc<Shared>) -> Ends {
+        let (give, parts) = unbounded();
+        let rows_per_worker = vec![0; shared.workers];
+        let tally = Tally { counts: Default::default(), rows_per_worker, first_refused: None };
+        Ends {
+            shared,
+            log: Mutex::new(Some(log)),
+            chunks: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            starved: AtomicBool::new(false),
+            wakes: Mutex::default(),
+            give,
+            parts,
+            writing: Mutex::new(Writing { outputs, tally, waiting: BTreeMap::new(), next: 0 }),
+        }
+    }
+
+    /// The next stretch of the log, where there is room for it.
+    fn next(&self) -> Next {
+        let mut log = lock(&self.log);
+        let Some(open) = log.as_mut() else { return Next::Ended };
+        if !self.has_room() {
+            self.starved.store(true, Ordering::SeqCst);
+            // What was written just before that has woken nobody.
+            if !self.has_room() {
+                return Next::Nothing;
+            }
+        }
+        self.chunks.fetch_add(1, Ordering::SeqCst);
+        if let Some(chunk) = self.read(open) {
+            return Next::Chunk(chunk);
+        }
+        let end = open.end_chunk();
+        *log = None;
+        Next::Chunk(end)
+    }
+
+    /// `None` where nothing more is there, or nothing more is wanted.
+    fn read(&self, log: &mut Log) -> Option<Chunk> {
+        if self.shared.halt.is_set() || self.shared.instruments.too_many() {
+            return None;
+        }
+        log.next_chunk().unwrap_or_else(|error| {
+            self.shared.halt.fail(error);
+            None
+        })
+    }
+
+    fn has_room(&self) -> bool {
+        let on_their_way = self.chunks.load(Ordering::SeqCst) - self.written.load(Ordering::SeqCst);
+        on_their_way < (EPOCHS_PER_WORKER * self.shared.workers) as u64
+    }
+
+    /// Takes what a worker has to say of an epoch, and writes what is complete.
+    fn take(&self, part: Part) {
+        // This end holds a receiver.
+        let _ = self.give.send(part);
+        // Whoever is writing just now looks for more when it is done.
+        while let Ok(mut writing) = self.writing.try_lock() {
+            let before = writing.next;
+            self.parts.try_iter().for_each(|part| writing.take(part, &self.shared));
+            let written = writing.next - before;
+            drop(writing);
+            self.written.fetch_add(written, Ordering::SeqCst);
+            if written > 0 && self.starved.swap(false, Ordering::SeqCst) {
+                for wake in self.wakes().iter() {
+                    // A worker that is gone has nothing to be woken for.
+                    let _ = wake.activate();
+                }
+            }
+            if self.parts.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn wakes(&self) -> MutexGuard<'_, Vec<SyncActivator>> {
+        lock(&self.wakes)
+    }
+
+    /// What was written when all workers have ended.
+    fn written(self: Arc<Ends>) -> Result<(Outputs, Tally)> {
+        let ends = Arc::into_inner(self).ok_or_else(|| anyhow!("a worker has left its graph behind"))?;
+        let Writing { outputs, tally, .. } =
+            ends.writing.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok((outputs, tally))
+    }
+}
+
+impl Writing {
+    fn take(&mut self, part: Part, shared: &Shared) {
+        self.waiting.entry(part.epoch).or_default().push(part);
+        while self.waiting.get(&self.next).is_some_and(|parts| parts.len() == shared.workers) {
+            let mut parts = self.waiting.remove(&self.next).unwrap_or_default();
             parts.sort_by_key(|part| part.worker);
-            next += 1;
+            self.next += 1;
+            let tally = &mut self.tally;
             for part in &mut parts {
                 tally.counts.add(&part.counts);
                 tally.rows_per_worker[part.worker] += part.counts.rows_processed();
@@ -250,13 +277,14 @@ fn write(
             }
             let lines: Vec<_> = parts.into_iter().map(|part| part.lines).collect();
             if !shared.halt.is_set()
-                && let Err(error) = outputs.write(&lines)
+                && let Err(error) = self.outputs.write(&lines)
             {
                 shared.halt.fail(error);
             }
-            // Nobody waits for permits once the reader has gone.
-            let _ = permit.try_send(());
         }
     }
-    Ok((outputs, tally))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

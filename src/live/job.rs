@@ -121,6 +121,8 @@ impl Job {
                 Err(error) if cluster.is_none() && attempt.may_begin_anew(&error, stood_still) => {
                     warn!(error = format!("{error:#}"), "beginning anew from what is committed");
                     attempt.metrics.job.begun_anew.inc();
+                    // What has ended has posted that it failed.
+                    board.post(State { phase: Phase::Starting, ..State::clone(&board.state()) });
                     attempt.from_beginning = false;
                     attempt.adopt = false;
                 }

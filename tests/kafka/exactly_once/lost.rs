@@ -7,11 +7,11 @@ use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
-use super::{Kept, admin, assert_ends, block_on, create, go_on, values};
-use crate::job::{Job, send_quotes, sources, summary};
-use crate::support::finish;
+use super::{Kept, admin, assert_ends, block_on, caught_up, create, go_on, metric, stopped, values};
+use crate::job::{Job, over_shards, send_quotes, sources, stats, summary};
 use crate::support::kafka::{brokers, committed, consumer};
 use crate::support::process::{PATIENCE, await_that};
+use crate::support::{finish, http};
 
 const PARTITIONS: i32 = 2;
 
@@ -86,6 +86,37 @@ fn removed_rows_stop_the_job_or_make_a_gap_or_a_new_beginning() {
     go_on(&earliest.job, &[]);
     assert_eq!(windows(&earliest.job), from_cold);
     assert_eq!(gaps(&earliest.job), [[], []]);
+}
+
+#[test]
+fn a_running_job_goes_on_behind_removed_rows_and_is_well_again() {
+    let Some(brokers) = brokers("a_running_job_goes_on_behind_removed_rows_and_is_well_again") else {
+        return;
+    };
+    let kept = Kept::new(&brokers, "gap_running");
+    let job = &kept.with("KAFKA__LOST_OFFSETS", "gap");
+    create(&brokers, &job.raw, PARTITIONS, &[]);
+    send_all(job, 0..40);
+    // A snapshot tells of which instruments there is a gap.
+    go_on(job, &[]);
+    let (mut running, address) = caught_up(job, &["-w", "1"]);
+    // What it has asked for already it is answered with all the same: the first of these.
+    running.signal("STOP");
+    send_all(job, 40..41);
+    send_all(job, 41..60);
+    delete_before(job, 50);
+    running.signal("CONT");
+    running.until("all is read again", |_| {
+        let stats = stats(address);
+        over_shards(&stats, "committed") == i64::from(PARTITIONS) * 60
+    });
+    assert!(running.log().contains("beginning anew"), "{}", running.log());
+    running.until("it is well", |_| http::get(address, "/health").0 == 200);
+    assert_eq!(http::get(address, "/health").1["reason"], Value::Null);
+    assert!(metric(address, "foreshock_restarts_total") >= 1.0);
+    stopped(running);
+    let reasons: Vec<_> = gaps(job).concat().into_iter().map(|(_, reason)| reason).collect();
+    assert_eq!(reasons, ["state_lost", "state_lost"]);
 }
 
 #[test]
