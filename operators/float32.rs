@@ -6,9 +6,6 @@
 //! [`exp`] differs for none up to 88.7, and for 2 where the processor has fused multiply-add (which glibc uses);
 //! [`ln`] for 12 of the 2,130,706,432 normal numbers above 0.
 
-// Every digit counts: the constants are exact 64-bit floats.
-#![allow(clippy::excessive_precision, reason = "shortened constants would be read as others")]
-
 /// 2^(i/32), each rounded to the nearest.
 const TWO_TO: [f64; 32] = [
     1.0,
@@ -27,7 +24,7 @@ const TWO_TO: [f64; 32] = [
     1.325_236_643_159_741_3,
     1.354_255_546_936_892_7,
     1.383_909_881_963_832,
-    1.414_213_562_373_095_1,
+    std::f64::consts::SQRT_2,
     1.445_180_806_977_046_7,
     1.476_826_145_939_499_3,
     1.509_164_427_593_422_8,
