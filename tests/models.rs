@@ -339,6 +339,6 @@ fn the_documents_models_are_read() {
         parse(text.as_bytes()).unwrap();
     }
     // It names a file that isn't there, and nothing else is wrong with it.
-    let missing = "m.yaml:15: trees: could not read \"model.json\": No such file or directory (os error 2)";
+    let missing = "m.yaml:14: trees: could not read \"model.json\": No such file or directory (os error 2)";
     assert_eq!(parse(trees[0].as_bytes()).unwrap_err(), missing);
 }
