@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::stages::{Features, MAX_HORIZONS};
 use crate::time::Nanos;
+use crate::trees::{FEATURES_MAX, Trees};
 
 /// The most features a model may have.
 pub const TERMS_MAX: usize = 1_000;
@@ -50,6 +51,16 @@ impl FeatureRef {
             FeatureRef::TradeIntensity => features.trade_intensity,
             FeatureRef::VolatilityZ => features.volatility_z,
             FeatureRef::SpreadZ => features.spread_z,
+        }
+    }
+
+    /// Whether a job with this many return horizons has it.
+    fn check(self, horizons: usize) -> Result<(), String> {
+        match self {
+            FeatureRef::Return(at) if at as usize >= horizons => {
+                Err(format!("a model names return {at}, but the job has {horizons} return horizons"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -118,6 +129,15 @@ pub struct Term {
     pub weight: f64,
 }
 
+/// A feature that trees look at, as a 32-bit float.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TreeFeature {
+    pub feature: FeatureRef,
+    /// `None`: a null stays one, and each split sends it the way that it learnt.
+    pub null: Option<NullPolicy>,
+}
+
 /// How a model comes to its probability.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -126,6 +146,8 @@ pub enum Kind {
     Baseline { threshold: f64, null: NullPolicy },
     /// sigmoid(intercept + the terms, summed in their order).
     Logistic { intercept: f64, terms: Vec<Term> },
+    /// sigmoid(base margin + the leaves, summed in the order of the trees), in 32 bits.
+    Trees { features: Vec<TreeFeature>, trees: Trees },
 }
 
 /// A model that was read whole and checked.
@@ -139,7 +161,7 @@ pub struct Model {
     pub decision_threshold: f64,
     /// How far ahead the model looks.
     pub horizon: Nanos,
-    /// SHA-256 of the file, in hex.
+    /// SHA-256 of the file, in hex; of trees: of the file and that of the trees, one behind the other.
     pub sha256: Arc<str>,
 }
 
@@ -148,7 +170,7 @@ impl Model {
     pub fn variant(&self) -> &'static str {
         match self.kind {
             Kind::Baseline { .. } => "baseline",
-            Kind::Logistic { .. } => "ml",
+            Kind::Logistic { .. } | Kind::Trees { .. } => "ml",
         }
     }
 
@@ -176,6 +198,16 @@ impl Model {
                 check_numbers(&[*intercept])?;
                 terms.iter().try_for_each(|term| term.check(horizons))
             }
+            Kind::Trees { features, trees } => {
+                if features.is_empty() || features.len() > FEATURES_MAX {
+                    return Err(format!("a model of trees has 1 to {FEATURES_MAX} features"));
+                }
+                if trees.features() > features.len() {
+                    let (last, count) = (trees.features() - 1, features.len());
+                    return Err(format!("a tree looks at feature {last} of {count}, counted from 0"));
+                }
+                features.iter().try_for_each(|feature| feature.check(horizons))
+            }
         }
     }
 }
@@ -187,12 +219,14 @@ impl Term {
         if scale <= 0.0 {
             return Err("a feature's scale is above 0".to_string());
         }
-        match self.feature {
-            FeatureRef::Return(at) if at as usize >= horizons => {
-                Err(format!("a model names return {at}, but the job has {horizons} return horizons"))
-            }
-            _ => Ok(()),
-        }
+        self.feature.check(horizons)
+    }
+}
+
+impl TreeFeature {
+    fn check(&self, horizons: usize) -> Result<(), String> {
+        check_numbers(&[self.null.map_or(0.0, NullPolicy::number)])?;
+        self.feature.check(horizons)
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, Placed, change_of, number_of};
-use crate::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
+use crate::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform, TreeFeature};
 use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
 use crate::stages::{Features, Prediction, Sampled, Scored};
+use crate::trees::Slots;
 
 /// Puts the model's prediction beside each tick; a tick that the model can't score is counted as refused.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,15 +97,19 @@ pub fn predict(model: &Model, features: &Features) -> Prediction {
 
 /// The model's word on these values, NaN being null: [`Features`] always know `n`, other rows may not.
 pub fn predict_by(model: &Model, value: impl Fn(FeatureRef) -> f64) -> Prediction {
-    let linear = match &model.kind {
+    let probability = match &model.kind {
         Kind::Baseline { threshold, null } => {
-            value_or_policy(value(FeatureRef::VolatilityZ), *null).map(|z| z - threshold)
+            value_or_policy(value(FeatureRef::VolatilityZ), *null).map(|z| sigmoid(z - threshold))
         }
         Kind::Logistic { intercept, terms } => {
-            terms.iter().try_fold(*intercept, |sum, term| Some(sum + weigh(term, value(term.feature))?))
+            let add = |sum, term: &Term| Some(sum + weigh(term, value(term.feature))?);
+            terms.iter().try_fold(*intercept, add).map(sigmoid)
+        }
+        Kind::Trees { features, trees } => {
+            slots(features, value).map(|slots| f64::from(trees.probability(&slots)))
         }
     };
-    match linear.map(sigmoid).filter(|probability| !probability.is_nan()) {
+    match probability.filter(|probability| !probability.is_nan()) {
         Some(probability) => {
             Prediction { probability, spike: Some(probability >= model.decision_threshold), model: 0 }
         }
@@ -127,6 +132,18 @@ fn weigh(term: &Term, value: f64) -> Option<f64> {
         None => value,
     };
     Some(term.weight * value)
+}
+
+/// The row as trees look at it; `None` where the model refuses a value.
+fn slots(features: &[TreeFeature], value: impl Fn(FeatureRef) -> f64) -> Option<Slots> {
+    let mut is_refused = false;
+    let row = Slots::new(features.iter().map(|TreeFeature { feature, null }| {
+        let value = value(*feature);
+        let taken = null.map_or(Some(value), |null| value_or_policy(value, null));
+        is_refused |= taken.is_none();
+        taken.unwrap_or(f64::NAN) as f32
+    }));
+    (!is_refused).then_some(row)
 }
 
 fn value_or_policy(value: f64, null: NullPolicy) -> Option<f64> {

@@ -11,7 +11,7 @@ use foreshock_operators::time::{Nanos, SECOND};
 const HORIZONS: [Nanos; 4] = [SECOND, 5 * SECOND, 30 * SECOND, 60 * SECOND];
 
 fn parse(bytes: &[u8]) -> Result<Model, String> {
-    let document = Document { name: "m.yaml".into(), bytes: bytes.to_vec() };
+    let document = Document { name: "m.yaml".into(), folder: PathBuf::new(), bytes: bytes.to_vec() };
     read(&document, &HORIZONS).map_err(|errors| errors.to_string())
 }
 
@@ -146,9 +146,11 @@ fn bad_models_are_refused() {
         assert!(good.contains(from), "{from}");
         check_refused(&good.replace(from, to), message);
     };
-    let later = "comes later: this build reads baseline and logistic";
-    check("kind: logistic", "kind: trees", &format!("m.yaml:3: kind: trees {later}"));
-    check("kind: logistic", "kind: onnx", &format!("m.yaml:3: kind: onnx {later}"));
+    check(
+        "kind: logistic",
+        "kind: onnx",
+        "m.yaml:3: kind: onnx comes later: this build reads baseline, logistic and trees",
+    );
     check(
         "kind: logistic",
         "kind: logistics",
@@ -291,7 +293,7 @@ fn a_model_must_be_of_its_variants_kind() {
     let baseline = bundled("baseline");
     assert_eq!(
         load("model: {ml: m.yaml}", Some(baseline.as_bytes())).unwrap_err(),
-        "my.yaml:1: model.ml: found a model of kind baseline, expected logistic, since model.variant is ml"
+        "my.yaml:1: model.ml: found a model of kind baseline, expected logistic or trees, since model.variant is ml"
     );
 }
 
@@ -329,9 +331,14 @@ fn the_documents_models_are_read() {
     let doc = fs::read_to_string(PathBuf::from("docs/models.md")).unwrap();
     let blocks: Vec<&str> =
         doc.split("```yaml\n").skip(1).map(|rest| rest.split_once("```").unwrap().0).collect();
-    let models: Vec<&&str> = blocks.iter().filter(|block| block.contains("kind:")).collect();
-    assert_eq!(models.len(), 2);
+    let models: Vec<&str> = blocks.into_iter().filter(|block| block.contains("kind:")).collect();
+    let (trees, models): (Vec<&str>, Vec<&str>) =
+        models.into_iter().partition(|text| text.contains("kind: trees"));
+    assert_eq!((trees.len(), models.len()), (1, 2));
     for text in models {
         parse(text.as_bytes()).unwrap();
     }
+    // It names a file that isn't there, and nothing else is wrong with it.
+    let missing = "m.yaml:14: trees: could not read \"model.json\": No such file or directory (os error 2)";
+    assert_eq!(parse(trees[0].as_bytes()).unwrap_err(), missing);
 }

@@ -34,6 +34,8 @@ pub enum FileRef {
 #[derive(Clone, Debug)]
 pub struct Document {
     pub name: Arc<str>,
+    /// Where the paths start that the file names.
+    pub folder: PathBuf,
     pub bytes: Vec<u8>,
 }
 
@@ -57,17 +59,24 @@ impl FileRef {
 
     /// Reads the whole file, at most [`MAX_BYTES`] of it.
     pub fn read(&self) -> Result<Document, String> {
-        let bytes = match self {
-            FileRef::Builtin(at) => BUILTIN[*at].1.as_bytes().to_vec(),
+        self.read_up_to(MAX_BYTES)
+    }
+
+    /// Reads the whole file, unless it has more bytes than `most`.
+    pub fn read_up_to(&self, most: usize) -> Result<Document, String> {
+        let (folder, bytes) = match self {
+            FileRef::Builtin(at) => (PathBuf::new(), BUILTIN[*at].1.as_bytes().to_vec()),
             FileRef::OnDisk(path) => {
-                read_bounded(path).map_err(|problem| format!("could not read {path:?}: {problem}"))?
+                let bytes = read_bounded(path, most)
+                    .map_err(|problem| format!("could not read {path:?}: {problem}"))?;
+                (path.parent().map(Path::to_owned).unwrap_or_default(), bytes)
             }
         };
-        Ok(Document { name: self.to_string().into(), bytes })
+        Ok(Document { name: self.to_string().into(), folder, bytes })
     }
 }
 
-fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
+fn read_bounded(path: &Path, most: usize) -> Result<Vec<u8>, String> {
     // Asked before opening: a pipe without a writer would be waited for.
     let about = fs::metadata(path).map_err(|error| error.to_string())?;
     if !about.is_file() {
@@ -75,10 +84,10 @@ fn read_bounded(path: &Path) -> Result<Vec<u8>, String> {
     }
     let mut bytes = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes))
+        .and_then(|file| file.take(most as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| error.to_string())?;
-    if bytes.len() > MAX_BYTES {
-        return Err(format!("it is larger than {MAX_BYTES} bytes"));
+    if bytes.len() > most {
+        return Err(format!("it is larger than {most} bytes"));
     }
     Ok(bytes)
 }

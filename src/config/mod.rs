@@ -462,7 +462,7 @@ fn load_model(layers: &mut Layers) -> Option<Model> {
         let problem = format!(
             "found a model of kind {}, expected {}",
             models::kind_name(&model),
-            if variant == "ml" { "logistic" } else { "baseline" }
+            if variant == "ml" { "logistic or trees" } else { "baseline" }
         );
         layers.refuse(path, format!("{problem}, since model.variant is {variant}"));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
+use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform, TreeFeature};
 use foreshock_operators::time::{Nanos, SECOND};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -23,13 +23,13 @@ pub struct ModelInfo {
     name: String,
     #[schema(example = "1")]
     version: String,
-    /// `logistic` or `baseline`.
+    /// `logistic`, `trees` or `baseline`.
     #[schema(example = "logistic")]
     kind: &'static str,
     /// `ml` or `baseline`.
     #[schema(example = "ml")]
     variant: &'static str,
-    /// In the order in which they are added.
+    /// In the order in which they are added, or in which trees count them.
     features: Vec<ModelFeature>,
     /// Where the sum of a logistic model starts. Left out for other kinds.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,13 +39,17 @@ pub struct ModelInfo {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     threshold: Option<f64>,
+    /// What a model of trees consists of. Left out for other kinds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    trees: Option<TreesShown>,
     /// From this probability on the prediction is 1.
     #[schema(example = 0.5)]
     decision_threshold: f64,
     /// How far ahead the model looks.
     #[schema(example = 60.0)]
     horizon_s: Seconds,
-    /// Of the model's file, in hex.
+    /// Of the model's file, in hex; of trees: of the model's file and that of the trees, one behind the other.
     #[schema(example = "6993f6445dfb71e8866d9519041bdb4fc76bbddea776d2d83d0323fc476e4bb2")]
     sha256: String,
     #[schema(example = "2026-03-02T08:59:00.000000Z")]
@@ -57,7 +61,8 @@ pub struct ModelInfo {
 pub struct ModelFeature {
     #[schema(example = "ret_std")]
     name: String,
-    /// What stands in for a null: a number, or `refuse`, for no prediction.
+    /// What stands in for a null: a number, or `refuse`, for no prediction; `missing`: trees send it the way that
+    /// they learnt.
     null: NullShown,
     /// What is done to the value first: `none`, `abs`, `log` or `square`.
     #[schema(example = "none")]
@@ -74,6 +79,20 @@ pub struct ModelFeature {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = 800.0)]
     weight: Option<f64>,
+}
+
+/// The size of a model of trees.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Trees)]
+struct TreesShown {
+    #[schema(example = 100)]
+    count: usize,
+    /// Of all trees together, leaves included.
+    #[schema(example = 12700)]
+    nodes: usize,
+    /// The most splits from a root to a leaf.
+    #[schema(example = 6)]
+    depth: usize,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -114,13 +133,19 @@ impl ModelInfo {
     fn of(serving: &Serving) -> ModelInfo {
         let model: &Model = &serving.model;
         let horizons = &serving.features.horizons;
-        let (features, intercept, threshold) = match &model.kind {
-            Kind::Baseline { threshold, null } => {
-                (vec![ModelFeature::plain(FeatureRef::VolatilityZ, *null, horizons)], None, Some(*threshold))
+        let (mut intercept, mut threshold, mut shown) = (None, None, None);
+        let features = match &model.kind {
+            Kind::Baseline { threshold: at, null } => {
+                threshold = Some(*at);
+                vec![ModelFeature::plain(FeatureRef::VolatilityZ, (*null).into(), horizons)]
             }
-            Kind::Logistic { intercept, terms } => {
-                let features = terms.iter().map(|term| ModelFeature::of(term, horizons)).collect();
-                (features, Some(*intercept), None)
+            Kind::Logistic { intercept: start, terms } => {
+                intercept = Some(*start);
+                terms.iter().map(|term| ModelFeature::of(term, horizons)).collect()
+            }
+            Kind::Trees { features, trees } => {
+                shown = Some(TreesShown { count: trees.count(), nodes: trees.nodes(), depth: trees.depth() });
+                features.iter().map(|feature| ModelFeature::of_tree(feature, horizons)).collect()
             }
         };
         ModelInfo {
@@ -131,6 +156,7 @@ impl ModelInfo {
             features,
             intercept,
             threshold,
+            trees: shown,
             decision_threshold: model.decision_threshold,
             horizon_s: model.horizon.into(),
             sha256: model.sha256.to_string(),
@@ -140,9 +166,9 @@ impl ModelInfo {
 }
 
 impl ModelFeature {
-    fn plain(feature: FeatureRef, null: NullPolicy, horizons: &[Nanos]) -> ModelFeature {
+    fn plain(feature: FeatureRef, null: NullShown, horizons: &[Nanos]) -> ModelFeature {
         let name = models::feature_name(feature, horizons);
-        ModelFeature { name, null: null.into(), transform: "none", mean: None, scale: None, weight: None }
+        ModelFeature { name, null, transform: "none", mean: None, scale: None, weight: None }
     }
 
     fn of(term: &Term, horizons: &[Nanos]) -> ModelFeature {
@@ -156,8 +182,13 @@ impl ModelFeature {
             mean: term.standardise.map(|(mean, _)| mean),
             scale: term.standardise.map(|(_, scale)| scale),
             weight: Some(term.weight),
-            ..ModelFeature::plain(term.feature, term.null, horizons)
+            ..ModelFeature::plain(term.feature, term.null.into(), horizons)
         }
+    }
+
+    fn of_tree(feature: &TreeFeature, horizons: &[Nanos]) -> ModelFeature {
+        let null = feature.null.map_or(NullShown::Word("missing"), NullShown::from);
+        ModelFeature::plain(feature.feature, null, horizons)
     }
 }
 

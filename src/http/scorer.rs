@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Transform};
+use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Transform, TreeFeature};
 use foreshock_operators::score::predict_by;
 use foreshock_operators::stages::MAX_HORIZONS;
 
@@ -137,6 +137,15 @@ impl Scorer {
             }
             Kind::Baseline { .. } => [].as_slice(),
             Kind::Logistic { terms, .. } => terms,
+            Kind::Trees { features, .. } => {
+                let is_refused = |one: &&TreeFeature| {
+                    one.null == Some(NullPolicy::Refuse) && row.get(one.feature).is_nan()
+                };
+                if let Some(one) = features.iter().find(is_refused) {
+                    return because(one.feature, needed());
+                }
+                &[]
+            }
         };
         for term in terms {
             let value = row.get(term.feature);

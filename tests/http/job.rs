@@ -193,4 +193,16 @@ fn the_model_as_its_file_says_it() {
     let features = json!([{"name": "volatility_z", "null": "refuse", "transform": "none"}]);
     assert_eq!((&info["features"], &info["threshold"]), (&features, &json!(3.0)));
     assert_eq!((&info["kind"], &info["variant"]), (&json!("baseline"), &json!("baseline")));
+
+    let trees = crate::support::data("models/xgboost-3/model.yaml");
+    asked.board.serve(serving(None, &[("FORESHOCK_MODEL__ML", trees.to_str().unwrap())]));
+    let info = asked.get("/model/info").ok();
+    assert_eq!((&info["kind"], &info["variant"]), (&json!("trees"), &json!("ml")));
+    assert_eq!(info["trees"], json!({"count": 24, "nodes": 2692, "depth": 6}));
+    let first = json!({"name": "ret_std", "null": "missing", "transform": "none"});
+    assert_eq!((&info["features"][0], info["features"].as_array().map(Vec::len)), (&first, Some(12)));
+    // Nulls are what a tick of a young window has, too.
+    let probability = asked.predict("{}").ok()["probability"].as_f64().unwrap();
+    assert!(0.0 < probability && probability < 1.0, "{probability}");
+    assert_eq!(f64::from(probability as f32), probability, "32 bits hold it");
 }

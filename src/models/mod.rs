@@ -3,10 +3,13 @@
 //! A model is never half read. Required keys must follow the list of features and the file must end with a
 //! line break, so that a file which was cut short, at any byte, is refused too.
 
+mod xgboost;
+
 use foreshock_operators::model::{
-    FeatureRef, Kind as ModelKind, Model, NullPolicy, Term, Transform, return_name,
+    FeatureRef, Kind as ModelKind, Model, NullPolicy, Term, Transform, TreeFeature, return_name,
 };
 use foreshock_operators::time::{Nanos, SECOND};
+use foreshock_operators::trees;
 use sha2::{Digest, Sha256};
 
 use crate::config::keys::LONGEST;
@@ -14,28 +17,47 @@ use crate::config::kind::{Charset, Kind, Range, Setting};
 use crate::config::section::{Report, Section};
 use crate::config::suggest;
 use crate::config::yaml::Value;
-use crate::config::{ConfigErrors, Document};
+use crate::config::{ConfigErrors, Document, FileRef};
 
-/// The most features a model may have.
+/// The most features a logistic model may have.
 const MAX_FEATURES: usize = 1000;
+/// The largest file of trees: XGBoost writes about 80 bytes a node.
+const MAX_TREES_BYTES: usize = 64 << 20;
 /// Kinds of models, those included that other builds read.
 const KINDS: [&str; 4] = ["baseline", "logistic", "trees", "onnx"];
 
-/// Reads a model file for a job with these return horizons.
+/// What a model is read from.
+struct Sources<'a> {
+    /// The model file.
+    document: &'a Document,
+    /// Return horizons of the job.
+    horizons: &'a [Nanos],
+    /// Of all files read so far.
+    hash: Sha256,
+    /// What is wrong with files that the model file names.
+    errors: ConfigErrors,
+}
+
+/// Reads a model file, and the file of trees that it may name, for a job with these return horizons.
 pub fn read(document: &Document, horizons: &[Nanos]) -> Result<Model, ConfigErrors> {
     let report = Report::new(document.name.clone());
     if document.bytes.last().is_some_and(|last| *last != b'\n') {
         let lines = document.bytes.iter().filter(|b| **b == b'\n').count() + 1;
         report.add(lines as u32, "", "no line break at the end, so the file may have been cut short");
     }
+    let hash = Sha256::new_with_prefix(&document.bytes);
+    let mut sources = Sources { document, horizons, hash, errors: ConfigErrors::default() };
     let node = report.parse(document);
     let model = node
         .as_ref()
         .and_then(|node| Section::open(&report, "", node.line, node))
-        .and_then(|section| model(section, sha256(&document.bytes), horizons));
-    let errors = report.into_errors();
+        .and_then(|section| model(section, &mut sources));
+    let mut errors = report.into_errors();
+    errors.absorb(sources.errors);
     match model {
-        Some(model) if errors.is_empty() => Ok(model),
+        Some(model) if errors.is_empty() => {
+            Ok(Model { sha256: hex(&sources.hash.finalize()).into(), ..model })
+        }
         _ => Err(errors),
     }
 }
@@ -45,12 +67,17 @@ pub fn kind_name(model: &Model) -> &'static str {
     match model.kind {
         ModelKind::Baseline { .. } => "baseline",
         ModelKind::Logistic { .. } => "logistic",
+        ModelKind::Trees { .. } => "trees",
     }
 }
 
 /// SHA-256 in hex.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// All features that a model may name in a job with these return horizons.
@@ -81,12 +108,14 @@ pub fn feature_name(feature: FeatureRef, horizons: &[Nanos]) -> String {
     name.unwrap_or_else(|| format!("{feature:?}"))
 }
 
-fn model(mut section: Section, sha256: String, horizons: &[Nanos]) -> Option<Model> {
+/// Reads all of a model but its hash.
+fn model(mut section: Section, sources: &mut Sources) -> Option<Model> {
+    let horizons = sources.horizons;
     let name = section.text("name", Charset::Id);
     let version = section.text("version", Charset::Id);
     let kind = match section.required("kind", Kind::Choice(&KINDS)) {
-        Some(Setting::Word(word @ ("trees" | "onnx"))) => {
-            section.refuse("kind", format!("{word} comes later: this build reads baseline and logistic"));
+        Some(Setting::Word("onnx")) => {
+            section.refuse("kind", "onnx comes later: this build reads baseline, logistic and trees");
             return None;
         }
         Some(Setting::Word(word)) => word,
@@ -103,8 +132,9 @@ fn model(mut section: Section, sha256: String, horizons: &[Nanos]) -> Option<Mod
         training.finish();
     }
     let kind = match kind {
-        "baseline" => baseline(&mut section, horizons),
-        _ => logistic(&mut section, horizons),
+        "baseline" => Some(baseline(&mut section, horizons)),
+        "trees" => trees(&mut section, sources),
+        _ => Some(logistic(&mut section, horizons)),
     };
     if section.keys().last() == Some("features") {
         let problem =
@@ -115,10 +145,10 @@ fn model(mut section: Section, sha256: String, horizons: &[Nanos]) -> Option<Mod
     Some(Model {
         name: name.into(),
         version: version.into(),
-        kind,
+        kind: kind?,
         decision_threshold,
         horizon,
-        sha256: sha256.into(),
+        sha256: "".into(),
     })
 }
 
@@ -142,21 +172,8 @@ fn baseline(section: &mut Section, horizons: &[Nanos]) -> ModelKind {
 
 fn logistic(section: &mut Section, horizons: &[Nanos]) -> ModelKind {
     let intercept = section.number("intercept", Range::Any);
-    let features = section.sections("features");
     let mut terms: Vec<Term> = Vec::new();
-    if features.len() > MAX_FEATURES {
-        section.refuse(
-            "features",
-            format!("found {} features, expected at most {MAX_FEATURES}", features.len()),
-        );
-        return ModelKind::Logistic { intercept, terms };
-    }
-    if features.is_empty()
-        && section.node("features").is_some_and(|node| node.value == Value::List(Vec::new()))
-    {
-        section.refuse("features", "found an empty list, expected at least one feature");
-    }
-    for mut feature in features {
+    for mut feature in features(section, MAX_FEATURES) {
         if let Some(term) = term(&mut feature, horizons) {
             if terms.iter().any(|other| other.feature == term.feature && other.transform == term.transform) {
                 feature.refuse("name", "found a second time with the same transform");
@@ -166,6 +183,67 @@ fn logistic(section: &mut Section, horizons: &[Nanos]) -> ModelKind {
         feature.finish();
     }
     ModelKind::Logistic { intercept, terms }
+}
+
+/// The entries of the list of features; none, noted, where there are more than `most`, or none.
+fn features<'a>(section: &mut Section<'a>, most: usize) -> Vec<Section<'a>> {
+    let features = section.sections("features");
+    if features.len() > most {
+        section.refuse("features", format!("found {} features, expected at most {most}", features.len()));
+        return Vec::new();
+    }
+    if features.is_empty()
+        && section.node("features").is_some_and(|node| node.value == Value::List(Vec::new()))
+    {
+        section.refuse("features", "found an empty list, expected at least one feature");
+    }
+    features
+}
+
+/// Trees, and the file of XGBoost that they stand in: `None`, noted, where that can't be read.
+fn trees(section: &mut Section, sources: &mut Sources) -> Option<ModelKind> {
+    let mut known: Vec<TreeFeature> = Vec::new();
+    let entries = features(section, trees::FEATURES_MAX);
+    let count = entries.len();
+    for mut entry in entries {
+        if let Some(feature) = tree_feature(&mut entry, sources.horizons) {
+            if known.iter().any(|other| other.feature == feature.feature) {
+                entry.refuse("name", "found a second time");
+            }
+            known.push(feature);
+        }
+        entry.finish();
+    }
+    let Some(Setting::Text(file)) = section.required("trees", Kind::File) else { return None };
+    let file = FileRef::named(&file, &sources.document.folder)
+        .and_then(|file| file.read_up_to(MAX_TREES_BYTES))
+        .map_err(|problem| section.refuse("trees", problem))
+        .ok()?;
+    sources.hash.update(&file.bytes);
+    // Without all features their number would be blamed, too.
+    if known.len() < count || count == 0 {
+        return None;
+    }
+    let names: Vec<FeatureRef> = known.iter().map(|feature| feature.feature).collect();
+    match xgboost::read(&file.bytes, &names, sources.horizons) {
+        Ok(trees) => Some(ModelKind::Trees { features: known, trees }),
+        Err(problems) => {
+            let report = Report::new(file.name);
+            problems.into_iter().for_each(|xgboost::Problem { path, problem }| report.add(0, &path, problem));
+            sources.errors.absorb(report.into_errors());
+            None
+        }
+    }
+}
+
+fn tree_feature(section: &mut Section, horizons: &[Nanos]) -> Option<TreeFeature> {
+    let feature = reference(section, horizons);
+    let null = match section.required("null", Kind::NumberOr(Range::Any, &["missing", "refuse"])) {
+        Some(Setting::Number(v)) => Some(NullPolicy::Value(v)),
+        Some(Setting::Word("missing")) => None,
+        _ => Some(NullPolicy::Refuse),
+    };
+    Some(TreeFeature { feature: feature?, null })
 }
 
 fn term(section: &mut Section, horizons: &[Nanos]) -> Option<Term> {
