@@ -1,11 +1,12 @@
 //! Lifts an operator for one instrument into a dataflow over all of a worker's instruments.
 
 use std::collections::BTreeMap;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foreshock_operators::change::{Change, Placed};
-use foreshock_operators::operator::{Operator, Out, RestoreError};
+use foreshock_operators::operator::{Operator, Out, RestoreError, Tagged};
 use foreshock_operators::row::InstrumentId;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
@@ -15,6 +16,12 @@ use crate::batch::{Batch, SnapshotCut};
 use crate::instruments::Instruments;
 use crate::meter::Meter;
 use crate::saving::{SWEEP, Saver};
+
+/// The states of so many instruments stay in the processor's caches by themselves.
+const FEW: usize = 64;
+
+/// So many states are looked at together before the first of them gets its input.
+const AHEAD: usize = 16;
 
 /// One operator's states, by instrument. Knows nothing of timely.
 #[derive(Debug)]
@@ -99,7 +106,12 @@ impl<O: Operator> Keyed<O> {
         }
         let mut out = Out::with_ledger(ledger, values.len());
         let mut changes = changes.iter().peekable();
-        for (at, tagged) in (0..).zip(values) {
+        let mut values = values.into_iter();
+        for at in 0_u32.. {
+            if self.states.len() > FEW && (at as usize).is_multiple_of(AHEAD) {
+                self.look_at(values.as_slice().iter().take(AHEAD));
+            }
+            let Some(tagged) = values.next() else { break };
             while let Some(placed) = changes.next_if(|placed| placed.before <= at) {
                 self.change(placed, &mut out);
             }
@@ -120,6 +132,15 @@ impl<O: Operator> Keyed<O> {
         }
         let Out { values, changes, ledger, .. } = out;
         Batch { epoch, worker, end, values, changes, records, answers, ledger, bytes, waiting, stretch }
+    }
+
+    /// Has the states that come next on their way to the processor's caches.
+    fn look_at<'a>(&self, ahead: impl Iterator<Item = &'a Tagged<O::Input>>)
+    where
+        O::Input: 'a,
+    {
+        let states = ahead.filter_map(|tagged| self.states.get(tagged.instrument.0 as usize)?.as_ref());
+        black_box(states.fold(0, |sum, state| sum ^ state.look()));
     }
 
     /// Appends the state of an instrument to `bytes`; nothing where it has none.

@@ -174,6 +174,20 @@ impl Operator for FeatureWindows {
         out.pass(placed);
     }
 
+    fn look(&self) -> u64 {
+        let clock = |tick: Option<&Tick>| tick.map_or(0, |tick| tick.clock.0.cast_unsigned());
+        let newest = self.ticks.len().saturating_sub(1);
+        let references = self.references.iter().map(|before| before.saturating_sub(self.dropped) as usize);
+        let ticks = references.fold(clock(self.ticks.get(newest)), |sum, at| sum ^ clock(self.ticks.get(at)));
+        let trades = [self.trades.front(), self.trades.back()].map(|trade| trade.map_or(0, |trade| trade.0));
+        ticks
+            ^ (trades[0] ^ trades[1]).cast_unsigned()
+            ^ clock(self.tick(self.window_start.max(self.dropped)))
+            ^ self.returns.look()
+            ^ self.spreads.look()
+            ^ self.price.to_bits()
+    }
+
     fn snapshot(&self, bytes: &mut Vec<u8>) {
         save(&(self, number_of(self.since.as_ref())), bytes);
     }

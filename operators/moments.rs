@@ -134,6 +134,14 @@ pub struct SlidingMoments {
 }
 
 impl SlidingMoments {
+    /// As [`crate::operator::Operator::look`].
+    pub(crate) fn look(&self) -> u64 {
+        let ends =
+            [self.values.front(), self.values.back()].map(|end| end.map_or(0, |value| value.to_bits()));
+        let front = self.front.last().map_or(0, |moments| moments.squares.to_bits());
+        ends[0] ^ ends[1] ^ front ^ u64::from(self.newer.count ^ self.middle.count ^ self.back.count)
+    }
+
     /// How many values the window holds.
     pub fn len(&self) -> usize {
         self.values.len()

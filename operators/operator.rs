@@ -108,6 +108,13 @@ pub trait Operator: Sized {
         out.pass(placed);
     }
 
+    /// Reads a bit of all the memory that the next input is likely to need, and gives something that hangs on it. With
+    /// many instruments each state has left the processor's caches since its last input; looking at several states one
+    /// behind the other lets their reads overlap, which the work on one input after the other does not.
+    fn look(&self) -> u64 {
+        0
+    }
+
     /// Whether inputs may wait inside for others under these settings.
     fn may_wait(_settings: &Self::Settings) -> bool {
         false

@@ -177,6 +177,13 @@ impl Operator for Order {
         }
     }
 
+    fn look(&self) -> u64 {
+        let clock = self.clock.map_or(0, |clock| clock.0);
+        let newest =
+            |channel: &ChannelMemory| channel.newest.map_or(0, |newest| newest.0) ^ channel.ids.look();
+        self.channels.iter().fold(clock, |sum, channel| sum ^ newest(channel)).cast_unsigned()
+    }
+
     fn snapshot(&self, bytes: &mut Vec<u8>) {
         let pending: Vec<u32> = self.pending.iter().map(|change| change.number).collect();
         save(&(self, number_of(self.since.as_ref()), pending), bytes);
@@ -297,6 +304,12 @@ struct RecentIds {
 }
 
 impl RecentIds {
+    /// As [`Operator::look`].
+    fn look(&self) -> i64 {
+        let ends = [self.ids.front(), self.ids.back()].map(|id| id.copied().unwrap_or_default());
+        (ends[0] ^ ends[1] ^ self.largest.unwrap_or_default()).cast_signed()
+    }
+
     /// Remembers `id`; false when it was remembered already.
     fn insert(&mut self, id: u64) -> bool {
         let is_new_high = self.largest.is_none_or(|largest| id > largest);

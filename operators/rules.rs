@@ -194,6 +194,11 @@ impl Operator for Rules {
         operator
     }
 
+    fn look(&self) -> u64 {
+        let watches = self.on_ticks.iter().chain(&self.on_samples);
+        watches.fold(0, |sum, watch| sum ^ watch.rule as u64 ^ watch.life.look())
+    }
+
     fn on_input(&mut self, input: Scored, out: &mut Out<Outcome>) {
         let Rules { subject, rules, on_samples, on_ticks, .. } = self;
         match input {

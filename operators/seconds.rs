@@ -113,6 +113,11 @@ impl Operator for Seconds {
         out.pass(placed);
     }
 
+    fn look(&self) -> u64 {
+        let open = self.open.as_ref().map_or(0, |open| open.end.0.cast_unsigned());
+        self.windows.iter().fold(open ^ self.volatility_z.to_bits(), |sum, window| sum ^ window.look())
+    }
+
     fn snapshot(&self, bytes: &mut Vec<u8>) {
         save(&(self, number_of(self.since.as_ref())), bytes);
     }
