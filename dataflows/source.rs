@@ -1,4 +1,4 @@
-//! Brings chunks from a reader's queue into the graph, and deliveries from a live log.
+//! Brings chunks of a recorded log into the graph, and deliveries from a live one.
 
 use std::time::{Duration, Instant};
 
@@ -9,17 +9,17 @@ use timely::scheduling::SyncActivator;
 
 use crate::batch::{Chunk, Delivery};
 
-/// What a queue has to give at the moment.
+/// What a log has to give at the moment.
 pub enum Next {
     Chunk(Chunk),
-    /// Nothing now: whoever fills the queue wakes the worker through its [`SyncActivator`].
+    /// Nothing now: whoever makes room for more wakes the worker through its [`SyncActivator`].
     Nothing,
     /// Nothing ever again.
     Ended,
 }
 
-/// A stream of chunks. Each worker takes the next chunk of one queue when it has room, so chunks of one log are
-/// decoded wherever there is time for it. `on_wake` gets what wakes this worker.
+/// A stream of chunks. Each worker takes the next chunk of one log when it has room, so they are decoded wherever there is
+/// time for it. `on_wake` gets what wakes this worker.
 pub fn chunks<'scope>(
     scope: Scope<'scope, u64>,
     mut next: impl FnMut() -> Next + 'static,

@@ -58,6 +58,9 @@ impl Packed for Time {
     }
 }
 
+/// Memory of longer windows is given back.
+const KEPT_MAX: usize = 1 << 20;
+
 thread_local! {
     /// What is being packed: memory that is there already, as snapshots are made while rows wait.
     static PACKED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -78,7 +81,12 @@ where
         bytes.resize(values.len() * T::BYTES, 0);
         let mut slots = bytes.chunks_exact_mut(T::BYTES);
         values.for_each(|value| value.put(slots.next().expect("there is one for each value")));
-        serializer.serialize_bytes(bytes)
+        let done = serializer.serialize_bytes(bytes);
+        if bytes.len() > KEPT_MAX {
+            bytes.truncate(KEPT_MAX);
+            bytes.shrink_to_fit();
+        }
+        done
     })
 }
 

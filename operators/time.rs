@@ -66,8 +66,9 @@ pub fn parse_rfc3339(text: impl AsRef<[u8]>) -> Option<(Time, u8)> {
 }
 
 thread_local! {
-    /// The last `YYYY-MM-DDTHH:MM:` that was read, and its seconds since 1970: ticks that follow each other share it.
-    static KNOWN_MINUTE: Cell<([u8; 17], i64)> = const { Cell::new(([0; 17], 0)) };
+    /// The last `YYYY-MM-DDTHH:MM:` that was read, and its seconds since 1970: ticks that follow each other share it. What
+    /// comes out doesn't hang on it.
+    static KNOWN_MINUTE: Cell<([u8; 17], i64)> = const { Cell::new((*b"1970-01-01T00:00:", 0)) };
 }
 
 /// Seconds since 1970 of `YYYY-MM-DDTHH:MM:`.
@@ -266,6 +267,13 @@ mod tests {
         check("2000-02-29T00:00:00Z", Some((951_782_400_000_000_000, 0)));
         check("1970-01-01T01:30:00+01:30", Some((0, 0)));
         check("1969-12-31T22:00:00.25-02:00", Some((250_000_000, 2)));
+    }
+
+    #[test]
+    fn nothing_is_a_time_because_nothing_was_read_before() {
+        let first = |text: String| std::thread::spawn(move || parse_rfc3339(text)).join().unwrap();
+        assert_eq!(first("\0".repeat(17) + "08Z"), None);
+        assert_eq!(first("1970-01-01T00:00:08Z".to_owned()), Some((Time(8 * SECOND), 0)));
     }
 
     #[test]

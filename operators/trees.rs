@@ -256,7 +256,7 @@ fn pack(tree: &[TreeNode], packed: &mut Vec<Packed>) -> Result<(), String> {
                     if split.feature >= FEATURES_MAX {
                         let found = split.feature;
                         return Err(format!(
-                            "node {at} looks at feature {found}, expected at most {FEATURES_MAX}"
+                            "node {at} looks at feature {found}, expected one below {FEATURES_MAX}"
                         ));
                     }
                     below.extend([split.left, split.right]);

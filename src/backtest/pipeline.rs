@@ -120,7 +120,7 @@ pub fn pass_through(log: Log, outputs: Outputs, shared: &Arc<Shared>) -> Result<
     }
     match shared.halt.reason() {
         Some(error) => Err(error),
-        None => ends.written(),
+        None => ends.finish(),
     }
 }
 
@@ -248,11 +248,19 @@ impl Ends {
     }
 
     /// What was written when all workers have ended.
-    fn written(self: Arc<Ends>) -> Result<(Outputs, Tally)> {
+    fn finish(self: Arc<Ends>) -> Result<(Outputs, Tally)> {
         let ends = Arc::into_inner(self).ok_or_else(|| anyhow!("a worker has left its graph behind"))?;
-        let Writing { outputs, tally, .. } =
-            ends.writing.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok((outputs, tally))
+        let Ends { writing, parts, shared, chunks, .. } = ends;
+        let mut writing = writing.into_inner().unwrap_or_else(PoisonError::into_inner);
+        parts.try_iter().for_each(|part| writing.take(part, &shared));
+        let Writing { outputs, tally, waiting, next } = writing;
+        if !waiting.is_empty() || next != chunks.into_inner() {
+            bail!("an epoch was not written, which is a bug");
+        }
+        match shared.halt.reason() {
+            Some(error) => Err(error),
+            None => Ok((outputs, tally)),
+        }
     }
 }
 

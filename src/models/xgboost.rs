@@ -201,8 +201,8 @@ impl Problems {
 fn base_margin(text: &str) -> Option<f32> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let score: f32 = bare.parse().ok()?;
-    let margin = (0.0 < score && score < 1.0).then(|| logit(score))?;
-    margin.is_finite().then_some(margin)
+    // XGBoost divides by it: of smaller ones it makes an infinite margin.
+    (0.0 < score && score < 1.0 && (1.0 / score).is_finite()).then(|| logit(score))
 }
 
 impl Tree {
