@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -31,6 +32,7 @@ use crate::backtest::sniff::Expected;
 use crate::backtest::{Backtest, Misuse, Progress};
 use crate::config::kind::is_address;
 use crate::config::{Config, ConfigErrors, Mode, check_config, environment};
+use crate::kafka::parting::await_ends;
 use crate::launch::StaysDown;
 use crate::live::failures;
 use crate::logs;
@@ -43,6 +45,9 @@ const FAILED: u8 = 1;
 const MISUSED: u8 = 2;
 /// The job has failed too often at one place; whoever starts it again and again shall not.
 const STAYS_DOWN: u8 = 4;
+
+/// How long clients may take to end before the process does.
+const ENDS_WITHIN: Duration = Duration::from_secs(2);
 
 /// More workers than this are a slip of the finger.
 const WORKERS_MAX: usize = 256;
@@ -147,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::State(args) => state::state(args),
         Command::CheckConfig(args) => check(&args),
     };
+    await_ends(ENDS_WITHIN);
     match done {
         Ok(()) => ExitCode::from(DONE),
         Err(error) => {

@@ -10,10 +10,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::publish::{Publication, Record};
 use rdkafka::producer::{BaseProducer, Producer};
@@ -21,6 +20,7 @@ use timely::scheduling::SyncActivator;
 
 use super::client::{Role, client_config, hold_at_most, refused};
 use super::outlet::{Accepted, Backlog, Outlet};
+use super::parting::Parting;
 use super::progress::{Progress, Shard};
 use super::records::Records;
 use super::reports::{Reports, tag};
@@ -36,7 +36,7 @@ pub struct AtLeastOnce {
     group: String,
     /// Bytes that the client may hold.
     queued: usize,
-    producer: BaseProducer<Reports>,
+    producer: Parting<BaseProducer<Reports>>,
     records: Records,
     /// By shard: its publications that have not arrived, the oldest first.
     kept: BTreeMap<u32, VecDeque<Kept>>,
@@ -119,13 +119,8 @@ impl AtLeastOnce {
     fn renew(&mut self) -> Result<()> {
         self.reports.generation += 1;
         self.reports.ways().renew(self.reports.generation);
-        let fresh = producer(&self.kafka, &self.group, self.queued, &self.reports)?;
-        let old = std::mem::replace(&mut self.producer, fresh);
-        // Its end may take seconds; what it still has to say concerns nobody.
-        thread::Builder::new()
-            .name("old producer".to_owned())
-            .spawn(move || drop(old))
-            .context("could not end it")?;
+        // What the old one still has to say concerns nobody.
+        self.producer = producer(&self.kafka, &self.group, self.queued, &self.reports)?;
         self.let_go();
         self.unsent.clear();
         for (shard, kept) in &mut self.kept {
@@ -244,8 +239,13 @@ fn find(kept: &BTreeMap<u32, VecDeque<Kept>>, shard: u32, number: u64) -> Option
     kept.get(usize::try_from(number.checked_sub(kept.front()?.number)?).ok()?)
 }
 
-fn producer(kafka: &Kafka, group: &str, queued: usize, reports: &Reports) -> Result<BaseProducer<Reports>> {
+fn producer(
+    kafka: &Kafka,
+    group: &str,
+    queued: usize,
+    reports: &Reports,
+) -> Result<Parting<BaseProducer<Reports>>> {
     let mut config = client_config(kafka, group, Role::Producer);
     hold_at_most(&mut config, kafka, queued);
-    refused(config.create_with_context(reports.clone()), "producer")
+    refused(config.create_with_context(reports.clone()), "producer").map(Parting::new)
 }

@@ -13,12 +13,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use foreshock_dataflows::batch::Cut;
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::publish::{Publication, Record};
 use prometheus::{IntCounter, IntCounterVec};
+use rdkafka::error::KafkaError;
 use rdkafka::producer::Producer;
+use rdkafka::types::RDKafkaErrorCode;
 use timely::scheduling::SyncActivator;
 use tracing::debug;
 
@@ -34,6 +36,12 @@ const SENDS_PER_POLL: usize = 256;
 
 /// Offsets that don't move are committed again after so long.
 const COMMITTED_AGAIN_AFTER: Duration = Duration::from_secs(3600);
+
+/// How many timeouts of a transaction its steps may take together: to deliver, and to commit.
+const TIMEOUTS_MAX: u32 = 3;
+
+/// The most that counts of the time between two looks.
+const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// How often a drain looks whether commits have returned.
 const DRAIN_TICK: Duration = Duration::from_millis(1);
@@ -77,6 +85,9 @@ struct Lane {
     kept_bytes: usize,
     /// When an offset was committed last; brokers forget those that never are.
     committed_at: Instant,
+    looked_at: Instant,
+    /// How long there has been something to commit and nothing was.
+    busy_for: Duration,
     open: Transaction,
     committing: Option<Transaction>,
     outcome: Arc<Mutex<Option<Result<()>>>>,
@@ -127,6 +138,8 @@ impl ExactlyOnce {
                 next: 0,
                 kept_bytes: 0,
                 committed_at: Instant::now(),
+                looked_at: Instant::now(),
+                busy_for: Duration::ZERO,
                 open: Transaction::default(),
                 committing: None,
                 outcome: Arc::default(),
@@ -146,6 +159,7 @@ impl ExactlyOnce {
     fn advance(&mut self, at_once: bool, accepted: &mut dyn FnMut(Accepted)) -> Result<()> {
         for (shard, lane) in &mut self.lanes {
             lane.take_outcome(*shard, &self.counters)?;
+            lane.is_on_time()?;
             if lane.committing.is_some() {
                 continue;
             }
@@ -249,9 +263,32 @@ impl Lane {
         self.progress.deliver(committed.next_offset);
         self.progress.commit(committed.next_offset);
         self.committed_at = Instant::now();
+        self.busy_for = Duration::ZERO;
         let Transaction { records, next_offset, .. } = committed;
         debug!(target: "foreshock::transactions", shard, state = "committed", records, next_offset);
         Ok(())
+    }
+
+    /// Nothing of a transaction takes longer than its timeout several times over, unless the library has lost
+    /// something: better to begin anew than to wait for ever.
+    ///
+    /// # Errors
+    /// When one has.
+    fn is_on_time(&mut self) -> Result<()> {
+        let looked_at = std::mem::replace(&mut self.looked_at, Instant::now());
+        // A process that stood still has other worries.
+        self.busy_for += looked_at.elapsed().min(LOOK_MAX);
+        let at_most = self.client.timeout * TIMEOUTS_MAX;
+        if self.is_idle() {
+            self.busy_for = Duration::ZERO;
+        }
+        if self.busy_for < at_most {
+            return Ok(());
+        }
+        let step = if self.committing.is_some() { "committed" } else { "delivered" };
+        let late = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
+        Err(anyhow::Error::new(late))
+            .with_context(|| format!("the outputs of a transaction were not {step} within {at_most:?}"))
     }
 
     /// Hands publications to the client, as many as it takes.

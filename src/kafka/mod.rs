@@ -11,6 +11,7 @@ pub mod lag;
 mod message;
 pub mod offsets;
 pub mod outlet;
+pub mod parting;
 pub mod partitioner;
 pub mod peek;
 pub mod progress;

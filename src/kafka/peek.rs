@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{Role, Words, client_config, refused};
 use super::message::digest;
+use super::parting::Parting;
+use super::reports::SOURCE;
 use crate::config::Kafka;
 
 /// What is found at a place of a log.
@@ -18,6 +20,27 @@ use crate::config::Kafka;
 pub struct Found {
     pub offset: i64,
     pub digest: [u8; 32],
+}
+
+/// Whether an output's partition has a visible record, at this offset or behind it, that a row of `shard` from
+/// `input_offset` on has caused. What stands behind an open transaction is not visible, nor what was undone.
+///
+/// # Errors
+/// When the log can't be read there, or its end has not come in time.
+pub fn tells_of(
+    kafka: &Kafka,
+    group: &str,
+    place: (&str, i32, i64),
+    (shard, input_offset): (&str, i64),
+    at_most: Duration,
+) -> Result<bool> {
+    let tells = |record: &BorrowedMessage| {
+        let source = record.headers()?.iter().find(|header| header.key == SOURCE)?.value?;
+        let offset =
+            std::str::from_utf8(source).ok()?.strip_prefix(shard)?.strip_prefix('/')?.split('/').next()?;
+        offset.parse().is_ok_and(|offset: i64| offset >= input_offset).then_some(())
+    };
+    Ok(find(kafka, group, place, "read_committed", at_most, tells)?.is_some())
 }
 
 /// The first record at this offset or behind it; `None` where there is none.
@@ -30,12 +53,29 @@ pub fn first_record(
     (topic, partition, offset): (&str, i32, i64),
     at_most: Duration,
 ) -> Result<Option<Found>> {
+    // Whose transaction it was is decided by now.
+    find(kafka, group, (topic, partition, offset), "read_uncommitted", at_most, |message| {
+        let stamped_at = message.timestamp().to_millis().unwrap_or_default();
+        let digest = digest(message.key().unwrap_or_default(), message.payload(), stamped_at);
+        Some(Found { offset: message.offset(), digest })
+    })
+}
+
+/// What is made of the first record from an offset on of which anything is; `None` where the log ends before.
+fn find<F>(
+    kafka: &Kafka,
+    group: &str,
+    (topic, partition, offset): (&str, i32, i64),
+    isolation: &str,
+    at_most: Duration,
+    look: impl Fn(&BorrowedMessage) -> Option<F>,
+) -> Result<Option<F>> {
     let what = || format!("could not look at {topic}/{partition}/{offset}");
     let mut config = client_config(kafka, group, Role::Consumer);
     config.set("enable.partition.eof", "true");
-    // Whose transaction it was is decided by now.
-    config.set("isolation.level", "read_uncommitted");
+    config.set("isolation.level", isolation);
     let consumer: BaseConsumer<Words> = refused(config.create_with_context(Words), "consumer")?;
+    let consumer = Parting::new(consumer);
     let mut place = TopicPartitionList::new();
     place.add_partition_offset(topic, partition, Offset::Offset(offset)).with_context(what)?;
     consumer.assign(&place).with_context(what)?;
@@ -43,9 +83,9 @@ pub fn first_record(
     while Instant::now() < deadline {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
-                let stamped_at = message.timestamp().to_millis().unwrap_or_default();
-                let digest = digest(message.key().unwrap_or_default(), message.payload(), stamped_at);
-                return Ok(Some(Found { offset: message.offset(), digest }));
+                if let Some(found) = look(&message) {
+                    return Ok(Some(found));
+                }
             }
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
             Some(Err(error)) if !super::offsets::is_away(&error) => return Err(error).with_context(what),

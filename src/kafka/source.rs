@@ -4,7 +4,6 @@
 //! client fetches ahead in its own threads and wakes the worker when an empty queue gets something.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -23,6 +22,7 @@ use tracing::{debug, warn};
 use super::client::{Role, Words, client_config, is_configured, refused};
 use super::message::{delivered, digest};
 use super::offsets::is_away;
+use super::parting::{Parting, part_with};
 use super::progress::{Progress, Shard};
 use crate::config::Kafka;
 use crate::live::clock::Clock;
@@ -46,7 +46,7 @@ impl ConsumerContext for Words {}
 /// The shards that one worker reads.
 pub struct Source {
     settings: SourceSettings,
-    consumer: Arc<BaseConsumer<Words>>,
+    consumer: Parting<Arc<BaseConsumer<Words>>>,
     queues: Vec<Queue>,
     /// The shard to ask first the next time.
     first: usize,
@@ -121,7 +121,14 @@ impl Source {
                 warned_at: None,
             };
         let queues = shards.into_iter().zip(opened).map(queue).collect();
-        Ok(Source { settings, consumer, queues, first: 0, activator: None, futile: 0 })
+        Ok(Source {
+            settings,
+            consumer: Parting::new(consumer),
+            queues,
+            first: 0,
+            activator: None,
+            futile: 0,
+        })
     }
 
     /// Has the worker woken whenever an empty queue gets something.
@@ -219,20 +226,24 @@ impl Source {
         let places: Vec<(&Shard, i64)> =
             self.queues.iter().map(|queue| (&queue.at, queue.next_offset)).collect();
         let (consumer, opened) = fetch(&self.settings, &places)?;
-        let old = std::mem::replace(&mut self.consumer, consumer);
-        let mut old_queues = Vec::new();
-        for (queue, fresh) in self.queues.iter_mut().zip(opened) {
-            old_queues.push(std::mem::replace(&mut queue.queue, fresh));
-        }
-        // Its end may take seconds.
-        let end = move || drop((old_queues, old));
-        thread::Builder::new().name("old consumer".to_owned()).spawn(end).context("could not end it")?;
+        self.consumer = Parting::new(consumer);
+        let replace = |(queue, fresh): (&mut Queue, _)| std::mem::replace(&mut queue.queue, fresh);
+        let old: Vec<_> = self.queues.iter_mut().zip(opened).map(replace).collect();
+        // Each holds the client too.
+        part_with(old);
         self.forgive();
         self.futile += 1;
         if let Some(activator) = self.activator.clone() {
             self.wake(activator);
         }
         Ok(())
+    }
+}
+
+/// Each queue holds the client too.
+impl Drop for Source {
+    fn drop(&mut self) {
+        part_with(std::mem::take(&mut self.queues));
     }
 }
 

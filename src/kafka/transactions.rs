@@ -17,13 +17,14 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
-use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use tracing::debug;
 
 use super::client::{Role, Words, client_config, hold_at_most, refused};
-use super::offsets::is_away;
+use super::offsets::{Committed, is_away};
+use super::parting::Parting;
 use super::progress::Shard;
 use super::reports::SOURCE;
 use crate::config::Kafka;
@@ -40,13 +41,14 @@ const REPORTS_EACH: Duration = Duration::from_micros(500);
 
 /// The producer of one shard.
 pub struct Client {
-    pub producer: BaseProducer<Failures>,
+    pub producer: Parting<BaseProducer<Failures>>,
     group: ConsumerGroupMetadata,
     topic: String,
     partition: i32,
     /// Position in the job's list of shards.
     shard: u32,
-    timeout: Duration,
+    /// Of a transaction.
+    pub timeout: Duration,
 }
 
 /// Notes what can't be delivered.
@@ -107,6 +109,7 @@ impl Client {
         hold_at_most(&mut config, kafka, queued);
         let failures = Failures::default();
         let producer: BaseProducer<Failures> = refused(config.create_with_context(failures), "producer")?;
+        let producer = Parting::new(producer);
         let what = || format!("could not take over the outputs of {}", shard.name());
         let deadline = Instant::now() + at_most;
         loop {
@@ -151,20 +154,48 @@ impl Client {
         self.drain(deadline).with_context(|| format!("could not deliver {}", what()))?;
         faults::point("before_commit");
         if !faults::sabotage("skip-commit") {
-            let mut offsets = TopicPartitionList::new();
-            let mut place = offsets.add_partition(&self.topic, self.partition);
-            place.set_offset(Offset::Offset(next_offset))?;
-            place.set_metadata(note);
-            again_until(deadline, || {
-                self.producer.send_offsets_to_transaction(&offsets, &self.group, left(deadline))
-            })
-            .with_context(|| format!("could not commit {}", what()))?;
+            self.send_offset(next_offset, note, deadline)
+                .with_context(|| format!("could not commit {}", what()))?;
         }
         again_until(deadline, || self.producer.commit_transaction(left(deadline)))
             .with_context(|| format!("could not commit {}", what()))?;
         faults::point("after_commit");
         faults::mark("transaction", self.shard, false);
         self.producer.begin_transaction().with_context(|| format!("could not go on behind {}", what()))
+    }
+
+    /// Undoes what earlier transactions of this shard have left without an end. Brokers may take a transaction for
+    /// ended and not have said so to each of its partitions: Kafka 4.3.1 leaves out those that have no leader just
+    /// then, as while the only broker stops. What stands behind is hidden until the partition gets the end of another
+    /// transaction of this producer, so here is one that touches all of them, and is aborted.
+    ///
+    /// # Errors
+    /// As [`Client::commit`].
+    pub fn undo_unended<'a>(
+        &self,
+        outputs: impl Iterator<Item = &'a str>,
+        committed: &Committed,
+    ) -> Result<()> {
+        let deadline = Instant::now() + self.timeout;
+        let what = || format!("could not undo what was left of {}/{}", self.topic, self.partition);
+        for topic in outputs {
+            let record: BaseRecord<'_, (), [u8], usize> =
+                BaseRecord::with_opaque_to(topic, 0).partition(self.partition).payload(&[]);
+            self.producer.send(record).map_err(|(error, _)| error).with_context(what)?;
+        }
+        self.drain(deadline).with_context(what)?;
+        self.send_offset(committed.offset, &committed.metadata, deadline).with_context(what)?;
+        again_until(deadline, || self.producer.abort_transaction(left(deadline))).with_context(what)?;
+        self.producer.begin_transaction().with_context(what)
+    }
+
+    fn send_offset(&self, next_offset: i64, note: &str, deadline: Instant) -> Result<()> {
+        let mut offsets = TopicPartitionList::new();
+        let mut place = offsets.add_partition(&self.topic, self.partition);
+        place.set_offset(Offset::Offset(next_offset))?;
+        place.set_metadata(note);
+        let send = || self.producer.send_offsets_to_transaction(&offsets, &self.group, left(deadline));
+        Ok(again_until(deadline, send)?)
     }
 
     /// Waits until all records have arrived.

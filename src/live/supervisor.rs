@@ -25,7 +25,7 @@ const REFUSED_EVERY: Duration = Duration::from_secs(10);
 pub fn supervise(shared: &Shared, is_finished: impl Fn() -> bool) {
     // Those of before were told of then.
     let refused = shared.account_so_far().deadletter.iter().sum();
-    let mut told = Told { stopping: false, caught_up: false, refused, refused_at: None };
+    let mut told = Told { failed: false, stopping: false, caught_up: false, refused, refused_at: None };
     let mut worked = HashMap::new();
     let mut ticked_at = Instant::now();
     for tick in 0_u64.. {
@@ -143,6 +143,7 @@ fn add_operator_times(shared: &Shared, worked: &mut HashMap<(usize, &'static str
 
 /// What the log was told already.
 struct Told {
+    failed: bool,
     stopping: bool,
     caught_up: bool,
     refused: i64,
@@ -152,6 +153,13 @@ struct Told {
 impl Told {
     fn tell(&mut self, shared: &Shared) {
         let state = shared.board.state();
+        if let Some(error) = shared.halt.text()
+            && !self.failed
+        {
+            // Before all has ended: what does not end shall not hide why it was to.
+            warn!(error, "failed; ending what runs");
+            self.failed = true;
+        }
         if shared.stop.load(Ordering::Relaxed) && !self.stopping {
             info!("stopping: delivering what was begun; a second signal stops at once");
             self.stopping = true;

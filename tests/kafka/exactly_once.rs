@@ -7,6 +7,7 @@ mod refused;
 mod settings;
 mod snapshots;
 mod stops;
+mod unended;
 
 use std::collections::BTreeMap;
 use std::fs;

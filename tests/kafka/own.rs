@@ -64,6 +64,37 @@ impl Broker {
         self.stop();
     }
 
+    /// Of the partitions whose last transaction has records from this moment on, in milliseconds: takes the end of
+    /// that transaction away, as if it had never been written. The broker must have been killed. Gives the topics.
+    pub fn cut_ends(&self, since: i64, of: impl Fn(&str) -> bool) -> Vec<String> {
+        let mut cut = Vec::new();
+        for entry in fs::read_dir(self.data.path().join("broker")).unwrap() {
+            let folder = entry.unwrap().path();
+            let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+            let (Some((topic, _)), Ok(log)) =
+                (name.rsplit_once('-'), fs::read(folder.join("00000000000000000000.log")))
+            else {
+                continue;
+            };
+            let batches = batches(&log);
+            let [.., before, last] = batches[..] else { continue };
+            if !(last.is_control && before.newest >= since && of(topic)) {
+                continue;
+            }
+            let file = fs::File::options().write(true).open(folder.join("00000000000000000000.log")).unwrap();
+            file.set_len(last.start as u64).unwrap();
+            // What the broker knew of producers is told anew by the log.
+            for entry in fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|extension| extension == "snapshot") {
+                    fs::remove_file(path).unwrap();
+                }
+            }
+            cut.push(topic.to_owned());
+        }
+        cut
+    }
+
     fn script(&self, what: &str) -> Command {
         let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join("kafka"));
         command.arg(what).env_remove("KAFKA_BOOTSTRAP_SERVERS");
@@ -77,6 +108,32 @@ impl Drop for Broker {
         // A test that fails shall leave no broker behind.
         let _ = self.script("stop").output();
     }
+}
+
+/// A batch of records in a segment of a log.
+#[derive(Clone, Copy)]
+struct Batch {
+    start: usize,
+    is_control: bool,
+    /// The newest timestamp in it, in milliseconds.
+    newest: i64,
+}
+
+/// The batches of a segment (Kafka's "Record Batch", version 2).
+fn batches(log: &[u8]) -> Vec<Batch> {
+    let mut found = Vec::new();
+    let mut start = 0;
+    while let Some(head) = log.get(start..start + 43) {
+        let length = i32::from_be_bytes(head[8..12].try_into().unwrap());
+        if length <= 0 {
+            break;
+        }
+        let attributes = i16::from_be_bytes(head[21..23].try_into().unwrap());
+        let newest = i64::from_be_bytes(head[35..43].try_into().unwrap());
+        found.push(Batch { start, is_control: attributes & 0x20 != 0, newest });
+        start += 12 + length as usize;
+    }
+    found
 }
 
 /// A free port whose successor is free too: the script takes both. Below those that systems give to outgoing

@@ -1,0 +1,59 @@
+//! Lets go of clients without waiting for them.
+//!
+//! The library ends a client only when its threads have, and those may wait for brokers: a consumer of a partition that
+//! has lost its leader for good (librdkafka issue 5430) is never done closing. Who lets go of one goes on at once.
+
+use std::ops::Deref;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// Clients that have not ended yet.
+static ENDING: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+
+/// A client that ends by itself, on a thread of its own, when it is let go of.
+pub struct Parting<T: Send + 'static>(Option<T>);
+
+impl<T: Send + 'static> Parting<T> {
+    pub fn new(client: T) -> Parting<T> {
+        Parting(Some(client))
+    }
+}
+
+impl<T: Send + 'static> Deref for Parting<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.0.as_ref().expect("only its end takes it")
+    }
+}
+
+impl<T: Send + 'static> Drop for Parting<T> {
+    fn drop(&mut self) {
+        if let Some(client) = self.0.take() {
+            part_with(client);
+        }
+    }
+}
+
+/// Has something end on a thread of its own.
+pub fn part_with(clients: impl Send + 'static) {
+    let (count, ended) = &ENDING;
+    *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    let end = move || {
+        drop(clients);
+        *count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ended.notify_all();
+    };
+    // Where no thread can be had they end here.
+    let _ = thread::Builder::new().name("parting".to_owned()).spawn(end);
+}
+
+/// Waits until all that was let go of has ended, at most so long: a process that is about to exit should not pull the
+/// ground from under their threads.
+pub fn await_ends(at_most: Duration) {
+    let (count, ended) = &ENDING;
+    let count = count.lock().unwrap_or_else(PoisonError::into_inner);
+    // What takes longer waits for brokers, and loses nothing.
+    let _ = ended.wait_timeout_while(count, at_most, |count| *count > 0);
+}
