@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::process::Command;
@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use support::feed::{Recipe, file as bytes_of};
 use support::kafka::{brokers, records, unique};
+use support::process::Running;
 use support::{Backtest, Ended, Files, data, finish, foreshock, slice};
 
 /// How long anything may take that brokers have a part in.
@@ -310,6 +311,28 @@ fn misuse_is_told_before_anything_else() {
     );
     check(&["-"], "", 1, "standard input is empty");
     check(&["no-such-file"], "", 1, "could not open \"no-such-file\"");
+}
+
+/// As where the library has lost a partition's leader for good: brokers answer, and nothing arrives.
+#[test]
+fn a_producer_that_stands_still_is_made_anew_and_nothing_is_lost_or_repeated() {
+    use rdkafka::types::{
+        RDKafkaApiKey, RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION as MOVED,
+    };
+    let cluster = rdkafka::mocking::MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 2, 1).unwrap();
+    cluster.request_errors(RDKafkaApiKey::Produce, &[MOVED; 100_000]);
+    let args = ["--speed", "max"].map(OsStr::new);
+    let file = data("btcusdt-spot.log.zst");
+    let mut running =
+        Running::start(replay(&cluster.bootstrap_servers(), "t", args.into_iter().chain([file.as_os_str()])));
+    running.until_logged("made a new producer");
+    cluster.clear_request_errors(RDKafkaApiKey::Produce);
+    let fed = summary(&running.end());
+    assert_eq!((&fed["messages"], &fed["undelivered"]), (&2_502.into(), &0.into()));
+    let found = records(&cluster.bootstrap_servers(), "t").concat();
+    let lines: BTreeSet<&str> = found.iter().map(|record| record.text()).collect();
+    assert_eq!((found.len(), lines.len()), (2_502, 2_502));
 }
 
 /// Librdkafka's mock cluster knows no `CreateTopics`, and says nothing of it.

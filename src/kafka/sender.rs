@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use rdkafka::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+use rdkafka::message::{Header, Message, OwnedHeaders, OwnedMessage};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
+use tracing::warn;
 
 use super::client::{Role, Words, client_config, is_configured, refused};
+use super::parting::Parting;
 use crate::config::Kafka;
 
 /// What may wait for delivery; then the sender waits too.
@@ -22,6 +24,12 @@ const DELIVERY_TIMEOUT_MS: &str = "60000";
 
 /// Delivery reports are taken after this many messages.
 const POLL_EACH: u64 = 256;
+
+/// How long nothing may be delivered before brokers are looked for, and again before they are found to be there.
+const STALLED_AFTER: Duration = Duration::from_secs(5);
+
+/// How long a broker may take to say who leads, and a client to let go of its messages.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long one look at the queue takes where it is full or being emptied.
 const DRAIN_TICK: Duration = Duration::from_millis(2);
@@ -50,8 +58,19 @@ pub struct Failure {
 /// An idempotent producer to one topic, for one thread.
 pub struct Sender {
     topic: String,
-    producer: BaseProducer<Reports>,
+    config: ClientConfig,
+    producer: Parting<BaseProducer<Reports>>,
     sent: u64,
+    progress: Progress,
+}
+
+/// Whether messages that wait get anywhere.
+struct Progress {
+    delivered: u64,
+    /// When that last changed, or brokers were looked for.
+    moved_at: Instant,
+    /// Brokers answered then.
+    are_there: bool,
 }
 
 impl Sender {
@@ -73,9 +92,9 @@ impl Sender {
                 config.set(name, value);
             }
         }
-        let producer =
-            refused(BaseProducer::from_config_and_context(&config, Reports::default()), "producer")?;
-        Ok(Sender { topic: topic.to_owned(), producer, sent: 0 })
+        let producer = producer(&config, Reports::default())?;
+        let progress = Progress { delivered: 0, moved_at: Instant::now(), are_there: false };
+        Ok(Sender { topic: topic.to_owned(), config, producer, sent: 0, progress })
     }
 
     /// Hands a message to the queue, and waits while that is full; `false`: `stop` was set meanwhile, and the
@@ -85,9 +104,9 @@ impl Sender {
         for (key, value) in message.headers {
             headers = headers.insert(Header { key, value: Some(*value) });
         }
-        let mut record = BaseRecord::with_opaque_to(&self.topic, message.tag)
-            .partition(message.partition)
-            .payload(message.value);
+        let sent = Box::new(Sent { number: self.sent, tag: message.tag });
+        let mut record =
+            BaseRecord::with_opaque_to(&self.topic, sent).partition(message.partition).payload(message.value);
         record.key = message.key;
         if !message.headers.is_empty() {
             record = record.headers(headers);
@@ -102,6 +121,7 @@ impl Sender {
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
                     self.producer.poll(DRAIN_TICK);
+                    renew_stalled(&self.topic, &self.config, &mut self.producer, &mut self.progress);
                     if stop.load(Ordering::Relaxed) {
                         return false;
                     }
@@ -115,8 +135,9 @@ impl Sender {
     }
 
     /// Waits for so long, and takes delivery reports meanwhile.
-    pub fn wait(&self, length: Duration) {
+    pub fn wait(&mut self, length: Duration) {
         self.producer.poll(length);
+        renew_stalled(&self.topic, &self.config, &mut self.producer, &mut self.progress);
     }
 
     /// How many messages brokers have acknowledged.
@@ -146,7 +167,7 @@ impl Sender {
     ///
     /// # Errors
     /// When some are still on their way then.
-    pub fn drain(&self, patience: Duration) -> Result<()> {
+    pub fn drain(&mut self, patience: Duration) -> Result<()> {
         let (mut least, mut deadline) = (i32::MAX, Instant::now() + patience);
         loop {
             let waiting = self.producer.in_flight_count();
@@ -162,7 +183,101 @@ impl Sender {
                     patience.as_secs()
                 );
             }
-            self.producer.poll(DRAIN_TICK);
+            self.wait(DRAIN_TICK);
+        }
+    }
+}
+
+fn producer(config: &ClientConfig, reports: Reports) -> Result<Parting<BaseProducer<Reports>>> {
+    refused(BaseProducer::from_config_and_context(config, reports), "producer").map(Parting::new)
+}
+
+/// Replaces a client that delivers nothing to brokers that answer by a new one, which sends what has not arrived: the
+/// library can lose a partition's leader for good (librdkafka issue 5430).
+fn renew_stalled(
+    topic: &str,
+    config: &ClientConfig,
+    client: &mut Parting<BaseProducer<Reports>>,
+    progress: &mut Progress,
+) {
+    let delivered = client.context().0.delivered.load(Ordering::Relaxed);
+    if delivered != progress.delivered || client.in_flight_count() == 0 {
+        *progress = Progress { delivered, moved_at: Instant::now(), are_there: false };
+        return;
+    }
+    if progress.moved_at.elapsed() < STALLED_AFTER {
+        return;
+    }
+    let were_there = progress.are_there;
+    progress.are_there = has_leaders(client, topic);
+    progress.moved_at = Instant::now();
+    if !(were_there && progress.are_there) {
+        return;
+    }
+    match producer(config, Reports::clone(client.context())) {
+        Ok(fresh) => {
+            let back = take_back(client);
+            let (messages, unclear) = (back.len(), back.iter().filter(|back| back.may_be_there).count());
+            warn!(
+                topic,
+                messages, unclear, "nothing was delivered, with brokers that answer; made a new producer"
+            );
+            *client = fresh;
+            back.into_iter().for_each(|back| back.send(client));
+        }
+        Err(error) => warn!(error = format!("{error:#}"), "could not make a new producer"),
+    }
+}
+
+/// Whether brokers answer, and know a leader of each partition.
+fn has_leaders(client: &BaseProducer<Reports>, topic: &str) -> bool {
+    let metadata = client.client().fetch_metadata(Some(topic), ANSWER_WITHIN);
+    metadata.is_ok_and(|metadata| {
+        let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        partitions.all(|partition| partition.leader() >= 0)
+    })
+}
+
+/// Takes all that a client has not delivered out of it, in the order in which it was sent.
+fn take_back(client: &BaseProducer<Reports>) -> Vec<Returned> {
+    let fates = &client.context().0;
+    fates.are_taken_back.store(true, Ordering::Relaxed);
+    client.purge(PurgeConfig::default().queue().inflight());
+    let deadline = Instant::now() + ANSWER_WITHIN;
+    while client.in_flight_count() > 0 && Instant::now() < deadline {
+        client.poll(DRAIN_TICK);
+    }
+    fates.are_taken_back.store(false, Ordering::Relaxed);
+    let mut returned = std::mem::take(&mut *fates.returned.lock().unwrap_or_else(PoisonError::into_inner));
+    returned.sort_by_key(|returned| returned.sent.number);
+    returned
+}
+
+/// What is known of a message beside the message.
+struct Sent {
+    /// Counts from 0 in the order of sending.
+    number: u64,
+    tag: usize,
+}
+
+/// A message that came back.
+struct Returned {
+    sent: Box<Sent>,
+    message: OwnedMessage,
+    /// It was on its way: whether it has arrived nobody knows.
+    may_be_there: bool,
+}
+
+impl Returned {
+    fn send(self, client: &BaseProducer<Reports>) {
+        let Returned { sent, message, .. } = self;
+        let tag = sent.tag;
+        let mut record = BaseRecord::with_opaque_to(message.topic(), sent).partition(message.partition());
+        (record.key, record.payload) = (message.key(), message.payload());
+        record.headers = message.headers().cloned();
+        // As many as the other client held, so it has room.
+        if let Err((error, _)) = client.send(record) {
+            client.context().failed(tag, error);
         }
     }
 }
@@ -175,6 +290,9 @@ struct Reports(Arc<Fates>);
 struct Fates {
     delivered: AtomicU64,
     failure: Mutex<Option<Failure>>,
+    /// What is not delivered now is to be sent by another client.
+    are_taken_back: AtomicBool,
+    returned: Mutex<Vec<Returned>>,
 }
 
 impl Reports {
@@ -195,12 +313,18 @@ impl ClientContext for Reports {
 }
 
 impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
+    type DeliveryOpaque = Box<Sent>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, tag: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
         match result {
             Ok(_) => drop(self.0.delivered.fetch_add(1, Ordering::Relaxed)),
-            Err((error, _)) => self.failed(tag, error.clone()),
+            Err((_, message)) if self.0.are_taken_back.load(Ordering::Relaxed) => {
+                let error = result.as_ref().err().and_then(|(error, _)| error.rdkafka_error_code());
+                let may_be_there = error != Some(RDKafkaErrorCode::PurgeQueue);
+                let returned = Returned { sent, message: message.detach(), may_be_there };
+                self.0.returned.lock().unwrap_or_else(PoisonError::into_inner).push(returned);
+            }
+            Err((error, _)) => self.failed(sent.tag, error.clone()),
         }
     }
 }

@@ -236,7 +236,7 @@ impl<'f> Play<'f> {
     }
 
     /// Waits for a moment; `false`: the replay is to end before.
-    fn wait_until(&self, due: Instant) -> bool {
+    fn wait_until(&mut self, due: Instant) -> bool {
         let left = || due.saturating_duration_since(Instant::now());
         if left() > LONG_WAIT {
             info!(seconds = left().as_secs(), "nothing was recorded for a while: waiting");
@@ -258,7 +258,7 @@ impl<'f> Play<'f> {
     }
 
     /// Waits for what was sent, as long as there is progress within `patience`.
-    pub fn drain(&self, patience: Duration) -> Result<()> {
+    pub fn drain(&mut self, patience: Duration) -> Result<()> {
         self.sender.drain(patience)
     }
 
