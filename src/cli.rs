@@ -152,8 +152,7 @@ pub fn main() -> ExitCode {
         Command::State(args) => state::state(args),
         Command::CheckConfig(args) => check(&args),
     };
-    await_ends(ENDS_WITHIN);
-    match done {
+    let status = match done {
         Ok(()) => ExitCode::from(DONE),
         Err(error) => {
             // Nobody is left to tell when standard error is gone too.
@@ -163,7 +162,9 @@ pub fn main() -> ExitCode {
             let as_child = error.downcast_ref::<StaysDown>().map(|down| down.status);
             ExitCode::from(stays_down.or(as_child).unwrap_or(if is_misuse { MISUSED } else { FAILED }))
         }
-    }
+    };
+    await_ends(ENDS_WITHIN);
+    status
 }
 
 fn check(args: &CheckConfigArgs) -> Result<()> {

@@ -139,6 +139,12 @@ impl Offsets {
     }
 }
 
+/// An error that passes, for a reason of our own.
+pub fn not_yet(why: &str) -> anyhow::Error {
+    anyhow::Error::new(KafkaError::OffsetFetch(RDKafkaErrorCode::UnstableOffsetCommit))
+        .context(why.to_owned())
+}
+
 /// Whether an error, at its root, says that brokers are away: then the same may pass later.
 pub fn passes(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<KafkaError>()).any(is_away)

@@ -38,15 +38,22 @@ impl<T: Send + 'static> Drop for Parting<T> {
 
 /// Has something end on a thread of its own.
 pub fn part_with(clients: impl Send + 'static) {
-    let (count, ended) = &ENDING;
-    *count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-    let end = move || {
-        drop(clients);
-        *count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-        ended.notify_all();
-    };
+    *ENDING.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    // In this order: they have ended when the second is let go of.
+    let parting = (clients, Ended);
+    let end = move || drop(parting);
     // Where no thread can be had they end here.
     let _ = thread::Builder::new().name("parting".to_owned()).spawn(end);
+}
+
+/// Notes an end when it is let go of itself.
+struct Ended;
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        *ENDING.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ENDING.1.notify_all();
+    }
 }
 
 /// Waits until all that was let go of has ended, at most so long: a process that is about to exit should not pull the

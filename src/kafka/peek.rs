@@ -1,5 +1,6 @@
 //! Looks at single records of a log.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -22,25 +23,56 @@ pub struct Found {
     pub digest: [u8; 32],
 }
 
-/// Whether an output's partition has a visible record, at this offset or behind it, that a row of `shard` from
-/// `input_offset` on has caused. What stands behind an open transaction is not visible, nor what was undone.
+/// The row that has caused an output, as its header tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// `topic/partition`.
+    pub shard: String,
+    pub offset: i64,
+}
+
+impl Told {
+    fn by(record: &BorrowedMessage) -> Option<Told> {
+        let source = record.headers()?.iter().find(|header| header.key == SOURCE)?.value?;
+        let (message, _index) = std::str::from_utf8(source).ok()?.rsplit_once('/')?;
+        let (shard, offset) = message.rsplit_once('/')?;
+        Some(Told { shard: shard.to_owned(), offset: offset.parse().ok()? })
+    }
+}
+
+/// What the first of an output's records at this offset or behind it tells, visible or not; `None` where there is none.
 ///
 /// # Errors
-/// When the log can't be read there, or its end has not come in time.
-pub fn tells_of(
+/// When the log can't be read there, or nothing has come in time.
+pub fn first_told(
     kafka: &Kafka,
     group: &str,
     place: (&str, i32, i64),
-    (shard, input_offset): (&str, i64),
     at_most: Duration,
-) -> Result<bool> {
-    let tells = |record: &BorrowedMessage| {
-        let source = record.headers()?.iter().find(|header| header.key == SOURCE)?.value?;
-        let offset =
-            std::str::from_utf8(source).ok()?.strip_prefix(shard)?.strip_prefix('/')?.split('/').next()?;
-        offset.parse().is_ok_and(|offset: i64| offset >= input_offset).then_some(())
-    };
-    Ok(find(kafka, group, place, "read_committed", at_most, tells)?.is_some())
+) -> Result<Option<Told>> {
+    find(kafka, group, place, "read_uncommitted", at_most, Told::by)
+}
+
+/// The offset of the row that the last visible record of a shard tells of, from this offset of an output on; `None` where
+/// there is none.
+///
+/// # Errors
+/// When the log can't be read there, or its end has not come in time.
+pub fn last_told(
+    kafka: &Kafka,
+    group: &str,
+    place: (&str, i32, i64),
+    shard: &str,
+    at_most: Duration,
+) -> Result<Option<i64>> {
+    let last = Cell::new(None);
+    find(kafka, group, place, "read_committed", at_most, |record| -> Option<()> {
+        if let Some(told) = Told::by(record).filter(|told| told.shard == shard) {
+            last.set(Some(told.offset));
+        }
+        None
+    })?;
+    Ok(last.get())
 }
 
 /// The first record at this offset or behind it; `None` where there is none.

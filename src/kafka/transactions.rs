@@ -179,8 +179,9 @@ impl Client {
         let deadline = Instant::now() + self.timeout;
         let what = || format!("could not undo what was left of {}/{}", self.topic, self.partition);
         for topic in outputs {
-            let record: BaseRecord<'_, (), [u8], usize> =
-                BaseRecord::with_opaque_to(topic, 0).partition(self.partition).payload(&[]);
+            // With a key: compacted topics take none without.
+            let record =
+                BaseRecord::with_opaque_to(topic, 0).partition(self.partition).key("undone").payload("");
             self.producer.send(record).map_err(|(error, _)| error).with_context(what)?;
         }
         self.drain(deadline).with_context(what)?;

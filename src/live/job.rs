@@ -108,8 +108,10 @@ impl Job {
         let told_before = Arc::new(Mutex::new(None));
         let mut stood_still = false;
         let done = loop {
+            let mut begun = false;
             let done = attempt.start(cluster.clone(), &told_before).and_then(|shared| match shared {
                 Some(shared) => {
+                    begun = true;
                     let done = attempt.run_once(&shared);
                     stood_still = shared.has_stood_still();
                     done
@@ -123,8 +125,9 @@ impl Job {
                     attempt.metrics.job.begun_anew.inc();
                     // What has ended has posted that it failed.
                     board.post(State { phase: Phase::Starting, ..State::clone(&board.state()) });
-                    attempt.from_beginning = false;
-                    attempt.adopt = false;
+                    // Done once, where it came to that.
+                    attempt.from_beginning &= !begun;
+                    attempt.adopt &= !begun;
                 }
                 done => break done.map_err(transactions::explained),
             }

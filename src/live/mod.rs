@@ -18,6 +18,7 @@ mod recovery;
 mod snapshots;
 mod start;
 mod supervisor;
+mod unended;
 mod watcher;
 pub mod wishes;
 mod worker;

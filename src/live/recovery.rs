@@ -25,28 +25,20 @@ use super::Job;
 use super::account::ShardAccount;
 use super::life::{Ancestor, Conditions, Life};
 use super::snapshots::DEFINITION;
+use super::unended::Unended;
 use crate::backtest::Misuse;
 use crate::cluster::place::Place as WorkerPlace;
 use crate::config::LostOffsets;
 use crate::faults;
 use crate::kafka::append::append;
-use crate::kafka::offsets::{Bounds, Committed, Offsets, passes};
-use crate::kafka::peek::{first_record, tells_of};
+use crate::kafka::offsets::{Bounds, Committed, Offsets};
+use crate::kafka::peek::first_record;
 use crate::kafka::progress::Shard;
 use crate::kafka::transactions::{Client, Group};
 use crate::state::{Header, Skipped, Snapshot, Store};
 
 /// How long one answer of the brokers may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// How long the answer for one shard may take where brokers are known to answer.
-const SETTLED_WITHIN: Duration = Duration::from_secs(2);
-
-/// Offsets at the end of an output that are looked through for rows of an unended transaction: more than one can hold.
-const LOOKED_THROUGH: i64 = 1_000_000;
-
-/// How long that may take.
-const READ_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a coordinator may take to end what a predecessor has left.
 const FENCED_WITHIN: Duration = Duration::from_secs(20);
@@ -126,7 +118,7 @@ impl Recovery<'_> {
     ) -> Result<BTreeMap<u32, Beginning>> {
         let clients = self.take_over(shards)?;
         let partitions: Vec<Partition> = shards.iter().map(|(_, partition)| partition.clone()).collect();
-        let committed = self.settled(&partitions, &clients, offsets)?;
+        let committed = Unended::look(self.job, offsets)?.settle(&partitions, &clients)?;
         let mut begun = BTreeMap::new();
         for (((number, (topic, partition)), client), committed) in shards.iter().zip(clients).zip(committed) {
             let committed = committed
@@ -163,62 +155,6 @@ impl Recovery<'_> {
             clients.extend(opened.into_iter().collect::<Result<Vec<_>>>()?);
         }
         Ok(clients)
-    }
-
-    /// What is committed, now that nobody else commits any more.
-    fn settled(
-        &self,
-        partitions: &[Partition],
-        clients: &[Arc<Client>],
-        offsets: &Offsets,
-    ) -> Result<Vec<Option<Committed>>> {
-        let settled = Offsets::connect_settled(&self.job.config.kafka, &self.job.config.job)?;
-        match settled.committed_texts(partitions, ANSWER_WITHIN) {
-            // So the brokers call something open that has ended, or are slow.
-            Err(error) if passes(&error) => {}
-            answer => return answer,
-        }
-        let before = offsets.committed_texts(partitions, ANSWER_WITHIN)?;
-        for ((partition, client), before) in partitions.iter().zip(clients).zip(before) {
-            if settled.committed_texts(std::slice::from_ref(partition), SETTLED_WITHIN).is_err()
-                && let Some(before) = before
-            {
-                self.undo_unended(partition, client, &before, offsets)?;
-            }
-        }
-        settled.committed_texts(partitions, ANSWER_WITHIN)
-    }
-
-    /// Has a transaction that has no end in the log of offsets undone in its outputs too.
-    fn undo_unended(
-        &self,
-        (topic, partition): &Partition,
-        client: &Client,
-        before: &Committed,
-        offsets: &Offsets,
-    ) -> Result<()> {
-        let Job { config, kinds, metrics, .. } = self.job;
-        let (shard, offset) = (format!("{topic}/{partition}"), before.offset);
-        let outputs = || kinds.iter().filter_map(|kind| config.topics.output.get(kind)).map(String::as_str);
-        for output in outputs() {
-            let bounds = offsets.bounds(output, *partition, ANSWER_WITHIN)?;
-            let place = (output, *partition, bounds.low.max(bounds.high - LOOKED_THROUGH));
-            if tells_of(&config.kafka, &config.job, place, (&shard, offset), READ_WITHIN)? {
-                bail!(
-                    "the brokers have ended a transaction of {shard} in {output}/{partition}, but not where offsets \
-                     are kept: outputs from offset {offset} on are visible, and can be neither undone nor counted \
-                     as done; go on under another job.name"
-                );
-            }
-        }
-        client.undo_unended(outputs(), before)?;
-        metrics.job.aborted.inc();
-        warn!(
-            shard,
-            offset,
-            "undid a transaction that the brokers had taken for ended without writing its end: it is told of again"
-        );
-        Ok(())
     }
 
     fn begin_one(

@@ -64,9 +64,10 @@ impl Broker {
         self.stop();
     }
 
-    /// Of the partitions whose last transaction has records from this moment on, in milliseconds: takes the end of
-    /// that transaction away, as if it had never been written. The broker must have been killed. Gives the topics.
-    pub fn cut_ends(&self, since: i64, of: impl Fn(&str) -> bool) -> Vec<String> {
+    /// Of the partitions whose last transaction has records from this moment on, in milliseconds: takes so many of
+    /// the last batches away, as if they had never been written; the last one is the transaction's end. The broker must
+    /// have been killed. Gives the topics.
+    pub fn cut_ends(&self, since: i64, batches_of: impl Fn(&str) -> usize) -> Vec<String> {
         let mut cut = Vec::new();
         for entry in fs::read_dir(self.data.path().join("broker")).unwrap() {
             let folder = entry.unwrap().path();
@@ -78,11 +79,16 @@ impl Broker {
             };
             let batches = batches(&log);
             let [.., before, last] = batches[..] else { continue };
-            if !(last.is_control && before.newest >= since && of(topic)) {
+            let cut_from = match batches_of(topic) {
+                1 => last.start,
+                2 => before.start,
+                _ => continue,
+            };
+            if !last.is_control || before.newest < since {
                 continue;
             }
             let file = fs::File::options().write(true).open(folder.join("00000000000000000000.log")).unwrap();
-            file.set_len(last.start as u64).unwrap();
+            file.set_len(cut_from as u64).unwrap();
             // What the broker knew of producers is told anew by the log.
             for entry in fs::read_dir(&folder).unwrap() {
                 let path = entry.unwrap().path();

@@ -9,8 +9,8 @@ use crate::own::Broker;
 use crate::support::finish;
 use crate::support::kafka::committed;
 
-/// A job whose last transaction, of the rows 40 to 50, has lost its end in the partitions of these topics.
-fn unended(broker: &mut Broker, lost_in: impl Fn(&Kept, &str) -> bool) -> Kept {
+/// A job whose last transaction, of the rows 40 to 50, has lost so many of its last batches in partitions of a topic.
+fn unended(broker: &mut Broker, lost: impl Fn(&Kept, &str) -> usize) -> Kept {
     let kept = Kept::new(&broker.address(), "unended");
     let job = &kept.job;
     create(&job.brokers, &job.raw, 1, &[]);
@@ -21,18 +21,17 @@ fn unended(broker: &mut Broker, lost_in: impl Fn(&Kept, &str) -> bool) -> Kept {
     // One transaction: all of the rows are there, and it ends where they do.
     go_on(&kept.with("KAFKA__COMMIT_INTERVAL", "3s"), &[]);
     broker.kill();
-    let cut = broker.cut_ends(since, |topic| lost_in(&kept, topic));
-    assert!(cut.iter().any(|topic| topic == "__consumer_offsets"), "{cut:?}");
+    let cut = broker.cut_ends(since, |topic| lost(&kept, topic));
+    assert!(cut.len() >= 2, "{cut:?}");
     broker.start_again();
     kept
 }
 
-#[test]
-fn a_transaction_without_an_end_is_undone_and_told_of_again() {
-    let Some(mut broker) = Broker::start("a_transaction_without_an_end_is_undone_and_told_of_again") else {
-        return;
-    };
-    let kept = unended(&mut broker, |_, _| true);
+/// It is undone, and all is as ever: `lost` as for [`unended`].
+#[track_caller]
+fn is_undone(test: &str, lost: impl Fn(&Kept, &str) -> usize) {
+    let Some(mut broker) = Broker::start(test) else { return };
+    let kept = unended(&mut broker, lost);
     let job = &kept.job;
     let seen = |kind| sources(job, kind)[0].keys().copied().collect::<Vec<_>>();
     assert_eq!(seen("features"), (0..40).collect::<Vec<_>>(), "what has no end is hidden");
@@ -45,7 +44,6 @@ fn a_transaction_without_an_end_is_undone_and_told_of_again() {
         assert_eq!(seen(kind), (0..60).collect::<Vec<_>>());
         assert!(sources(job, kind)[0].values().all(|count| *count == 1));
     }
-    // And all is as ever.
     send_quotes(job, 0, 60..70);
     let ended = finish(job.run(["--until-end"]), None);
     assert!(!ended.stderr.contains("undid"), "{}", ended.stderr);
@@ -54,13 +52,43 @@ fn a_transaction_without_an_end_is_undone_and_told_of_again() {
 }
 
 #[test]
+fn a_committed_transaction_without_an_end_is_undone_and_told_of_again() {
+    is_undone("a_committed_transaction_without_an_end_is_undone_and_told_of_again", |_, _| 1);
+}
+
+#[test]
+fn rows_without_an_end_that_no_offset_counts_are_undone_and_told_of_again() {
+    is_undone("rows_without_an_end_that_no_offset_counts_are_undone_and_told_of_again", |_, topic| {
+        1 + usize::from(topic == "__consumer_offsets")
+    });
+}
+
+#[test]
+fn rows_that_count_as_told_are_shown_by_the_next_transaction() {
+    let Some(mut broker) = Broker::start("rows_that_count_as_told_are_shown_by_the_next_transaction") else {
+        return;
+    };
+    let kept = unended(&mut broker, |_, topic| usize::from(topic != "__consumer_offsets"));
+    let job = &kept.job;
+    assert_eq!(sources(job, "features")[0].len(), 40);
+    send_quotes(job, 0, 50..60);
+    let ended = finish(job.run(["--until-end"]), None);
+    assert!(ended.stderr.contains("rows that count as told are hidden"), "{}", ended.stderr);
+    for kind in ["features", "predictions"] {
+        let seen = &sources(job, kind)[0];
+        assert_eq!(seen.keys().copied().collect::<Vec<_>>(), (0..60).collect::<Vec<_>>());
+        assert!(seen.values().all(|count| *count == 1));
+    }
+}
+
+#[test]
 fn a_transaction_that_is_visible_in_part_stops_the_job() {
     let Some(mut broker) = Broker::start("a_transaction_that_is_visible_in_part_stops_the_job") else {
         return;
     };
-    let kept = unended(&mut broker, |kept, topic| topic != kept.job.topic("features"));
+    let kept = unended(&mut broker, |kept, topic| usize::from(topic != kept.job.topic("features")));
     let ended = finish(kept.job.run(["--until-end"]), None);
-    assert_ends(&ended, 1, &[&kept.job.topic("features"), "offset 40", "neither undone nor counted as done"]);
+    assert_ends(&ended, 2, &[&kept.job.topic("features"), "offset 40", "neither undone nor counted as done"]);
     // Nothing was done about it.
     assert_eq!(sources(&kept.job, "features")[0].len(), 50);
     assert_eq!(sources(&kept.job, "predictions")[0].len(), 40);
