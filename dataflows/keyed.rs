@@ -1,12 +1,11 @@
 //! Lifts an operator for one instrument into a dataflow over all of a worker's instruments.
 
 use std::collections::BTreeMap;
-use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foreshock_operators::change::{Change, Placed};
-use foreshock_operators::operator::{Operator, Out, RestoreError, Tagged};
+use foreshock_operators::operator::{Ahead, Operator, Out, RestoreError, Tagged};
 use foreshock_operators::row::InstrumentId;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
@@ -20,8 +19,8 @@ use crate::saving::{SWEEP, Saver};
 /// The states of so many instruments stay in the processor's caches by themselves.
 const FEW: usize = 64;
 
-/// So many states are looked at together before the first of them gets its input.
-const AHEAD: usize = 16;
+/// So many inputs before its own, memory of a state is asked for. Each step has the time that these inputs take.
+const AHEAD: [(Ahead, usize); 3] = [(Ahead::Far, 24), (Ahead::Near, 16), (Ahead::Next, 8)];
 
 /// One operator's states, by instrument. Knows nothing of timely.
 #[derive(Debug)]
@@ -107,9 +106,17 @@ impl<O: Operator> Keyed<O> {
         let mut out = Out::with_ledger(ledger, values.len());
         let mut changes = changes.iter().peekable();
         let mut values = values.into_iter();
+        let are_many = self.states.len() > FEW;
+        if are_many {
+            for (ahead, distance) in AHEAD {
+                values.as_slice().iter().take(distance).for_each(|tagged| self.fetch(tagged, ahead));
+            }
+        }
         for at in 0_u32.. {
-            if self.states.len() > FEW && (at as usize).is_multiple_of(AHEAD) {
-                self.look_at(values.as_slice().iter().take(AHEAD));
+            if are_many {
+                for (ahead, distance) in AHEAD {
+                    values.as_slice().get(distance).into_iter().for_each(|tagged| self.fetch(tagged, ahead));
+                }
             }
             let Some(tagged) = values.next() else { break };
             while let Some(placed) = changes.next_if(|placed| placed.before <= at) {
@@ -134,13 +141,10 @@ impl<O: Operator> Keyed<O> {
         Batch { epoch, worker, end, values, changes, records, answers, ledger, bytes, waiting, stretch }
     }
 
-    /// Has the states that come next on their way to the processor's caches.
-    fn look_at<'a>(&self, ahead: impl Iterator<Item = &'a Tagged<O::Input>>)
-    where
-        O::Input: 'a,
-    {
-        let states = ahead.filter_map(|tagged| self.states.get(tagged.instrument.0 as usize)?.as_ref());
-        black_box(states.fold(0, |sum, state| sum ^ state.look()));
+    fn fetch(&self, coming: &Tagged<O::Input>, ahead: Ahead) {
+        if let Some(Some(state)) = self.states.get(coming.instrument.0 as usize) {
+            state.fetch(&coming.value, ahead);
+        }
     }
 
     /// Appends the state of an instrument to `bytes`; nothing where it has none.

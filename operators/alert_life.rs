@@ -81,11 +81,6 @@ struct Raised {
 }
 
 impl AlertLife {
-    /// As [`crate::operator::Operator::look`].
-    pub fn look(&self) -> u64 {
-        u64::from(self.phase == Phase::Idle) ^ self.resolved_at.map_or(0, |time| time.0.cast_unsigned())
-    }
-
     /// Evaluates the rule on a sample or tick, null or not.
     pub fn on_point(&mut self, rule: &Rule, point: Point, mut tell: impl FnMut(Change)) {
         if !rule.enabled {

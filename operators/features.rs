@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, Placed, change_of, number_of};
 use crate::moments::{SlidingMoments, push_tight};
-use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
+use crate::operator::{Ahead, Instrument, Operator, Out, RestoreError, load, save};
 use crate::packed::{self, Packed};
+use crate::prefetch::{fetch, fetch_all};
 use crate::row::{Body, Quote, Row};
 use crate::stages::{Features, Live, MAX_HORIZONS, Measured};
 use crate::time::{Nanos, SECOND, Time};
@@ -174,18 +175,22 @@ impl Operator for FeatureWindows {
         out.pass(placed);
     }
 
-    fn look(&self) -> u64 {
-        let clock = |tick: Option<&Tick>| tick.map_or(0, |tick| tick.clock.0.cast_unsigned());
-        let newest = self.ticks.len().saturating_sub(1);
-        let references = self.references.iter().map(|before| before.saturating_sub(self.dropped) as usize);
-        let ticks = references.fold(clock(self.ticks.get(newest)), |sum, at| sum ^ clock(self.ticks.get(at)));
-        let trades = [self.trades.front(), self.trades.back()].map(|trade| trade.map_or(0, |trade| trade.0));
-        ticks
-            ^ (trades[0] ^ trades[1]).cast_unsigned()
-            ^ clock(self.tick(self.window_start.max(self.dropped)))
-            ^ self.returns.look()
-            ^ self.spreads.look()
-            ^ self.price.to_bits()
+    fn fetch(&self, _: &Live, ahead: Ahead) {
+        match ahead {
+            Ahead::Far => fetch_all(self),
+            Ahead::Near => {
+                let references = &self.references[..self.settings.horizons.len()];
+                for position in references.iter().copied().chain([self.window_start]) {
+                    self.tick(position.max(self.dropped)).map(fetch);
+                }
+                self.ticks.back().map(fetch);
+                self.trades.front().map(fetch);
+                self.trades.back().map(fetch);
+                self.returns.fetch();
+                self.spreads.fetch();
+            }
+            Ahead::Next => {}
+        }
     }
 
     fn snapshot(&self, bytes: &mut Vec<u8>) {

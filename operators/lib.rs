@@ -17,6 +17,7 @@ pub mod operator;
 pub mod order;
 pub mod packed;
 mod pattern;
+pub mod prefetch;
 pub mod row;
 pub mod rules;
 pub mod score;

@@ -18,6 +18,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::packed::{self, Packed};
+use crate::prefetch::fetch;
 
 /// Values in a block. Small enough that the front's suffix sums stay in cache.
 const BLOCK: usize = 64;
@@ -134,12 +135,10 @@ pub struct SlidingMoments {
 }
 
 impl SlidingMoments {
-    /// As [`crate::operator::Operator::look`].
-    pub(crate) fn look(&self) -> u64 {
-        let ends =
-            [self.values.front(), self.values.back()].map(|end| end.map_or(0, |value| value.to_bits()));
-        let front = self.front.last().map_or(0, |moments| moments.squares.to_bits());
-        ends[0] ^ ends[1] ^ front ^ u64::from(self.newer.count ^ self.middle.count ^ self.back.count)
+    /// Asks for what the next value needs beside the window itself.
+    pub(crate) fn fetch(&self) {
+        self.values.back().map(fetch);
+        self.front.last().map(fetch);
     }
 
     /// How many values the window holds.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::account::{DeadLetter, Ledger, Reason};
 use crate::change::{Change, Placed};
+use crate::prefetch::fetch_all;
 use crate::row::{Channel, InstrumentId, Row};
 use crate::time::{Nanos, Time};
 
@@ -89,6 +90,17 @@ impl<T> Out<T> {
     }
 }
 
+/// How far away an input is that memory is asked for. What has to be read for asking must have been asked for before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ahead {
+    /// Nothing is here yet: only the state itself can be asked for.
+    Far,
+    /// What was asked for from afar is here.
+    Near,
+    /// And what was asked for then.
+    Next,
+}
+
 /// A state machine for one instrument. It sees the instrument's rows in the order of the log, and nothing else.
 pub trait Operator: Sized {
     /// Under this name state is saved, logged and measured.
@@ -108,11 +120,12 @@ pub trait Operator: Sized {
         out.pass(placed);
     }
 
-    /// Reads a bit of all the memory that the next input is likely to need, and gives something that hangs on it. With
-    /// many instruments each state has left the processor's caches since its last input; looking at several states one
-    /// behind the other lets their reads overlap, which the work on one input after the other does not.
-    fn look(&self) -> u64 {
-        0
+    /// Asks for the memory that an input is going to need which comes some inputs after the one at hand: see
+    /// [`crate::prefetch`]. Called once for each [`Ahead`], the farthest first.
+    fn fetch(&self, _coming: &Self::Input, ahead: Ahead) {
+        if ahead == Ahead::Far {
+            fetch_all(self);
+        }
     }
 
     /// Whether inputs may wait inside for others under these settings.

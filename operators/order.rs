@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::account::Reason;
 use crate::change::{Change, Placed, What, change_of, number_of};
 use crate::moments::push_tight;
-use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
+use crate::operator::{Ahead, Instrument, Operator, Out, RestoreError, load, save};
 use crate::packed;
+use crate::prefetch::{fetch, fetch_all};
 use crate::row::{Body, Channel, Quote, Row, Source, Trade};
 use crate::time::{Nanos, Time};
 
@@ -177,11 +178,20 @@ impl Operator for Order {
         }
     }
 
-    fn look(&self) -> u64 {
-        let clock = self.clock.map_or(0, |clock| clock.0);
-        let newest =
-            |channel: &ChannelMemory| channel.newest.map_or(0, |newest| newest.0) ^ channel.ids.look();
-        self.channels.iter().fold(clock, |sum, channel| sum ^ newest(channel)).cast_unsigned()
+    fn fetch(&self, coming: &Row, ahead: Ahead) {
+        let channel = &self.channels[coming.channel as usize];
+        match ahead {
+            Ahead::Far => {
+                fetch(&self.clock);
+                fetch(&self.quote_channel);
+                fetch(&self.pending);
+                fetch_all(channel);
+            }
+            Ahead::Near => {
+                channel.ids.ids.back().map(fetch);
+            }
+            Ahead::Next => {}
+        }
     }
 
     fn snapshot(&self, bytes: &mut Vec<u8>) {
@@ -304,12 +314,6 @@ struct RecentIds {
 }
 
 impl RecentIds {
-    /// As [`Operator::look`].
-    fn look(&self) -> i64 {
-        let ends = [self.ids.front(), self.ids.back()].map(|id| id.copied().unwrap_or_default());
-        (ends[0] ^ ends[1] ^ self.largest.unwrap_or_default()).cast_signed()
-    }
-
     /// Remembers `id`; false when it was remembered already.
     fn insert(&mut self, id: u64) -> bool {
         let is_new_high = self.largest.is_none_or(|largest| id > largest);

@@ -14,8 +14,9 @@ use sha2::{Digest, Sha256};
 
 use crate::alert_life::{AlertLife, Change as Turn, Point, Start};
 use crate::change::{Change, Placed, change_of, number_of};
-use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
+use crate::operator::{Ahead, Instrument, Operator, Out, RestoreError, load, save};
 use crate::pattern::matches;
+use crate::prefetch::fetch_all;
 use crate::stages::{Alert, AlertState, Features, Outcome, Priority, Sample, Scored, Signal};
 use crate::time::Nanos;
 
@@ -194,9 +195,16 @@ impl Operator for Rules {
         operator
     }
 
-    fn look(&self) -> u64 {
-        let watches = self.on_ticks.iter().chain(&self.on_samples);
-        watches.fold(0, |sum, watch| sum ^ watch.rule as u64 ^ watch.life.look())
+    fn fetch(&self, coming: &Scored, ahead: Ahead) {
+        let watches = match coming {
+            Scored::Tick(..) => &self.on_ticks,
+            Scored::Sample(_) | Scored::Gap(_) => &self.on_samples,
+        };
+        match ahead {
+            Ahead::Far => fetch_all(self),
+            Ahead::Near => watches.iter().for_each(fetch_all),
+            Ahead::Next => {}
+        }
     }
 
     fn on_input(&mut self, input: Scored, out: &mut Out<Outcome>) {

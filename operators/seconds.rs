@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, Placed, change_of, number_of};
 use crate::moments::SlidingMoments;
-use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
+use crate::operator::{Ahead, Instrument, Operator, Out, RestoreError, load, save};
+use crate::prefetch::{fetch, fetch_all};
 use crate::stages::{Features, Measured, Metric, Reading, Sample, Sampled};
 use crate::time::{SECOND, Time};
 
@@ -113,9 +114,16 @@ impl Operator for Seconds {
         out.pass(placed);
     }
 
-    fn look(&self) -> u64 {
-        let open = self.open.as_ref().map_or(0, |open| open.end.0.cast_unsigned());
-        self.windows.iter().fold(open ^ self.volatility_z.to_bits(), |sum, window| sum ^ window.look())
+    fn fetch(&self, coming: &Measured, ahead: Ahead) {
+        match ahead {
+            Ahead::Far => {
+                fetch_all(&self.open);
+                fetch(&self.volatility_z);
+            }
+            Ahead::Near if self.ends_with(coming) => fetch_all(&self.windows),
+            Ahead::Next if self.ends_with(coming) => self.windows.iter().for_each(SlidingMoments::fetch),
+            _ => {}
+        }
     }
 
     fn snapshot(&self, bytes: &mut Vec<u8>) {
@@ -147,6 +155,16 @@ impl Operator for Seconds {
 }
 
 impl Seconds {
+    /// Whether the open second ends when this comes.
+    fn ends_with(&self, coming: &Measured) -> bool {
+        let clock = match coming {
+            Measured::Gap(gap) => gap.end,
+            Measured::Tick(features) => features.clock,
+            Measured::Trade { clock, .. } | Measured::Heartbeat { clock, .. } => *clock,
+        };
+        self.open.is_some_and(|open| clock >= open.end)
+    }
+
     /// The clock has reached `clock`: a second that ended by then gives its sample.
     fn advance(&mut self, clock: Time, out: &mut Out<Sampled>) {
         if let Some(open) = self.open.take_if(|open| clock >= open.end) {

@@ -1,5 +1,6 @@
-//! A worker's states, saved between two batches and taken up by another worker.
+//! A worker's states: saved between two batches and taken up by another worker, few and many.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use foreshock_dataflows::batch::Batch;
@@ -21,16 +22,19 @@ use foreshock_operators::time::{MILLISECOND, SECOND, Time};
 const INSTRUMENTS: u32 = 3;
 const BATCHES: u64 = 40;
 
-fn instruments() -> Instruments {
+/// More than stay in the processor's caches, as [`Keyed`] sees it.
+const MANY: u32 = 100;
+
+fn instruments(count: u32) -> Instruments {
     let instruments = Instruments::new(InstrumentSettings {
         unknown: Unknown::Accept,
-        max: 10,
+        max: 1_000,
         gap_after: Some(5 * SECOND),
         exchanges: Default::default(),
         listed: Vec::new(),
     });
     let mut resolver = instruments.resolver();
-    for number in 0..INSTRUMENTS {
+    for number in 0..count {
         let resolved = resolver.resolve("x", &format!("I{number}")).expect("any instrument is taken");
         assert_eq!(resolved.instrument, InstrumentId(number));
     }
@@ -82,9 +86,9 @@ impl Worker {
     }
 }
 
-/// Ticks of three instruments, of which the last starts late; one falls silent for a while.
-fn batch(epoch: u64) -> Batch<Row> {
-    let last = if epoch < 10 { INSTRUMENTS - 1 } else { INSTRUMENTS };
+/// Ticks of so many instruments, of which the last starts late; one falls silent for a while.
+fn batch(epoch: u64, count: u32) -> Batch<Row> {
+    let last = if epoch < 10 { count - 1 } else { count };
     let silent = (20..30).contains(&epoch);
     let tick = |step: u64, number: u32| {
         let at = epoch * 50 + step;
@@ -106,7 +110,7 @@ fn batch(epoch: u64) -> Batch<Row> {
             extent: Extent::default(),
             body: Body::Quote(quote),
         };
-        Tagged { instrument: row.instrument, order: (step as u32) * INSTRUMENTS + number, value: row }
+        Tagged { instrument: row.instrument, order: (step as u32) * count + number, value: row }
     };
     let instruments = move || (0..last).filter(move |number| !(silent && *number == 1));
     let values = (0..50).flat_map(|step| instruments().map(move |number| tick(step, number))).collect();
@@ -127,13 +131,13 @@ fn batch(epoch: u64) -> Batch<Row> {
 
 #[test]
 fn a_worker_that_takes_up_saved_states_goes_on_as_if_nothing_had_happened() {
-    let instruments = instruments();
+    let instruments = instruments(INSTRUMENTS);
     let mut steady = Worker::new(&instruments);
     let mut moving = Worker::new(&instruments);
     let (mut ticks, mut gaps) = (0, 0);
     for epoch in 0..BATCHES {
-        let expected = steady.on_batch(batch(epoch));
-        let got = moving.on_batch(batch(epoch));
+        let expected = steady.on_batch(batch(epoch, INSTRUMENTS));
+        let got = moving.on_batch(batch(epoch, INSTRUMENTS));
         // Formatted, so that NaN equals NaN and every bit of a number shows.
         assert_eq!(format!("{got:?}"), format!("{expected:?}"), "epoch {epoch}");
         ticks += expected.iter().filter(|tagged| matches!(tagged.value, Sampled::Tick(_))).count();
@@ -141,4 +145,30 @@ fn a_worker_that_takes_up_saved_states_goes_on_as_if_nothing_had_happened() {
         moving = moving.moved(&instruments);
     }
     assert!(ticks > 4_000 && gaps == 1, "{ticks} ticks and {gaps} gaps");
+}
+
+#[test]
+fn many_instruments_together_give_what_each_gives_alone() {
+    let instruments = instruments(MANY);
+    let mut together = Worker::new(&instruments);
+    let mut alone: Vec<Worker> = (0..MANY).map(|_| Worker::new(&instruments)).collect();
+    let (mut expected, mut got) = (String::new(), String::new());
+    for epoch in 0..BATCHES {
+        let only = |id: u32| {
+            let mut batch = batch(epoch, MANY);
+            batch.values.retain(|tagged| tagged.instrument == InstrumentId(id));
+            batch
+        };
+        let mut outputs: Vec<_> =
+            alone.iter_mut().zip(0..).flat_map(|(worker, id)| worker.on_batch(only(id))).collect();
+        // At the end all of an instrument's outputs bear its place among the names.
+        let by_place = |tagged: &Tagged<Sampled>| (tagged.instrument, tagged.order);
+        outputs.sort_by_key(by_place);
+        let mut all = together.on_batch(batch(epoch, MANY));
+        all.sort_by_key(by_place);
+        writeln!(expected, "{outputs:?}").expect("a string takes anything");
+        writeln!(got, "{all:?}").expect("a string takes anything");
+    }
+    assert!(expected.contains("Sample") && expected.contains("Gap"));
+    assert!(got == expected, "they differ");
 }
