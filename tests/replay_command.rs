@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::process::Command;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 
 use support::feed::{Recipe, file as bytes_of};
-use support::kafka::{brokers, records, unique};
+use support::kafka::{Record, brokers, records, unique};
 use support::process::Running;
 use support::{Backtest, Ended, Files, data, finish, foreshock, slice};
 
@@ -330,9 +330,17 @@ fn a_producer_that_stands_still_is_made_anew_and_nothing_is_lost_or_repeated() {
     cluster.clear_request_errors(RDKafkaApiKey::Produce);
     let fed = summary(&running.end());
     assert_eq!((&fed["messages"], &fed["undelivered"]), (&2_502.into(), &0.into()));
-    let found = records(&cluster.bootstrap_servers(), "t").concat();
-    let lines: BTreeSet<&str> = found.iter().map(|record| record.text()).collect();
-    assert_eq!((found.len(), lines.len()), (2_502, 2_502));
+    cluster.create_topic("undisturbed", 2, 1).unwrap();
+    let args = ["--speed", "max"].map(OsStr::new);
+    let args = args.into_iter().chain([file.as_os_str()]);
+    summary(&finish(replay(&cluster.bootstrap_servers(), "undisturbed", args), None));
+    let lines = |topic| -> Vec<Vec<String>> {
+        let found = records(&cluster.bootstrap_servers(), topic);
+        let text = |record: &Record| record.text().to_owned();
+        found.iter().map(|partition| partition.iter().map(text).collect()).collect()
+    };
+    assert_eq!(lines("t").concat().len(), 2_502);
+    assert_eq!(lines("t"), lines("undisturbed"));
 }
 
 /// Librdkafka's mock cluster knows no `CreateTopics`, and says nothing of it.

@@ -1,6 +1,7 @@
 //! Looks at single records of a log.
 
-use std::cell::Cell;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -23,56 +24,54 @@ pub struct Found {
     pub digest: [u8; 32],
 }
 
-/// The row that has caused an output, as its header tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Which records of a log are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// Not those behind or in open transactions, nor those that were undone.
+    Visible,
+    All,
+}
+
+/// The rows that records of an output tell of.
+#[derive(Clone, Debug, Default)]
 pub struct Told {
-    /// `topic/partition`.
-    pub shard: String,
-    pub offset: i64,
+    /// `topic/partition` of the input, for the first of them.
+    pub first: Option<String>,
+    /// By `topic/partition` of the input: the largest offset.
+    pub largest: BTreeMap<String, i64>,
 }
 
-impl Told {
-    fn by(record: &BorrowedMessage) -> Option<Told> {
-        let source = record.headers()?.iter().find(|header| header.key == SOURCE)?.value?;
-        let (message, _index) = std::str::from_utf8(source).ok()?.rsplit_once('/')?;
-        let (shard, offset) = message.rsplit_once('/')?;
-        Some(Told { shard: shard.to_owned(), offset: offset.parse().ok()? })
-    }
-}
-
-/// What the first of an output's records at this offset or behind it tells, visible or not; `None` where there is none.
-///
-/// # Errors
-/// When the log can't be read there, or nothing has come in time.
-pub fn first_told(
-    kafka: &Kafka,
-    group: &str,
-    place: (&str, i32, i64),
-    at_most: Duration,
-) -> Result<Option<Told>> {
-    find(kafka, group, place, "read_uncommitted", at_most, Told::by)
-}
-
-/// The offset of the row that the last visible record of a shard tells of, from this offset of an output on; `None` where
-/// there is none.
+/// What records of an output tell of, from an offset on to its end.
 ///
 /// # Errors
 /// When the log can't be read there, or its end has not come in time.
-pub fn last_told(
+pub fn told(
     kafka: &Kafka,
     group: &str,
     place: (&str, i32, i64),
-    shard: &str,
+    sight: Sight,
     at_most: Duration,
-) -> Result<Option<i64>> {
-    let last = Cell::new(None);
-    find(kafka, group, place, "read_committed", at_most, |record| -> Option<()> {
-        if let Some(told) = Told::by(record).filter(|told| told.shard == shard) {
-            last.set(Some(told.offset));
+) -> Result<Told> {
+    let isolation = if sight == Sight::All { "read_uncommitted" } else { "read_committed" };
+    let told = RefCell::new(Told::default());
+    find(kafka, group, place, isolation, at_most, |record| -> Option<()> {
+        if let Some((shard, offset)) = source(record) {
+            let mut told = told.borrow_mut();
+            told.first.get_or_insert_with(|| shard.clone());
+            let largest = told.largest.entry(shard).or_insert(offset);
+            *largest = offset.max(*largest);
         }
         None
     })?;
-    Ok(last.get())
+    Ok(told.into_inner())
+}
+
+/// The shard and offset of the row that has caused an output, as its header tells.
+fn source(record: &BorrowedMessage) -> Option<(String, i64)> {
+    let source = record.headers()?.iter().find(|header| header.key == SOURCE)?.value?;
+    let (message, _index) = std::str::from_utf8(source).ok()?.rsplit_once('/')?;
+    let (shard, offset) = message.rsplit_once('/')?;
+    Some((shard.to_owned(), offset.parse().ok()?))
 }
 
 /// The first record at this offset or behind it; `None` where there is none.

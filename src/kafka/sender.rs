@@ -25,8 +25,12 @@ const DELIVERY_TIMEOUT_MS: &str = "60000";
 /// Delivery reports are taken after this many messages.
 const POLL_EACH: u64 = 256;
 
-/// How long nothing may be delivered before brokers are looked for, and again before they are found to be there.
-const STALLED_AFTER: Duration = Duration::from_secs(5);
+/// How long nothing may be delivered before brokers are looked for, and again before they are found to be there: twice
+/// that is longer than a leader waits for a replica that hangs (`replica.lag.time.max.ms`, 30 s).
+const STALLED_AFTER: Duration = Duration::from_secs(18);
+
+/// New clients without a delivery between them: more would not help either.
+const RENEWALS_MAX: u32 = 2;
 
 /// How long a broker may take to say who leads, and a client to let go of its messages.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
@@ -71,6 +75,8 @@ struct Progress {
     moved_at: Instant,
     /// Brokers answered then.
     are_there: bool,
+    /// Clients made anew since the last delivery.
+    renewals: u32,
 }
 
 impl Sender {
@@ -93,7 +99,7 @@ impl Sender {
             }
         }
         let producer = producer(&config, Reports::default())?;
-        let progress = Progress { delivered: 0, moved_at: Instant::now(), are_there: false };
+        let progress = Progress::after(0);
         Ok(Sender { topic: topic.to_owned(), config, producer, sent: 0, progress })
     }
 
@@ -121,7 +127,7 @@ impl Sender {
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
                     self.producer.poll(DRAIN_TICK);
-                    renew_stalled(&self.topic, &self.config, &mut self.producer, &mut self.progress);
+                    self.progress.watch(&self.topic, &self.config, &mut self.producer);
                     if stop.load(Ordering::Relaxed) {
                         return false;
                     }
@@ -137,7 +143,7 @@ impl Sender {
     /// Waits for so long, and takes delivery reports meanwhile.
     pub fn wait(&mut self, length: Duration) {
         self.producer.poll(length);
-        renew_stalled(&self.topic, &self.config, &mut self.producer, &mut self.progress);
+        self.progress.watch(&self.topic, &self.config, &mut self.producer);
     }
 
     /// How many messages brokers have acknowledged.
@@ -176,6 +182,10 @@ impl Sender {
             }
             if waiting < least {
                 (least, deadline) = (waiting, Instant::now() + patience);
+            } else if Instant::now() >= deadline
+                && self.progress.renew(&self.topic, &self.config, &mut self.producer)
+            {
+                (least, deadline) = (i32::MAX, Instant::now() + patience);
             } else if Instant::now() >= deadline {
                 bail!(
                     "{waiting} messages to {:?} were not acknowledged within {} s",
@@ -192,40 +202,59 @@ fn producer(config: &ClientConfig, reports: Reports) -> Result<Parting<BaseProdu
     refused(BaseProducer::from_config_and_context(config, reports), "producer").map(Parting::new)
 }
 
-/// Replaces a client that delivers nothing to brokers that answer by a new one, which sends what has not arrived: the
-/// library can lose a partition's leader for good (librdkafka issue 5430).
-fn renew_stalled(
-    topic: &str,
-    config: &ClientConfig,
-    client: &mut Parting<BaseProducer<Reports>>,
-    progress: &mut Progress,
-) {
-    let delivered = client.context().0.delivered.load(Ordering::Relaxed);
-    if delivered != progress.delivered || client.in_flight_count() == 0 {
-        *progress = Progress { delivered, moved_at: Instant::now(), are_there: false };
-        return;
+impl Progress {
+    fn after(delivered: u64) -> Progress {
+        Progress { delivered, moved_at: Instant::now(), are_there: false, renewals: 0 }
     }
-    if progress.moved_at.elapsed() < STALLED_AFTER {
-        return;
-    }
-    let were_there = progress.are_there;
-    progress.are_there = has_leaders(client, topic);
-    progress.moved_at = Instant::now();
-    if !(were_there && progress.are_there) {
-        return;
-    }
-    match producer(config, Reports::clone(client.context())) {
-        Ok(fresh) => {
-            let back = take_back(client);
-            let (messages, unclear) = (back.len(), back.iter().filter(|back| back.may_be_there).count());
-            warn!(
-                topic,
-                messages, unclear, "nothing was delivered, with brokers that answer; made a new producer"
-            );
-            *client = fresh;
-            back.into_iter().for_each(|back| back.send(client));
+
+    /// Looks whether anything was delivered, and has the client made anew where that has not been so for long.
+    fn watch(&mut self, topic: &str, config: &ClientConfig, client: &mut Parting<BaseProducer<Reports>>) {
+        let delivered = client.context().0.delivered.load(Ordering::Relaxed);
+        if delivered != self.delivered || client.in_flight_count() == 0 {
+            *self = Progress::after(delivered);
         }
-        Err(error) => warn!(error = format!("{error:#}"), "could not make a new producer"),
+        if self.moved_at.elapsed() < STALLED_AFTER {
+            return;
+        }
+        let were_there = self.are_there;
+        self.are_there = has_leaders(client, topic);
+        self.moved_at = Instant::now();
+        if were_there && self.are_there {
+            self.renew(topic, config, client);
+        }
+    }
+
+    /// Replaces a client that delivers nothing to brokers that answer by a new one, which sends what has not arrived: the
+    /// library can lose a partition's leader for good (librdkafka issue 5430). Says whether it has.
+    fn renew(
+        &mut self,
+        topic: &str,
+        config: &ClientConfig,
+        client: &mut Parting<BaseProducer<Reports>>,
+    ) -> bool {
+        if self.renewals >= RENEWALS_MAX || !has_leaders(client, topic) {
+            return false;
+        }
+        let fresh = match producer(config, Reports::clone(client.context())) {
+            Ok(fresh) => fresh,
+            Err(error) => {
+                warn!(error = format!("{error:#}"), "could not make a new producer");
+                return false;
+            }
+        };
+        let back = take_back(client);
+        let messages = back.len();
+        // Which of them have arrived without a word of it nobody knows.
+        warn!(
+            topic,
+            messages,
+            "nothing was delivered, with brokers that answer; made a new producer, some messages may come twice"
+        );
+        *client = fresh;
+        back.into_iter().for_each(|back| back.send(client));
+        (self.moved_at, self.are_there) = (Instant::now(), false);
+        self.renewals += 1;
+        true
     }
 }
 
@@ -233,8 +262,10 @@ fn renew_stalled(
 fn has_leaders(client: &BaseProducer<Reports>, topic: &str) -> bool {
     let metadata = client.client().fetch_metadata(Some(topic), ANSWER_WITHIN);
     metadata.is_ok_and(|metadata| {
-        let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-        partitions.all(|partition| partition.leader() >= 0)
+        metadata.topics().iter().all(|topic| {
+            let partitions = topic.partitions();
+            !partitions.is_empty() && partitions.iter().all(|partition| partition.leader() >= 0)
+        })
     })
 }
 
@@ -264,13 +295,11 @@ struct Sent {
 struct Returned {
     sent: Box<Sent>,
     message: OwnedMessage,
-    /// It was on its way: whether it has arrived nobody knows.
-    may_be_there: bool,
 }
 
 impl Returned {
     fn send(self, client: &BaseProducer<Reports>) {
-        let Returned { sent, message, .. } = self;
+        let Returned { sent, message } = self;
         let tag = sent.tag;
         let mut record = BaseRecord::with_opaque_to(message.topic(), sent).partition(message.partition());
         (record.key, record.payload) = (message.key(), message.payload());
@@ -319,9 +348,7 @@ impl ProducerContext for Reports {
         match result {
             Ok(_) => drop(self.0.delivered.fetch_add(1, Ordering::Relaxed)),
             Err((_, message)) if self.0.are_taken_back.load(Ordering::Relaxed) => {
-                let error = result.as_ref().err().and_then(|(error, _)| error.rdkafka_error_code());
-                let may_be_there = error != Some(RDKafkaErrorCode::PurgeQueue);
-                let returned = Returned { sent, message: message.detach(), may_be_there };
+                let returned = Returned { sent, message: message.detach() };
                 self.0.returned.lock().unwrap_or_else(PoisonError::into_inner).push(returned);
             }
             Err((error, _)) => self.failed(sent.tag, error.clone()),

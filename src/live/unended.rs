@@ -5,15 +5,16 @@
 //! producer, and shares its fate:
 //!
 //! ```text
-//! offsets    outputs                     what is done
-//! settled    nothing hidden              nothing
-//! settled    hidden, from C on           undone: those rows are told of again
-//! settled    hidden, from before C       left: they count as told, the next commit there shows them
-//! hidden     none visible from C on      undone: those rows are told of again
-//! hidden     some visible from C on      the job ends: they can be neither undone nor counted as done
+//! offsets   rows of the shard in outputs      what is done
+//! settled   nothing hidden                    nothing
+//! either    hidden, some from C on            undone there, and told of again
+//! either    hidden, all from before C         left: they count as told, the next commit there shows them
+//! hidden    none visible from C on            undone, and told of again
+//! hidden    some visible from C on            the job ends: they can be neither undone nor counted as done
 //! ```
 //! C is the committed offset that no end is missing for. All of this is looked at when the shard's producer has been
-//! taken over, so that nobody else writes under its name.
+//! taken over, so that nobody else writes under its name. Where rows wait for older ones (`order.reorder`) an output of a
+//! row before C may belong to either side, and nothing is done that could be wrong.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,11 +29,14 @@ use super::Job;
 use super::recovery::{ANSWER_WITHIN, Partition};
 use crate::backtest::Misuse;
 use crate::kafka::offsets::{Bounds, Committed, Offsets, not_yet, passes};
-use crate::kafka::peek::{Told, first_told, last_told};
+use crate::kafka::peek::{Sight, told};
 use crate::kafka::transactions::Client;
 
-/// Offsets before what is hidden in an output that are looked through for the last visible row of a shard.
+/// Offsets at the end of what is visible that are looked through for rows of a shard; more where there are none.
 const LOOKED_THROUGH: i64 = 10_000;
+
+/// How often shards are looked at again because something of another one was undone.
+const ROUNDS: usize = 3;
 
 /// Shards whose outputs are looked at at the same time.
 const ASKED_AT_ONCE: usize = 16;
@@ -54,10 +58,20 @@ pub struct Unended<'a> {
 /// What is hidden at the end of an output.
 struct Hidden<'a> {
     output: &'a str,
-    /// Where it begins.
-    from: i64,
-    /// What the first record of it tells.
-    first: Option<Told>,
+    /// The largest offset of the shard's rows in it; `None`: it has none.
+    own: Option<i64>,
+    /// Another shard's transaction stands before all: what has ended is hidden behind it too.
+    is_blocked: bool,
+}
+
+/// What came of looking at a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mended {
+    /// There was nothing to do.
+    Nothing,
+    Undone,
+    /// It can't be judged while another shard's transaction has no end.
+    Later,
 }
 
 impl<'a> Unended<'a> {
@@ -83,16 +97,30 @@ impl<'a> Unended<'a> {
             return answer;
         }
         let mut undone = false;
-        for ((shard, client), hidden) in shards.iter().zip(clients).zip(self.all_hidden(shards)?) {
-            // Not settled may be said of others, or by brokers that are slow.
-            let is_settled = answer.is_ok() || self.is_settled(shard)?;
-            if is_settled && hidden.iter().all(|hidden| !hidden.is_of(shard)) {
-                continue;
+        for _ in 0..ROUNDS {
+            let mut found = Vec::new();
+            for ((shard, client), hidden) in shards.iter().zip(clients).zip(self.all_hidden(shards)?) {
+                // Not settled may be said of others, or by brokers that are slow.
+                let is_settled = answer.is_ok() || self.is_settled(shard)?;
+                if is_settled && hidden.iter().all(|hidden| hidden.own.is_none()) {
+                    continue;
+                }
+                if self.job.stop.load(Ordering::Relaxed) {
+                    return Err(not_yet("stopped while transactions without an end were looked for"));
+                }
+                found.push(self.mend(shard, client, is_settled, &hidden)?);
             }
-            if self.job.stop.load(Ordering::Relaxed) {
-                return Err(not_yet("stopped while transactions without an end were looked for"));
+            let has = |what| found.contains(&what);
+            undone |= has(Mended::Undone);
+            match (has(Mended::Later), has(Mended::Undone)) {
+                // What stood in the way may be gone.
+                (true, true) => {}
+                (true, false) => {
+                    let shards = "a shard's transaction without an end is hidden behind another shard's";
+                    return Err(not_yet(&format!("{shards} that has not ended yet")));
+                }
+                (false, _) => break,
             }
-            undone |= self.mend(shard, client, is_settled, &hidden)?;
         }
         match answer {
             Ok(committed) if !undone => Ok(committed),
@@ -100,40 +128,50 @@ impl<'a> Unended<'a> {
         }
     }
 
-    /// Undoes what has no end, where that is right; says whether it has.
-    fn mend(&self, shard: &Partition, client: &Client, is_settled: bool, hidden: &[Hidden]) -> Result<bool> {
+    /// Undoes what has no end, where that is right.
+    fn mend(
+        &self,
+        shard: &Partition,
+        client: &Client,
+        is_settled: bool,
+        hidden: &[Hidden],
+    ) -> Result<Mended> {
         let (topic, partition) = shard;
         let name = format!("{topic}/{partition}");
         let before = self.offsets.committed_texts(std::slice::from_ref(shard), ANSWER_WITHIN)?;
-        let Some(before) = before.into_iter().next().flatten() else { return Ok(false) };
+        let Some(before) = before.into_iter().next().flatten() else { return Ok(Mended::Nothing) };
         let offset = before.offset;
-        if is_settled {
-            let counts_as_told = |hidden: &&Hidden| hidden.is_of(shard) && !hidden.tells_from(offset);
-            if let Some(Hidden { output, from, .. }) = hidden.iter().find(counts_as_told) {
-                warn!(
-                    shard = name,
-                    output,
-                    from,
-                    "rows that count as told are hidden: the brokers have not written the end of their transaction; \
-                     the next transaction with a row there shows them"
-                );
-                return Ok(false);
-            }
-        } else {
+        let (untold, told): (Vec<&Hidden>, Vec<&Hidden>) = hidden
+            .iter()
+            .filter(|hidden| hidden.own.is_some())
+            .partition(|hidden| hidden.own >= Some(offset));
+        if !told.is_empty() && self.job.config.settings.order.reorder > 0 {
+            bail!(Misuse(format!(
+                "the brokers have not written the end of a transaction of {name}, and with order.reorder its rows \
+                 before offset {offset} may be told or not; go on under another job.name with other output topics"
+            )));
+        }
+        for Hidden { output, .. } in &told {
+            warn!(
+                shard = name,
+                output,
+                "rows that count as told are hidden: the brokers have not written the end of their transaction; the \
+                 next transaction with a row there shows them"
+            );
+        }
+        if is_settled && untold.is_empty() {
+            return Ok(Mended::Nothing);
+        }
+        // A rewound job tells of everything again, so what is visible says nothing.
+        if !is_settled && !self.job.from_beginning {
             for output in self.outputs_with(*partition) {
-                match hidden.iter().find(|hidden| hidden.output == output) {
-                    Some(hidden) if hidden.is_of(shard) => {}
-                    Some(hidden) if hidden.first.is_some() => {
-                        return Err(not_yet(&format!(
-                            "whether rows of {name} are visible in {output}/{partition} can't be told while another \
-                             shard's transaction is open there"
-                        )));
-                    }
-                    _ => self.assert_untold(&name, output, *partition, offset)?,
-                }
+                self.assert_untold(&name, output, *partition, offset)?;
+            }
+            if hidden.iter().any(|hidden| hidden.is_blocked && hidden.own.is_none()) {
+                return Ok(Mended::Later);
             }
         }
-        client.undo_unended(self.outputs_with(*partition), &before)?;
+        client.undo_unended(untold.iter().map(|hidden| hidden.output), &before)?;
         if !self.is_settled(shard)? {
             bail!(Misuse(format!(
                 "the brokers keep the offset of {name} for a transaction that has no end, of a producer that is not \
@@ -147,15 +185,22 @@ impl<'a> Unended<'a> {
             offset,
             "undid a transaction that the brokers had taken for ended without writing its end: it is told of again"
         );
-        Ok(true)
+        Ok(Mended::Undone)
     }
 
     /// Makes sure that an output shows no row of a shard from an offset on.
     fn assert_untold(&self, shard: &str, output: &str, partition: i32, offset: i64) -> Result<()> {
         let (kafka, group) = (&self.job.config.kafka, &self.job.config.job);
         let bounds = self.bounds(&self.settled, output, partition)?;
-        let place = (output, partition, bounds.low.max(bounds.high - LOOKED_THROUGH));
-        let last = last_told(kafka, group, place, shard, LOOK_WITHIN)?;
+        let mut length = LOOKED_THROUGH;
+        let last = loop {
+            let from = bounds.low.max(bounds.high - length);
+            let found = told(kafka, group, (output, partition, from), Sight::Visible, LOOK_WITHIN)?;
+            match found.largest.get(shard) {
+                None if from > bounds.low => length *= 10,
+                last => break last.copied(),
+            }
+        };
         if last.is_none_or(|last| last < offset) {
             return Ok(());
         }
@@ -182,17 +227,19 @@ impl<'a> Unended<'a> {
     }
 
     /// What is hidden at the ends of the outputs of a shard.
-    fn hidden(&self, (_, partition): &Partition) -> Result<Vec<Hidden<'a>>> {
+    fn hidden(&self, (topic, partition): &Partition) -> Result<Vec<Hidden<'a>>> {
         let (kafka, group) = (&self.job.config.kafka, &self.job.config.job);
-        let mut found = Vec::new();
+        let shard = format!("{topic}/{partition}");
+        let mut hidden = Vec::new();
         for output in self.outputs_with(*partition) {
             let from = self.bounds(&self.settled, output, *partition)?.high;
             if from < self.bounds(self.offsets, output, *partition)?.high {
-                let first = first_told(kafka, group, (output, *partition, from), LOOK_WITHIN)?;
-                found.push(Hidden { output, from, first });
+                let found = told(kafka, group, (output, *partition, from), Sight::All, LOOK_WITHIN)?;
+                let is_blocked = found.first.is_some_and(|first| first != shard);
+                hidden.push(Hidden { output, own: found.largest.get(&shard).copied(), is_blocked });
             }
         }
-        Ok(found)
+        Ok(hidden)
     }
 
     fn outputs_with(&self, partition: i32) -> impl Iterator<Item = &'a str> {
@@ -200,10 +247,13 @@ impl<'a> Unended<'a> {
         self.outputs.iter().filter(has).map(|(topic, _)| *topic)
     }
 
+    /// Whether a shard's offset is settled. Brokers that are slow or away are no answer.
     fn is_settled(&self, shard: &Partition) -> Result<bool> {
-        match self.settled.committed_texts(std::slice::from_ref(shard), ANSWER_WITHIN) {
+        let shard = std::slice::from_ref(shard);
+        match self.settled.committed_texts(shard, ANSWER_WITHIN) {
             Ok(_) => Ok(true),
-            Err(error) if passes(&error) => Ok(false),
+            // The two look the same from here.
+            Err(error) if passes(&error) => self.offsets.committed_texts(shard, ANSWER_WITHIN).map(|_| false),
             Err(error) => Err(error),
         }
     }
@@ -212,15 +262,5 @@ impl<'a> Unended<'a> {
         offsets
             .bounds(output, partition, ANSWER_WITHIN)
             .with_context(|| format!("could not ask where {output}/{partition} begins and ends"))
-    }
-}
-
-impl Hidden<'_> {
-    fn is_of(&self, (topic, partition): &Partition) -> bool {
-        self.first.as_ref().is_some_and(|told| told.shard == format!("{topic}/{partition}"))
-    }
-
-    fn tells_from(&self, offset: i64) -> bool {
-        self.first.as_ref().is_some_and(|told| told.offset >= offset)
     }
 }
