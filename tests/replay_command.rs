@@ -324,8 +324,9 @@ fn a_producer_that_stands_still_is_made_anew_and_nothing_is_lost_or_repeated() {
     cluster.request_errors(RDKafkaApiKey::Produce, &[MOVED; 100_000]);
     let args = ["--speed", "max"].map(OsStr::new);
     let file = data("btcusdt-spot.log.zst");
-    let mut running =
-        Running::start(replay(&cluster.bootstrap_servers(), "t", args.into_iter().chain([file.as_os_str()])));
+    let mut command = replay(&cluster.bootstrap_servers(), "t", args.into_iter().chain([file.as_os_str()]));
+    command.env("FORESHOCK_KAFKA__STALLED_AFTER", "1s");
+    let mut running = Running::start(command);
     running.until_logged("made a new producer");
     cluster.clear_request_errors(RDKafkaApiKey::Produce);
     let fed = summary(&running.end());

@@ -25,10 +25,6 @@ const DELIVERY_TIMEOUT_MS: &str = "60000";
 /// Delivery reports are taken after this many messages.
 const POLL_EACH: u64 = 256;
 
-/// How long nothing may be delivered before brokers are looked for, and again before they are found to be there: twice
-/// that is longer than a leader waits for a replica that hangs (`replica.lag.time.max.ms`, 30 s).
-const STALLED_AFTER: Duration = Duration::from_secs(18);
-
 /// New clients without a delivery between them: more would not help either.
 const RENEWALS_MAX: u32 = 2;
 
@@ -70,6 +66,8 @@ pub struct Sender {
 
 /// Whether messages that wait get anywhere.
 struct Progress {
+    /// `kafka.stalled_after`.
+    at_most: Duration,
     delivered: u64,
     /// When that last changed, or brokers were looked for.
     moved_at: Instant,
@@ -99,7 +97,7 @@ impl Sender {
             }
         }
         let producer = producer(&config, Reports::default())?;
-        let progress = Progress::after(0);
+        let progress = Progress::after(0, kafka.stalled_after);
         Ok(Sender { topic: topic.to_owned(), config, producer, sent: 0, progress })
     }
 
@@ -203,17 +201,18 @@ fn producer(config: &ClientConfig, reports: Reports) -> Result<Parting<BaseProdu
 }
 
 impl Progress {
-    fn after(delivered: u64) -> Progress {
-        Progress { delivered, moved_at: Instant::now(), are_there: false, renewals: 0 }
+    fn after(delivered: u64, at_most: Duration) -> Progress {
+        Progress { at_most, delivered, moved_at: Instant::now(), are_there: false, renewals: 0 }
     }
 
     /// Looks whether anything was delivered, and has the client made anew where that has not been so for long.
     fn watch(&mut self, topic: &str, config: &ClientConfig, client: &mut Parting<BaseProducer<Reports>>) {
         let delivered = client.context().0.delivered.load(Ordering::Relaxed);
         if delivered != self.delivered || client.in_flight_count() == 0 {
-            *self = Progress::after(delivered);
+            *self = Progress::after(delivered, self.at_most);
         }
-        if self.moved_at.elapsed() < STALLED_AFTER {
+        // Looked at twice: brokers that have just come back need a while.
+        if self.moved_at.elapsed() < self.at_most / 2 {
             return;
         }
         let were_there = self.are_there;
