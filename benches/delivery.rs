@@ -18,10 +18,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use foreshock::clock::Clock;
 use foreshock::config::{Config, Kafka, Mode};
+use foreshock::kafka::admin::topics::TopicsConfig;
 use foreshock::kafka::client::{Role, client_config};
-use foreshock::kafka::topics::Topics;
-use foreshock::live::clock::Clock;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord};
@@ -108,7 +108,7 @@ impl Place {
         settings.push(setting("STATE__STORE", &state.path().display().to_string()));
         settings.push(setting("KAFKA__START", "earliest"));
         let kafka = config(&settings, Mode::Run).kafka;
-        let topics = Topics::new(&kafka, &name).expect("a client can be made");
+        let topics = TopicsConfig::new(&kafka, &name).expect("a client can be made");
         for topic in ["raw", "features", "predictions"] {
             topics.create(&format!("{name}.{topic}"), 1).expect("the topic can be made");
         }
@@ -284,7 +284,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(place: &Place, way: Way, http: SocketAddr, emit: &str) -> Running {
+    fn start(place: &Place, way: Way, http: SocketAddr, encode_lines: &str) -> Running {
         let foreshock = env!("CARGO_BIN_EXE_foreshock");
         let mut command = match env::var("JOB_CPU") {
             Ok(cpu) => {
@@ -294,7 +294,7 @@ impl Running {
             }
             Err(_) => Command::new(foreshock),
         };
-        command.args(["run", "-w", "1", "--emit", emit]).envs(place.settings.iter().cloned()).envs([
+        command.args(["run", "-w", "1", "--emit", encode_lines]).envs(place.settings.iter().cloned()).envs([
             ("FORESHOCK_JOB__DELIVERY", way.delivery),
             ("FORESHOCK_KAFKA__COMMIT_INTERVAL", way.commit_interval),
             ("FORESHOCK_HTTP__LISTEN", &http.to_string()),

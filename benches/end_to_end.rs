@@ -20,15 +20,16 @@ use std::sync::{Arc, LazyLock};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use foreshock::backtest::Backtest;
-use foreshock::backtest::input::Input;
 use foreshock::backtest::output::Destination;
-use foreshock::backtest::sniff::Expected;
 use foreshock::config::{Config, Mode};
-use foreshock_dataflows::batch::{Chunk, Range, Run};
+use foreshock::recordings::input::RecordedInput;
+use foreshock::recordings::sniff::Expected;
+use foreshock_dataflows::batch::{Chunk, Run, TimeRange};
 use foreshock_dataflows::decode::{Decode, DecodeSettings, LogFile};
-use foreshock_dataflows::emit::{Emit, Kind};
+use foreshock_dataflows::encode_lines::EncodeLines;
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::keyed::Keyed;
+use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_operators::decode::Format;
 use foreshock_operators::encode::Encoder;
 use foreshock_operators::features::FeatureWindows;
@@ -77,7 +78,7 @@ fn plain_loop(bencher: Bencher) {
         let files: Arc<[LogFile]> = vec![file].into();
         let decode_settings = DecodeSettings {
             files: files.clone(),
-            range: Range::default(),
+            range: TimeRange::default(),
             max_ahead: settings.max_ahead,
             max_message_bytes: 8 << 20,
             control: true,
@@ -90,12 +91,13 @@ fn plain_loop(bencher: Bencher) {
         let mut score = Keyed::<Score>::new(settings.model.clone(), instruments.clone());
         let mut rules = Keyed::<Rules>::new(settings.rules.clone(), instruments.clone());
         let encoder = Encoder::new(&settings.features.horizons, &settings.model);
-        let mut emit = Emit::new(vec![Kind::Scored].into(), files, instruments.clone(), encoder, 1);
+        let mut encode_lines =
+            EncodeLines::new(vec![OutputKind::Scored].into(), files, instruments.clone(), encoder, 1);
         let mut written = 0;
         for (epoch, chunk) in chunks(bytes).enumerate() {
             for rows in decode.chunk(Chunk { epoch: epoch as u64, ..chunk }, 1) {
                 let sampled = seconds.on_batch(features.on_batch(gaps.on_batch(order.on_batch(rows))));
-                let part = emit.batch(rules.on_batch(score.on_batch(sampled)));
+                let part = encode_lines.batch(rules.on_batch(score.on_batch(sampled)));
                 written += black_box(&part.lines[0].bytes).len();
             }
         }
@@ -125,11 +127,11 @@ fn backtest(bencher: Bencher, workers: usize) {
     bencher.counter(ItemsCount::new(TICKS)).bench_local(|| {
         let config = config();
         let run = Backtest {
-            inputs: vec![Input::named(path)],
+            inputs: vec![RecordedInput::named(path)],
             expected: Expected::default(),
             workers,
-            range: Range::default(),
-            kinds: vec![Kind::Scored],
+            range: TimeRange::default(),
+            kinds: vec![OutputKind::Scored],
             destination: Destination::Folder(folder.path().join("out")),
             chunk_bytes: CHUNK_BYTES,
             max_message_bytes: config.input.max_message_bytes,

@@ -17,21 +17,21 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use foreshock::clock::Clock;
 use foreshock::config::{Config, Mode};
-use foreshock::live::clock::Clock;
 use foreshock::state::{Header, Store, Writer, Written};
 use foreshock::status::wall_time;
-use foreshock_dataflows::batch::{Cut, Delivered, Delivery, Range, SnapshotCut};
+use foreshock_dataflows::batch::{Cut, Delivered, Delivery, SnapshotCut, TimeRange};
 use foreshock_dataflows::changes;
-use foreshock_dataflows::emit::Kind;
+use foreshock_dataflows::encode_records::{EncodeRecords, Publication, encode_records};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::live::{LastSeen, LiveDecode, LiveSettings, decode};
 use foreshock_dataflows::market::{Market, market};
 use foreshock_dataflows::messages::Limits;
 use foreshock_dataflows::meter::Meter;
-use foreshock_dataflows::publish::{Publication, Publish, publish};
+use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::saving::{Piece, Saver, What};
-use foreshock_dataflows::source::{Turn, deliveries};
+use foreshock_dataflows::source::{NextPoll, deliveries};
 use foreshock_operators::row::Extent;
 use timely::scheduling::SyncActivator;
 use timely::worker::Worker;
@@ -124,7 +124,13 @@ impl Bench {
         let (begin, begun) = mpsc::channel();
         let (tell, saved) = mpsc::channel();
         let saver = Saver::new(give);
-        let keeper = Keeper { saver: saver.clone(), instruments: instruments.clone(), pieces, begun, tell };
+        let keeper = CheckpointCoordinator {
+            saver: saver.clone(),
+            instruments: instruments.clone(),
+            pieces,
+            begun,
+            tell,
+        };
         thread::spawn(move || keeper.keep());
         let clock = Clock::start();
         let (due, published) = (Rc::default(), Rc::default());
@@ -261,7 +267,7 @@ impl Feed {
 }
 
 /// Writes snapshots, as a job's own thread does.
-struct Keeper {
+struct CheckpointCoordinator {
     saver: Saver,
     instruments: Instruments,
     pieces: Receiver<Piece>,
@@ -269,18 +275,22 @@ struct Keeper {
     tell: Sender<Saved>,
 }
 
-impl Keeper {
+impl CheckpointCoordinator {
     fn keep(self) {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let store = Store::open(&folder.path().display().to_string(), "bench").expect("the folder is ours");
         // Nobody begins one any more where the bench ends.
         while let Ok(number) = self.begun.recv() {
             let began = Instant::now();
-            let Some(written) = self.write(store.begin(&header(number)).expect("there is room")) else {
+            let Some(written) = self.write(store.begin_snapshot(&header(number)).expect("there is room"))
+            else {
                 return;
             };
             let bytes = written.bytes;
-            written.publish().and_then(|_| store.prune(TOPIC, 0, 2)).expect("the snapshot can be kept");
+            written
+                .encode_records()
+                .and_then(|_| store.prune(TOPIC, 0, 2))
+                .expect("the snapshot can be kept");
             if self.tell.send(Saved { bytes, took: began.elapsed() }).is_err() {
                 return;
             }
@@ -305,7 +315,7 @@ impl Keeper {
                 }
             };
             written.expect("there is room");
-            self.saver.taken(piece);
+            self.saver.piece_done(piece);
         }
         Some(writer.finish().expect("there is room"))
     }
@@ -339,7 +349,7 @@ fn build(
 ) -> SyncActivator {
     let settings = Arc::new(config.settings.clone());
     let limits = Limits {
-        range: Range::default(),
+        range: TimeRange::default(),
         max_ahead: settings.max_ahead,
         max_message_bytes: config.input.max_message_bytes,
         control: true,
@@ -356,14 +366,14 @@ fn build(
     decoder.save_to(saver.clone());
     let mut states = Market::new(&settings, instruments);
     states.save_to(saver);
-    let kinds: Vec<Kind> = Kind::of_topics().collect();
-    let publisher = Publish::new(kinds.into(), shards, instruments.clone(), settings);
+    let kinds: Vec<OutputKind> = OutputKind::of_topics().collect();
+    let publisher = EncodeRecords::new(kinds.into(), shards, instruments.clone(), settings);
     let (due, published, meter) = (due.clone(), published.clone(), Meter::default());
     let mut wake = None;
     worker.dataflow::<u64, _, _>(|scope| {
         let poll = move |arrived: &mut Vec<Delivery>| {
             arrived.extend(due.borrow_mut().drain(..));
-            if arrived.iter().any(|delivery| delivery.end) { Turn::Ended } else { Turn::Wait(SECOND) }
+            if arrived.iter().any(|delivery| delivery.end) { NextPoll::Ended } else { NextPoll::Wait(SECOND) }
         };
         let deliveries =
             deliveries(scope, poll, move || clock.milliseconds(), |activator| wake = Some(activator));
@@ -374,7 +384,7 @@ fn build(
             published.longest = published.longest.max(Duration::from_nanos(took));
             published.batches += 1;
         };
-        publish(outcomes, publisher, take, &meter);
+        encode_records(outcomes, publisher, take, &meter);
     });
     wake.expect("the source was built")
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
-use foreshock_operators::change::Placed;
+use foreshock_operators::change::ChangeAt;
 use foreshock_operators::operator::Tagged;
 use foreshock_operators::row::Extent;
 use foreshock_operators::time::Time;
 use serde::{Deserialize, Serialize};
 
-use crate::control::{Answer, Found};
+use crate::control::{Answer, FoundRecord};
 
 /// A stretch of the log as it was read, before decoding. Epochs count the stretches of a log from 0 without a
 /// hole: they are what order is restored by.
@@ -78,7 +78,7 @@ pub struct Cut {
     /// Kafka's timestamp of the last message, in milliseconds.
     pub stamped_at: i64,
     /// The stretch was told of before this process began: states take its rows, nothing is told again.
-    pub silent: bool,
+    pub suppressed: bool,
     /// The state behind the stretch is to be saved.
     pub snapshot: Option<SnapshotCut>,
 }
@@ -95,14 +95,14 @@ pub struct SnapshotCut {
 
 /// What a live batch carries along besides its rows.
 #[derive(Clone, Debug)]
-pub struct Stretch {
+pub struct SourceSegment {
     pub cut: Cut,
     pub messages: Vec<Delivered>,
     /// Offset and index of each row and refused row, by its position in the batch.
     pub positions: Vec<(u64, u32)>,
 }
 
-impl Stretch {
+impl SourceSegment {
     /// The key of the message at an offset.
     pub fn key(&self, offset: u64) -> Option<Extent> {
         let at = self.messages.binary_search_by_key(&offset, |message| message.offset).ok()?;
@@ -120,9 +120,9 @@ pub struct Batch<T> {
     /// In the order of the log.
     pub values: Vec<Tagged<T>>,
     /// Changes that hold from some of the values on, in the order of their places.
-    pub changes: Vec<Placed>,
+    pub changes: Vec<ChangeAt>,
     /// Control records of a log of files that are still to be read.
-    pub records: Vec<Found>,
+    pub records: Vec<FoundRecord>,
     /// The words of a live shard on control records.
     pub answers: Vec<Answer>,
     /// The fates of what this batch stands for, so far.
@@ -134,17 +134,17 @@ pub struct Batch<T> {
     pub waiting: Option<u64>,
     /// Where a live batch comes from; it never leaves its worker.
     #[serde(skip)]
-    pub stretch: Option<Arc<Stretch>>,
+    pub segment: Option<Arc<SourceSegment>>,
 }
 
 /// The part of a log that a job looks at, by event time: `from` inclusive, `to` exclusive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Range {
+pub struct TimeRange {
     pub from: Option<Time>,
     pub to: Option<Time>,
 }
 
-impl Range {
+impl TimeRange {
     /// Whether the range has this moment.
     pub fn contains(&self, time: Time) -> bool {
         self.from.is_none_or(|from| time >= from) && self.to.is_none_or(|to| time < to)

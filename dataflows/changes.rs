@@ -1,4 +1,4 @@
-//! Which changes hold in a shard, and which of them each instrument was given (DESIGN 4.5).
+//! Which changes hold in a shard, and which of them each instrument was given (docs/definitions.md, "Checkpoints").
 //!
 //! ```text
 //! control record ─► Shard: answered, kept ─► placed before the next row of each instrument, its first ever too
@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use foreshock_operators::account::{DeadLetter, Ledger, Reason};
-use foreshock_operators::change::{Change, Parameters, Placed, What};
+use foreshock_operators::change::{Change, ChangeAt, ChangeKind, Parameters};
 use foreshock_operators::operator::{RestoreError, load, save};
 use foreshock_operators::row::{InstrumentId, Row};
 use foreshock_operators::rules::check_rules;
@@ -22,7 +22,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator as _;
 
 use crate::batch::Batch;
-use crate::control::{Answer, Fate, Found, Record, Refusal, Wish, read};
+use crate::control::{Answer, Command, ControlRecord, ControlRefusal, Fate, FoundRecord, read};
 use crate::decode::LogFile;
 use crate::instruments::Instruments;
 use crate::settings::Settings;
@@ -38,7 +38,7 @@ pub const IDS_REMEMBERED: usize = 1_024;
 
 /// What a shard knows of its changes.
 #[derive(Clone, Debug)]
-pub struct Shard {
+pub struct ShardChanges {
     /// Those that the records have put in force last, or the configuration.
     settings: Arc<Settings>,
     /// Whether a record has put them in force.
@@ -69,16 +69,16 @@ struct Saved {
 
 /// What a shard begins with.
 #[derive(Debug)]
-pub struct Begun {
-    pub shard: Shard,
+pub struct RestoredShard {
+    pub shard: ShardChanges,
     /// As the settings in force see them.
     pub instruments: Instruments,
     /// The changes that the shard's states may name; they must be kept until those are restored.
     pub changes: Vec<Arc<Change>>,
 }
 
-impl Begun {
-    /// Reads what [`Shard::snapshot`] wrote of this shard, which began with `settings`.
+impl RestoredShard {
+    /// Reads what [`ShardChanges::snapshot`] wrote of this shard, which began with `settings`.
     ///
     /// # Errors
     /// When the bytes are none that were saved.
@@ -87,13 +87,13 @@ impl Begun {
         settings: Arc<Settings>,
         bytes: &[u8],
         instruments: &Instruments,
-    ) -> Result<Begun, RestoreError> {
+    ) -> Result<RestoredShard, RestoreError> {
         let mut view = instruments.clone();
-        let (shard, changes) = Shard::restore(settings, bytes, |settings, named| {
+        let (shard, changes) = ShardChanges::restore(settings, bytes, |settings, named| {
             view = instruments.under(settings.instruments.clone());
-            named.iter().map(|(exchange, symbol, _)| view.enter_at_home(exchange, symbol, number)).collect()
+            named.iter().map(|(exchange, symbol, _)| view.enter_owned(exchange, symbol, number)).collect()
         })?;
-        Ok(Begun { shard, instruments: view, changes })
+        Ok(RestoredShard { shard, instruments: view, changes })
     }
 }
 
@@ -104,10 +104,10 @@ pub struct Taken {
     pub settings: Option<Arc<Settings>>,
 }
 
-impl Shard {
+impl ShardChanges {
     /// Nothing has changed yet.
-    pub fn new(settings: Arc<Settings>) -> Shard {
-        Shard {
+    pub fn new(settings: Arc<Settings>) -> ShardChanges {
+        ShardChanges {
             settings,
             reconfigured: false,
             newest: 0,
@@ -129,27 +129,27 @@ impl Shard {
     }
 
     /// Takes a record found in the log. `may_take` has the last word on settings.
-    pub fn take(
+    pub fn take_record(
         &mut self,
-        found: Found,
+        found: FoundRecord,
         message: &[u8],
         may_take: impl FnOnce(&Settings) -> Result<(), String>,
     ) -> Taken {
         let record = read(message, self.horizons()).and_then(|record| {
-            let allowed = match &record.wish {
-                Wish::Settings(settings) if !self.ids.contains(&record.id) => may_take(settings),
+            let allowed = match &record.command {
+                Command::Settings(settings) if !self.ids.contains(&record.id) => may_take(settings),
                 _ => Ok(()),
             };
-            let refused = |reason| Refusal {
+            let refused = |reason| ControlRefusal {
                 id: Some(record.id.clone()),
-                kind: Some(record.wish.kind().to_owned()),
+                kind: Some(record.command.kind().to_owned()),
                 reason,
             };
             allowed.map_err(refused).map(|()| record.clone())
         });
         match record {
             Ok(record) => self.obey(found, record),
-            Err(Refusal { id, kind, reason }) => Taken {
+            Err(ControlRefusal { id, kind, reason }) => Taken {
                 answer: Answer {
                     order: found.order,
                     offset: found.source.line,
@@ -166,18 +166,18 @@ impl Shard {
         }
     }
 
-    fn obey(&mut self, found: Found, record: Record) -> Taken {
-        let Record { id, effective_at, wish } = record;
-        let model = match &wish {
-            Wish::Model(model) => Some(model.clone()),
-            Wish::Settings(settings) => Some(settings.model.clone()),
-            Wish::Rules(_) => None,
+    fn obey(&mut self, found: FoundRecord, record: ControlRecord) -> Taken {
+        let ControlRecord { id, effective_at, command } = record;
+        let model = match &command {
+            Command::Model(model) => Some(model.clone()),
+            Command::Settings(settings) => Some(settings.model.clone()),
+            Command::Rules(_) => None,
         };
         let mut answer = Answer {
             order: found.order,
             offset: found.source.line,
             id: Some(id.clone()),
-            kind: Some(wish.kind().to_owned()),
+            kind: Some(command.kind().to_owned()),
             fate: Fate::Applied,
             reason: None,
             effective_at,
@@ -201,10 +201,10 @@ impl Shard {
         }
         self.ids.push_back(id.clone());
         let effective_at = effective_at.map(|(time, _)| time);
-        self.hold(id, found.source.line, effective_at, wish.granted());
-        let settings = match wish {
-            Wish::Settings(settings) => Some(settings),
-            Wish::Model(_) | Wish::Rules(_) => None,
+        self.hold(id, found.source.line, effective_at, command.granted());
+        let settings = match command {
+            Command::Settings(settings) => Some(settings),
+            Command::Model(_) | Command::Rules(_) => None,
         };
         if let Some(settings) = &settings {
             self.settings = settings.clone();
@@ -220,24 +220,24 @@ impl Shard {
 
     /// A part of the log before this offset is gone: all instruments start anew, with a gap.
     pub fn lose(&mut self, offset: u64) {
-        self.hold("".into(), offset, None, What::StateLost);
+        self.hold("".into(), offset, None, ChangeKind::StateLost);
     }
 
     /// Places the changes that an instrument was not given yet before its next row, which will stand at `before`.
     #[inline]
-    pub fn place(&mut self, row: &Row, order: u32, before: usize, placed: &mut Vec<Placed>) {
+    pub fn place(&mut self, row: &Row, order: u32, before: usize, placed: &mut Vec<ChangeAt>) {
         if self.newest > 0 {
             self.place_since(row, order, before, placed);
         }
     }
 
-    fn place_since(&mut self, row: &Row, order: u32, before: usize, placed: &mut Vec<Placed>) {
+    fn place_since(&mut self, row: &Row, order: u32, before: usize, placed: &mut Vec<ChangeAt>) {
         let given = self.given.entry(row.instrument).or_insert(0);
         if *given == self.newest {
             return;
         }
         let missing = self.holding.iter().filter(|change| change.number > *given);
-        placed.extend(missing.map(|change| Placed {
+        placed.extend(missing.map(|change| ChangeAt {
             instrument: row.instrument,
             before: before as u32,
             order,
@@ -267,13 +267,13 @@ impl Shard {
         save(&saved, bytes);
     }
 
-    /// Reads what [`Shard::snapshot`] wrote, for a shard that began with `settings`. `find` gives the numbers of
+    /// Reads what [`ShardChanges::snapshot`] wrote, for a shard that began with `settings`. `find` gives the numbers of
     /// instruments under the settings in force.
     fn restore(
         settings: Arc<Settings>,
         bytes: &[u8],
         find: impl FnOnce(&Settings, &[(Arc<str>, Arc<str>, u32)]) -> Vec<Option<InstrumentId>>,
-    ) -> Result<(Shard, Vec<Arc<Change>>), RestoreError> {
+    ) -> Result<(ShardChanges, Vec<Arc<Change>>), RestoreError> {
         let Saved { settings: changed, newest, holding, replaced, ids, given } = load(NAME, bytes)?;
         let unreadable = |why: String| RestoreError::Unreadable { operator: NAME, why };
         let reconfigured = changed.is_some();
@@ -290,7 +290,7 @@ impl Shard {
         let given = ids_of.into_iter().zip(numbers).filter_map(|(id, number)| Some((id?, number))).collect();
         let weak = replaced.iter().map(Arc::downgrade).collect();
         let changes = replaced.into_iter().chain(holding.iter().cloned()).collect();
-        Ok((Shard { settings, reconfigured, newest, holding, replaced: weak, ids, given }, changes))
+        Ok((ShardChanges { settings, reconfigured, newest, holding, replaced: weak, ids, given }, changes))
     }
 
     /// The return horizons that the next model must be made for.
@@ -298,7 +298,7 @@ impl Shard {
         &self.settings.features.horizons
     }
 
-    fn hold(&mut self, id: Arc<str>, offset: u64, effective_at: Option<Time>, what: What) {
+    fn hold(&mut self, id: Arc<str>, offset: u64, effective_at: Option<Time>, what: ChangeKind) {
         self.newest += 1;
         let change = Arc::new(Change { number: self.newest, id, offset, effective_at, what });
         self.replaced.retain(|older| older.strong_count() > 0);
@@ -311,15 +311,15 @@ impl Shard {
 /// Whether operators survive a change that was read from outside.
 fn check(change: &Change) -> Result<(), String> {
     match &change.what {
-        What::Model(model) => model.check(MAX_HORIZONS),
-        What::Rules(rules) => check_rules(rules),
-        What::Parameters(parameters) => Parameters::check(parameters),
-        What::StateLost => Ok(()),
+        ChangeKind::Model(model) => model.check(MAX_HORIZONS),
+        ChangeKind::Rules(rules) => check_rules(rules),
+        ChangeKind::Parameters(parameters) => Parameters::check(parameters),
+        ChangeKind::StateLost => Ok(()),
     }
 }
 
 /// Enters what became of a record in the account of its batch.
-pub fn account(found: &Found, answer: &Answer, ledger: &mut Ledger) {
+pub fn account(found: &FoundRecord, answer: &Answer, ledger: &mut Ledger) {
     let counts = &mut ledger.counts;
     counts.messages_in += 1;
     counts.control_records += 1;
@@ -341,14 +341,14 @@ pub fn account(found: &Found, answer: &Answer, ledger: &mut Ledger) {
 /// The changes of a log of files, on one worker: every worker sees all records, and places them for its own
 /// instruments. Knows nothing of timely.
 pub struct LogChanges {
-    shard: Shard,
+    shard: ShardChanges,
     files: Arc<[LogFile]>,
     workers: usize,
 }
 
 impl LogChanges {
     pub fn new(settings: Arc<Settings>, files: Arc<[LogFile]>, workers: usize) -> LogChanges {
-        LogChanges { shard: Shard::new(settings), files, workers }
+        LogChanges { shard: ShardChanges::new(settings), files, workers }
     }
 
     /// Takes the records of a batch and places the changes among its rows.
@@ -372,7 +372,7 @@ impl LogChanges {
         batch
     }
 
-    fn record(&mut self, found: &Found, batch: &mut Batch<Row>) {
+    fn record(&mut self, found: &FoundRecord, batch: &mut Batch<Row>) {
         let (start, length) = (found.extent.start as usize, found.extent.length as usize);
         let base = self.shard.settings().clone();
         let mut beyond = None;
@@ -383,7 +383,8 @@ impl LogChanges {
             }
             Ok(())
         };
-        let Taken { answer, .. } = self.shard.take(*found, &batch.bytes[start..start + length], may_take);
+        let Taken { answer, .. } =
+            self.shard.take_record(*found, &batch.bytes[start..start + length], may_take);
         // All workers take it, one keeps the account.
         if batch.epoch % self.workers as u64 != batch.worker as u64 {
             return;

@@ -1,4 +1,4 @@
-//! Control records: what changes results while a job runs stands in the input itself (SPEC 7).
+//! Control records: what changes results while a job runs stands in the input itself (docs/definitions.md, "Control records").
 //!
 //! ```text
 //! {"type":"control","id":"…","kind":"model","effective_at":"…","return_horizons":[…],"model":{…}}
@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use foreshock_operators::change::What;
+use foreshock_operators::change::ChangeKind;
 use foreshock_operators::model::Model;
 use foreshock_operators::row::{Extent, Source};
 use foreshock_operators::rules::{Rule, check_rules};
@@ -25,7 +25,7 @@ pub const ID_MAX: usize = 256;
 
 /// A control record as it was found, before it is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
+pub struct FoundRecord {
     /// Position in the batch: it holds for the rows behind it.
     pub order: u32,
     pub source: Source,
@@ -34,15 +34,15 @@ pub struct Found {
 
 /// A control record that was read and checked.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record {
+pub struct ControlRecord {
     pub id: Arc<str>,
     pub effective_at: Option<(Time, u8)>,
-    pub wish: Wish,
+    pub command: Command,
 }
 
 /// What a record asks for.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Wish {
+pub enum Command {
     Model(Arc<Model>),
     Rules(Arc<[Rule]>),
     Settings(Arc<Settings>),
@@ -50,7 +50,7 @@ pub enum Wish {
 
 /// Why a record was not obeyed, and what is known of it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Refusal {
+pub struct ControlRefusal {
     pub id: Option<Arc<str>>,
     pub kind: Option<String>,
     pub reason: String,
@@ -83,22 +83,22 @@ pub struct Answer {
     pub version: Option<Arc<str>>,
 }
 
-impl Wish {
+impl Command {
     /// The name of what is asked for.
     pub fn kind(&self) -> &'static str {
         match self {
-            Wish::Model(_) => "model",
-            Wish::Rules(_) => "rules",
-            Wish::Settings(_) => "settings",
+            Command::Model(_) => "model",
+            Command::Rules(_) => "rules",
+            Command::Settings(_) => "settings",
         }
     }
 
     /// The change that grants it.
-    pub fn granted(&self) -> What {
+    pub fn granted(&self) -> ChangeKind {
         match self {
-            Wish::Model(model) => What::Model(model.clone()),
-            Wish::Rules(rules) => What::Rules(rules.clone()),
-            Wish::Settings(settings) => What::Parameters(Arc::new(settings.parameters())),
+            Command::Model(model) => ChangeKind::Model(model.clone()),
+            Command::Rules(rules) => ChangeKind::Rules(rules.clone()),
+            Command::Settings(settings) => ChangeKind::Parameters(Arc::new(settings.parameters())),
         }
     }
 }
@@ -186,13 +186,13 @@ pub fn is_record(message: &[u8]) -> bool {
 ///
 /// # Errors
 /// Says what is wrong with it; nothing of it may be obeyed then.
-pub fn read(message: &[u8], horizons: &[Nanos]) -> Result<Record, Refusal> {
+pub fn read(message: &[u8], horizons: &[Nanos]) -> Result<ControlRecord, ControlRefusal> {
     let head = read_head(message);
-    read_written(message, horizons).map_err(|reason| Refusal { reason, ..head })
+    read_written(message, horizons).map_err(|reason| ControlRefusal { reason, ..head })
 }
 
 /// As much of a record as can be told of one that is broken.
-fn read_head(message: &[u8]) -> Refusal {
+fn read_head(message: &[u8]) -> ControlRefusal {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Head {
@@ -202,10 +202,10 @@ fn read_head(message: &[u8]) -> Refusal {
     let Head { id, kind } = serde_json::from_slice(message).unwrap_or_default();
     let short =
         |value: Option<serde_json::Value>| Some(value?.as_str()?.to_owned()).filter(|t| t.len() <= ID_MAX);
-    Refusal { id: short(id).map(Arc::from), kind: short(kind), reason: String::new() }
+    ControlRefusal { id: short(id).map(Arc::from), kind: short(kind), reason: String::new() }
 }
 
-fn read_written(message: &[u8], horizons: &[Nanos]) -> Result<Record, String> {
+fn read_written(message: &[u8], horizons: &[Nanos]) -> Result<ControlRecord, String> {
     #[derive(Deserialize)]
     struct Kind {
         kind: String,
@@ -230,28 +230,28 @@ fn read_written(message: &[u8], horizons: &[Nanos]) -> Result<Record, String> {
         }
         None => None,
     };
-    let wish = match (&*kind, written.model, written.rules, written.settings) {
+    let command = match (&*kind, written.model, written.rules, written.settings) {
         ("model", Some(model), None, None) => {
             if written.return_horizons.is_some_and(|named| named != horizons) {
                 return Err("the model was made for other return horizons than those in force".to_owned());
             }
             model.check(horizons.len())?;
-            Wish::Model(model)
+            Command::Model(model)
         }
         ("rules", None, Some(rules), None) => {
             check_rules(&rules)?;
-            Wish::Rules(rules)
+            Command::Rules(rules)
         }
         ("settings", None, None, Some(settings)) => {
             if effective_at.is_some() {
                 return Err("settings take effect at once, so they have no effective_at".to_owned());
             }
             settings.check()?;
-            Wish::Settings(settings)
+            Command::Settings(settings)
         }
         _ => return Err(format!("expected {kind} and nothing else to put in force")),
     };
-    Ok(Record { id: written.id.into(), effective_at, wish })
+    Ok(ControlRecord { id: written.id.into(), effective_at, command })
 }
 
 impl Answer {

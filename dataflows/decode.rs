@@ -12,9 +12,9 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::Operator as _;
 
-use crate::batch::{Batch, Chunk, Range, Run};
+use crate::batch::{Batch, Chunk, Run, TimeRange};
 use crate::instruments::Instruments;
-use crate::messages::{Account, Limits, Messages};
+use crate::messages::{BatchLedger, Limits, Messages};
 
 /// What is known of a file before its first line is decoded.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +33,7 @@ pub struct LogFile {
 #[derive(Clone, Debug)]
 pub struct DecodeSettings {
     pub files: Arc<[LogFile]>,
-    pub range: Range,
+    pub range: TimeRange,
     pub max_ahead: Nanos,
     /// A longer message is refused.
     pub max_message_bytes: usize,
@@ -58,7 +58,7 @@ impl Decode {
     /// account of the messages goes with one of the batches.
     pub fn chunk(&mut self, chunk: Chunk, workers: usize) -> Vec<Batch<Row>> {
         let Chunk { epoch, end, bytes, runs } = chunk;
-        let mut account = Account::default();
+        let mut account = BatchLedger::default();
         let per_worker = bytes.len() / 256 / workers;
         let mut batches: Vec<Batch<Row>> = (0..workers)
             .map(|worker| Batch {
@@ -72,7 +72,7 @@ impl Decode {
                 ledger: Ledger::default(),
                 bytes: bytes.clone(),
                 waiting: None,
-                stretch: None,
+                segment: None,
             })
             .collect();
         for run in &runs {
@@ -84,7 +84,7 @@ impl Decode {
         batches
     }
 
-    fn run(&mut self, run: &Run, bytes: &[u8], account: &mut Account, batches: &mut [Batch<Row>]) {
+    fn run(&mut self, run: &Run, bytes: &[u8], account: &mut BatchLedger, batches: &mut [Batch<Row>]) {
         let file = &self.files[run.file as usize];
         let mut source = Source { file: run.file, line: run.first_line };
         if let Some(length) = run.too_large {
@@ -112,7 +112,7 @@ impl Decode {
                         batches[worker].values.push(Tagged { instrument: row.instrument, order, value: row });
                     };
                     let contradiction =
-                        self.messages.take(file.format, &line[body], &envelope, account, give);
+                        self.messages.take_message(file.format, &line[body], &envelope, account, give);
                     if let Some(detail) = contradiction
                         && file.inferred
                     {
@@ -138,7 +138,7 @@ fn too_large_line(
     length: u64,
     at: usize,
     source: Source,
-    account: &mut Account,
+    account: &mut BatchLedger,
 ) {
     let start = match split_line(beginning) {
         Line::Control => return account.control_message(),

@@ -35,14 +35,14 @@ struct View {
 struct Shared {
     table: RwLock<Table>,
     too_many: AtomicBool,
-    strayed: OnceLock<Strayed>,
+    conflict: OnceLock<OwnershipConflict>,
 }
 
 /// An instrument that was met in two shards: then nobody knows the order of its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Strayed {
+pub struct OwnershipConflict {
     pub instrument: InstrumentId,
-    pub home: u32,
+    pub owner: u32,
     pub met_in: u32,
 }
 
@@ -60,9 +60,9 @@ struct Table {
     /// By exchange and symbol: the number entered last.
     latest: HashMap<(Arc<str>, Arc<str>), InstrumentId>,
     /// By instrument number: the shard it was first met in, in a live job.
-    homes: Vec<Option<u32>>,
+    owners: Vec<Option<u32>>,
     /// The instruments that got a home, in the order in which they did.
-    settled: Vec<(InstrumentId, u32)>,
+    assigned: Vec<(InstrumentId, u32)>,
 }
 
 impl Instruments {
@@ -113,34 +113,34 @@ impl Instruments {
     }
 
     /// The shard that an instrument belongs to, once it was met in one.
-    pub fn home(&self, id: InstrumentId) -> Option<u32> {
-        self.read().homes.get(id.0 as usize).copied().flatten()
+    pub fn owner(&self, id: InstrumentId) -> Option<u32> {
+        self.read().owners.get(id.0 as usize).copied().flatten()
     }
 
     /// The instruments that belong to a shard.
     pub fn of_shard(&self, shard: u32) -> Vec<InstrumentId> {
         let table = self.read();
-        let numbered = (0..).map(InstrumentId).zip(&table.homes);
-        numbered.filter(|(_, home)| **home == Some(shard)).map(|(id, _)| id).collect()
+        let numbered = (0..).map(InstrumentId).zip(&table.owners);
+        numbered.filter(|(_, owner)| **owner == Some(shard)).map(|(id, _)| id).collect()
     }
 
     /// The instruments that got a home after the first `known` ones, with that.
-    pub fn settled_after(&self, known: usize) -> Vec<(Arc<Instrument>, u32)> {
+    pub fn owned_after(&self, known: usize) -> Vec<(Arc<Instrument>, u32)> {
         let table = self.read();
-        let fresh = table.settled.iter().skip(known);
+        let fresh = table.assigned.iter().skip(known);
         fresh.map(|(id, shard)| (table.instruments[id.0 as usize].clone(), *shard)).collect()
     }
 
     /// Enters an instrument that a shard is known to have. `None`: the settings don't take it.
-    pub fn enter_at_home(&self, exchange: &str, symbol: &str, shard: u32) -> Option<InstrumentId> {
+    pub fn enter_owned(&self, exchange: &str, symbol: &str, shard: u32) -> Option<InstrumentId> {
         let id = self.enter(exchange, symbol)?.instrument;
-        self.settle(id, shard);
+        self.assign_owner(id, shard);
         Some(id)
     }
 
     /// The first instrument that was met in two shards, if any.
-    pub fn strayed(&self) -> Option<&Strayed> {
-        self.shared.strayed.get()
+    pub fn conflict(&self) -> Option<&OwnershipConflict> {
+        self.shared.conflict.get()
     }
 
     /// A view of the table for one decoder, with a memory of its own.
@@ -153,19 +153,19 @@ impl Instruments {
         Resolver { shard: Some(shard), ..self.resolver() }
     }
 
-    fn settle(&self, id: InstrumentId, shard: u32) {
+    fn assign_owner(&self, id: InstrumentId, shard: u32) {
         let mut table = self.shared.table.write().unwrap_or_else(PoisonError::into_inner);
         let at = id.0 as usize;
-        if table.homes.len() <= at {
-            table.homes.resize(at + 1, None);
+        if table.owners.len() <= at {
+            table.owners.resize(at + 1, None);
         }
-        if table.homes[at].is_none() {
-            table.settled.push((id, shard));
+        if table.owners[at].is_none() {
+            table.assigned.push((id, shard));
         }
-        let home = *table.homes[at].get_or_insert(shard);
-        if home != shard {
+        let owner = *table.owners[at].get_or_insert(shard);
+        if owner != shard {
             // The first one is reason enough.
-            let _ = self.shared.strayed.set(Strayed { instrument: id, home, met_in: shard });
+            let _ = self.shared.conflict.set(OwnershipConflict { instrument: id, owner, met_in: shard });
         }
     }
 
@@ -249,9 +249,9 @@ impl Table {
             return None;
         }
         let id = InstrumentId(self.instruments.len() as u32);
-        if let Some(home) = latest.and_then(|latest| self.homes.get_mut(latest.0 as usize)) {
+        if let Some(owner) = latest.and_then(|latest| self.owners.get_mut(latest.0 as usize)) {
             // Its successor is what the shard has of it from now on.
-            *home = None;
+            *owner = None;
         }
         self.instruments.push(Arc::new(Instrument { id, ..instrument.clone() }));
         self.clocks.push(clock);
@@ -337,7 +337,7 @@ impl Resolver {
     fn enter(&self, exchange: &str, symbol: &str) -> Option<Resolved> {
         let resolved = self.instruments.enter(exchange, symbol)?;
         if let Some(shard) = self.shard {
-            self.instruments.settle(resolved.instrument, shard);
+            self.instruments.assign_owner(resolved.instrument, shard);
         }
         Some(resolved)
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foreshock_operators::change::{Change, Placed};
+use foreshock_operators::change::{Change, ChangeAt};
 use foreshock_operators::operator::{Ahead, Operator, Out, RestoreError, Tagged};
 use foreshock_operators::row::InstrumentId;
 use timely::dataflow::StreamVec;
@@ -34,7 +34,7 @@ pub struct Keyed<O: Operator> {
     /// Whether any state may hold rows back: most can't, and are never asked.
     may_wait: bool,
     /// Whether anybody wants to know of rows held back.
-    settles: bool,
+    tracks_low_watermark: bool,
     saver: Option<Saver>,
     saving: Option<Saving>,
 }
@@ -64,21 +64,21 @@ impl<O: Operator> Keyed<O> {
             instruments,
             states: Vec::new(),
             may_wait,
-            settles: true,
+            tracks_low_watermark: true,
             saver: None,
             saving: None,
         }
     }
 
     /// Has new instruments of a shard begin with these settings.
-    pub fn settle(&mut self, shard: u32, settings: O::Settings) {
+    pub fn assume_settings(&mut self, shard: u32, settings: O::Settings) {
         self.may_wait |= O::may_wait(&settings);
         self.settings_of_shards.insert(shard, settings);
     }
 
     /// Is never asked for the oldest row that waits, which takes a look at every state.
-    pub fn never_settle(&mut self) {
-        self.settles = false;
+    pub fn skip_low_watermark(&mut self) {
+        self.tracks_low_watermark = false;
     }
 
     /// Lets go of all states of a shard.
@@ -98,7 +98,7 @@ impl<O: Operator> Keyed<O> {
 
     /// Feeds a batch to the states of its instruments.
     pub fn on_batch(&mut self, batch: Batch<O::Input>) -> Batch<O::Output> {
-        let Batch { epoch, worker, end, values, changes, records, answers, ledger, bytes, waiting, stretch } =
+        let Batch { epoch, worker, end, values, changes, records, answers, ledger, bytes, waiting, segment } =
             batch;
         if let (Some(_), Some(saver)) = (&self.saving, &self.saver) {
             saver.note_rows();
@@ -127,18 +127,18 @@ impl<O: Operator> Keyed<O> {
         }
         changes.for_each(|placed| self.change(placed, &mut out));
         if end {
-            self.end(stretch.as_ref().map(|stretch| stretch.cut.shard), &mut out);
+            self.end(segment.as_ref().map(|segment| segment.cut.shard), &mut out);
         }
-        let shard = stretch.as_ref().map(|stretch| stretch.cut.shard);
+        let shard = segment.as_ref().map(|segment| segment.cut.shard);
         let waiting =
             [waiting, shard.and_then(|shard| self.oldest_waiting(shard))].into_iter().flatten().min();
-        if let Some(cut) = stretch.as_ref().map(|stretch| stretch.cut)
+        if let Some(cut) = segment.as_ref().map(|segment| segment.cut)
             && let Some(snapshot) = cut.snapshot
         {
             self.mark(cut.shard, snapshot);
         }
         let Out { values, changes, ledger, .. } = out;
-        Batch { epoch, worker, end, values, changes, records, answers, ledger, bytes, waiting, stretch }
+        Batch { epoch, worker, end, values, changes, records, answers, ledger, bytes, waiting, segment }
     }
 
     fn fetch(&self, coming: &Tagged<O::Input>, ahead: Ahead) {
@@ -172,11 +172,11 @@ impl<O: Operator> Keyed<O> {
 
     /// The oldest message of a shard of which some state holds a row back.
     fn oldest_waiting(&self, shard: u32) -> Option<u64> {
-        if !self.may_wait || !self.settles {
+        if !self.may_wait || !self.tracks_low_watermark {
             return None;
         }
         let states = self.states.iter().zip(0..).filter_map(|(state, id)| Some((state.as_ref()?, id)));
-        let of_shard = states.filter(|(_, id)| self.instruments.home(InstrumentId(*id)) == Some(shard));
+        let of_shard = states.filter(|(_, id)| self.instruments.owner(InstrumentId(*id)) == Some(shard));
         of_shard.filter_map(|(state, _)| state.oldest_waiting()).min()
     }
 
@@ -206,7 +206,7 @@ impl<O: Operator> Keyed<O> {
         let instruments: Vec<_> = self.instruments.of_shard(shard).into_iter().filter(has_state).collect();
         let mut due = vec![false; self.states.len()];
         instruments.iter().for_each(|id| due[id.0 as usize] = true);
-        saver.begin(O::NAME);
+        saver.begin_section(O::NAME);
         self.saving = Some(Saving { shard, number, instruments, swept: 0, due, room: 0 });
         if at_once {
             self.finish_saving();
@@ -216,7 +216,7 @@ impl<O: Operator> Keyed<O> {
     fn finish_saving(&mut self) {
         let (Some(mut saving), Some(saver)) = (self.saving.take(), &self.saver) else { return };
         while saving.sweep_one(&self.states, saver) {}
-        saver.done(saving.shard, saving.number, O::NAME);
+        saver.end_section(saving.shard, saving.number, O::NAME);
     }
 
     fn settings_of(&self, id: InstrumentId) -> &O::Settings {
@@ -224,11 +224,11 @@ impl<O: Operator> Keyed<O> {
         if self.settings_of_shards.is_empty() {
             return &self.settings;
         }
-        let home = self.instruments.home(id);
-        home.and_then(|shard| self.settings_of_shards.get(&shard)).unwrap_or(&self.settings)
+        let owner = self.instruments.owner(id);
+        owner.and_then(|shard| self.settings_of_shards.get(&shard)).unwrap_or(&self.settings)
     }
 
-    fn change(&mut self, placed: &Placed, out: &mut Out<O::Output>) {
+    fn change(&mut self, placed: &ChangeAt, out: &mut Out<O::Output>) {
         // A change may have rows wait that did not before.
         self.may_wait |= placed.change.parameters().is_some();
         out.tag(placed.instrument, placed.order);
@@ -259,7 +259,7 @@ impl<O: Operator> Keyed<O> {
     /// are several.
     fn end(&mut self, shard: Option<u32>, out: &mut Out<O::Output>) {
         for (order, instrument) in self.instruments.by_name().into_iter().enumerate() {
-            if shard.is_some() && self.instruments.home(instrument.id) != shard {
+            if shard.is_some() && self.instruments.owner(instrument.id) != shard {
                 continue;
             }
             if self.states.get(instrument.id.0 as usize).is_some_and(Option::is_some) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foreshock_operators::account::{Ledger, Reason};
-use foreshock_operators::change::Placed;
+use foreshock_operators::change::ChangeAt;
 use foreshock_operators::decode::{EXCHANGES, Envelope, Format, detect};
 use foreshock_operators::operator::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId, Row, Source};
@@ -15,11 +15,11 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator as _;
 
-use crate::batch::{Batch, Delivered, Delivery, Stretch};
-use crate::changes::{self, Begun, Shard, Taken};
-use crate::control::{Answer, Found};
+use crate::batch::{Batch, Delivered, Delivery, SourceSegment};
+use crate::changes::{self, RestoredShard, ShardChanges, Taken};
+use crate::control::{Answer, FoundRecord};
 use crate::instruments::Instruments;
-use crate::messages::{Account, Limits, Messages};
+use crate::messages::{BatchLedger, Limits, Messages};
 use crate::meter::Meter;
 use crate::saving::Saver;
 use crate::settings::Settings;
@@ -91,11 +91,16 @@ impl LiveDecode {
         let epoch = self.deliveries;
         self.deliveries += 1;
         let Delivery { end, bytes, messages, cut } = delivery;
-        let mut account = Account::default();
+        let mut account = BatchLedger::default();
         let mut decoded = Decoded::with_room(messages.len());
         let LiveDecode { settings, instruments, shards, .. } = self;
         let shard = shards.entry(cut.shard).or_insert_with(|| {
-            ShardDecode::new(cut.shard, Shard::new(settings.settings.clone()), settings.limits, instruments)
+            ShardDecode::new(
+                cut.shard,
+                ShardChanges::new(settings.settings.clone()),
+                settings.limits,
+                instruments,
+            )
         });
         for message in &messages {
             shard.message(message, &bytes, settings, &mut account, &mut decoded);
@@ -110,9 +115,9 @@ impl LiveDecode {
         }
         let Decoded { values, positions, changes, answers } = decoded;
         self.last_seen.note(&values, cut.read_at);
-        let Account { mut ledger, .. } = account;
-        self.check_homes(&mut ledger);
-        let stretch = Some(Arc::new(Stretch { cut, messages, positions }));
+        let BatchLedger { mut ledger, .. } = account;
+        self.check_ownership(&mut ledger);
+        let segment = Some(Arc::new(SourceSegment { cut, messages, positions }));
         let records = Vec::new();
         Batch {
             epoch,
@@ -125,7 +130,7 @@ impl LiveDecode {
             ledger,
             bytes,
             waiting: None,
-            stretch,
+            segment,
         }
     }
 
@@ -135,8 +140,8 @@ impl LiveDecode {
     }
 
     /// Has a shard go on from there.
-    pub fn begin(&mut self, shard: u32, begun: Begun) {
-        let Begun { shard: changes, instruments, .. } = begun;
+    pub fn resume_shard(&mut self, shard: u32, begun: RestoredShard) {
+        let RestoredShard { shard: changes, instruments, .. } = begun;
         let decode = ShardDecode::new(shard, changes, self.settings.limits, &instruments);
         self.shards.insert(shard, decode);
     }
@@ -145,23 +150,28 @@ impl LiveDecode {
     pub fn lose(&mut self, shard: u32, offset: u64) {
         let LiveDecode { settings, instruments, shards, .. } = self;
         let shard = shards.entry(shard).or_insert_with(|| {
-            ShardDecode::new(shard, Shard::new(settings.settings.clone()), settings.limits, instruments)
+            ShardDecode::new(
+                shard,
+                ShardChanges::new(settings.settings.clone()),
+                settings.limits,
+                instruments,
+            )
         });
         shard.changes.lose(offset);
     }
 
     /// An instrument in two shards has no order, so no results.
-    fn check_homes(&self, ledger: &mut Ledger) {
-        let Some(strayed) = self.instruments.strayed() else { return };
-        let instrument = self.instruments.get(strayed.instrument);
+    fn check_ownership(&self, ledger: &mut Ledger) {
+        let Some(conflict) = self.instruments.conflict() else { return };
+        let instrument = self.instruments.get(conflict.instrument);
         let shard = |number: u32| self.settings.shards.get(number as usize).map_or("", String::as_str);
         ledger.unusable = Some(format!(
             "{}:{} was met in {} and in {}: an instrument's rows must be in one partition of one topic, so that \
              they have an order; key the messages by <exchange>:<symbol>",
             instrument.exchange,
             instrument.symbol,
-            shard(strayed.home),
-            shard(strayed.met_in),
+            shard(conflict.owner),
+            shard(conflict.met_in),
         ));
     }
 }
@@ -170,7 +180,7 @@ impl LiveDecode {
 struct Decoded {
     values: Vec<Tagged<Row>>,
     positions: Vec<(u64, u32)>,
-    changes: Vec<Placed>,
+    changes: Vec<ChangeAt>,
     answers: Vec<Answer>,
 }
 
@@ -185,13 +195,13 @@ impl Decoded {
 struct ShardDecode {
     number: u32,
     messages: Messages,
-    changes: Shard,
+    changes: ShardChanges,
     /// As the settings in force see them.
     instruments: Instruments,
 }
 
 impl ShardDecode {
-    fn new(number: u32, changes: Shard, limits: Limits, instruments: &Instruments) -> ShardDecode {
+    fn new(number: u32, changes: ShardChanges, limits: Limits, instruments: &Instruments) -> ShardDecode {
         let limits = Limits { max_ahead: changes.settings().max_ahead, ..limits };
         let messages = Messages::new(limits, instruments.resolver_of_shard(number));
         ShardDecode { number, messages, changes, instruments: instruments.clone() }
@@ -202,7 +212,7 @@ impl ShardDecode {
         message: &Delivered,
         bytes: &[u8],
         settings: &LiveSettings,
-        account: &mut Account,
+        account: &mut BatchLedger,
         decoded: &mut Decoded,
     ) {
         let LiveSettings { format, exchange, .. } = settings;
@@ -230,7 +240,7 @@ impl ShardDecode {
         };
         let format = format.unwrap_or_else(|| format_of(body, exchange));
         let ShardDecode { messages, changes, .. } = self;
-        messages.take(format, body, &envelope, account, |order, row| {
+        messages.take_message(format, body, &envelope, account, |order, row| {
             // Refused rows take a place too; they know their own position.
             decoded.positions.resize(order as usize, (message.offset, 0));
             decoded.positions.push((message.offset, row.index));
@@ -240,9 +250,10 @@ impl ShardDecode {
     }
 
     /// Takes a control record. New settings hold from the next message on.
-    fn record(&mut self, found: &Found, bytes: &[u8], ledger: &mut Ledger, answers: &mut Vec<Answer>) {
+    fn record(&mut self, found: &FoundRecord, bytes: &[u8], ledger: &mut Ledger, answers: &mut Vec<Answer>) {
         let (start, length) = (found.extent.start as usize, found.extent.length as usize);
-        let Taken { answer, settings } = self.changes.take(*found, &bytes[start..start + length], |_| Ok(()));
+        let Taken { answer, settings } =
+            self.changes.take_record(*found, &bytes[start..start + length], |_| Ok(()));
         changes::account(found, &answer, ledger);
         answers.push(answer);
         if let Some(settings) = settings {

@@ -20,7 +20,7 @@ use foreshock_operators::stages::Outcome;
 use timely::dataflow::StreamVec;
 
 use crate::batch::Batch;
-use crate::changes::Begun;
+use crate::changes::RestoredShard;
 use crate::instruments::Instruments;
 use crate::keyed::{Keyed, keyed};
 use crate::meter::Meter;
@@ -36,7 +36,7 @@ pub struct Market {
     score: Keyed<Score>,
     rules: Keyed<Rules>,
     /// What shards go on from, until decoding takes it.
-    begun: BTreeMap<u32, Begun>,
+    begun: BTreeMap<u32, RestoredShard>,
 }
 
 impl Market {
@@ -58,13 +58,13 @@ impl Market {
     }
 
     /// Has new instruments of a shard begin with these settings.
-    pub fn settle(&mut self, shard: u32, settings: &Settings) {
-        self.order.settle(shard, settings.order);
-        self.gaps.settle(shard, settings.windows());
-        self.features.settle(shard, settings.features.clone());
-        self.seconds.settle(shard, settings.seconds);
-        self.score.settle(shard, settings.model.clone());
-        self.rules.settle(shard, settings.rules.clone());
+    pub fn assume_settings(&mut self, shard: u32, settings: &Settings) {
+        self.order.assume_settings(shard, settings.order);
+        self.gaps.assume_settings(shard, settings.windows());
+        self.features.assume_settings(shard, settings.features.clone());
+        self.seconds.assume_settings(shard, settings.seconds);
+        self.score.assume_settings(shard, settings.model.clone());
+        self.rules.assume_settings(shard, settings.rules.clone());
     }
 
     /// Takes up the states of an instrument, by section; `changes` are those that the shard keeps.
@@ -97,22 +97,22 @@ impl Market {
     }
 
     /// Nobody asks how far the shards could be called done without their states.
-    pub fn never_settle(&mut self) {
-        self.order.never_settle();
-        self.gaps.never_settle();
-        self.features.never_settle();
-        self.seconds.never_settle();
-        self.score.never_settle();
-        self.rules.never_settle();
+    pub fn skip_low_watermark(&mut self) {
+        self.order.skip_low_watermark();
+        self.gaps.skip_low_watermark();
+        self.features.skip_low_watermark();
+        self.seconds.skip_low_watermark();
+        self.score.skip_low_watermark();
+        self.rules.skip_low_watermark();
     }
 
     /// Has decoding and publishing of a shard go on from there.
-    pub fn begin(&mut self, shard: u32, begun: Begun) {
+    pub fn resume_shard(&mut self, shard: u32, begun: RestoredShard) {
         self.begun.insert(shard, begun);
     }
 
     /// Gives what shards go on from to whoever decodes and publishes.
-    pub fn take_begun(&mut self) -> BTreeMap<u32, Begun> {
+    pub fn take_restored(&mut self) -> BTreeMap<u32, RestoredShard> {
         std::mem::take(&mut self.begun)
     }
 

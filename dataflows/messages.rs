@@ -1,18 +1,18 @@
 //! One message ─► its rows, with the account of what became of it: the same for files and topics.
 
 use foreshock_operators::account::{DeadLetter, Ledger, Reason};
-use foreshock_operators::decode::{Envelope, Format, Refused, Verdict, decode};
+use foreshock_operators::decode::{Envelope, Format, RefusedRow, Verdict, decode};
 use foreshock_operators::row::{Extent, Row, Source};
 use foreshock_operators::time::Nanos;
 
-use crate::batch::Range;
-use crate::control::{Found, is_record};
+use crate::batch::TimeRange;
+use crate::control::{FoundRecord, is_record};
 use crate::instruments::Resolver;
 
 /// What bounds the messages and rows that are taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    pub range: Range,
+    pub range: TimeRange,
     /// How far a row's time may lie ahead of its receipt.
     pub max_ahead: Nanos,
     /// A longer message is refused.
@@ -23,12 +23,12 @@ pub struct Limits {
 
 /// The account of one batch while it is decoded.
 #[derive(Debug, Default)]
-pub struct Account {
+pub struct BatchLedger {
     pub ledger: Ledger,
     /// Position in the batch of the next row or refusal.
     pub order: u32,
     /// Control records that are still to be read.
-    pub records: Vec<Found>,
+    pub records: Vec<FoundRecord>,
 }
 
 /// Decodes messages one by one.
@@ -36,7 +36,7 @@ pub struct Messages {
     pub limits: Limits,
     resolver: Resolver,
     rows: Vec<Row>,
-    refused: Vec<Refused>,
+    refused: Vec<RefusedRow>,
 }
 
 impl Messages {
@@ -46,12 +46,12 @@ impl Messages {
 
     /// Takes a message apart and gives its rows, each with its position in the batch. Says so where the message
     /// is of another market than its envelope names.
-    pub fn take(
+    pub fn take_message(
         &mut self,
         format: Format,
         message: &[u8],
         envelope: &Envelope,
-        account: &mut Account,
+        account: &mut BatchLedger,
         give: impl FnMut(u32, Row),
     ) -> Option<String> {
         let (source, extent) = (envelope.source, envelope.extent);
@@ -75,7 +75,7 @@ impl Messages {
                 account.ledger.counts.messages_ignored += 1;
             }
             Verdict::Rows => self.deal(source, extent, account, give),
-            Verdict::Refused { reason, detail } => account.refuse_message(source, extent, reason, detail),
+            Verdict::RefusedRow { reason, detail } => account.refuse_message(source, extent, reason, detail),
             Verdict::Contradiction { found } => {
                 let expected = envelope.exchange.unwrap_or_default();
                 let detail = format!("a message of {found} in a file of {expected}");
@@ -87,7 +87,7 @@ impl Messages {
     }
 
     /// Takes a control message: one that is a record of ours is read by whoever knows the shard.
-    fn control(&self, message: &[u8], source: Source, extent: Extent, account: &mut Account) {
+    fn control(&self, message: &[u8], source: Source, extent: Extent, account: &mut BatchLedger) {
         if self.limits.control && is_record(message) {
             account.found_record(source, extent);
         } else {
@@ -96,7 +96,7 @@ impl Messages {
     }
 
     /// Takes a message that its header calls a control record, whatever it holds.
-    pub fn headed_control(&self, source: Source, extent: Extent, account: &mut Account) {
+    pub fn headed_control(&self, source: Source, extent: Extent, account: &mut BatchLedger) {
         if !self.limits.control {
             account.control_record();
         } else if extent.length as usize > self.limits.max_message_bytes {
@@ -121,7 +121,7 @@ impl Messages {
         &mut self,
         source: Source,
         extent: Extent,
-        account: &mut Account,
+        account: &mut BatchLedger,
         mut give: impl FnMut(u32, Row),
     ) {
         let before = self.rows.len() + self.refused.len();
@@ -142,14 +142,14 @@ impl Messages {
             give(account.order, row);
             account.order += 1;
         }
-        for Refused { index, reason, detail, .. } in self.refused.drain(..) {
+        for RefusedRow { index, reason, detail, .. } in self.refused.drain(..) {
             account.ledger.counts.rows_deadlettered += 1;
             account.refuse(source, index, extent, reason, detail);
         }
     }
 }
 
-impl Account {
+impl BatchLedger {
     /// Counts a message that is an acknowledgement or a line of the recorder's.
     pub fn control_message(&mut self) {
         self.ledger.counts.messages_in += 1;
@@ -164,7 +164,7 @@ impl Account {
 
     /// Keeps a control record of ours; its fate is counted by whoever reads it.
     pub fn found_record(&mut self, source: Source, extent: Extent) {
-        self.records.push(Found { order: self.order, source, extent });
+        self.records.push(FoundRecord { order: self.order, source, extent });
         self.order += 1;
     }
 
@@ -181,11 +181,11 @@ impl Account {
     }
 }
 
-/// Whether a decoder's word leaves room for a control record, which stands in logs of any format (SPEC 7).
+/// Whether a decoder's word leaves room for a control record, which stands in logs of any format (docs/definitions.md, "Control records").
 fn may_be_control(verdict: &Verdict) -> bool {
     match verdict {
         Verdict::Control | Verdict::Ignored => true,
-        Verdict::Refused { reason, .. } => *reason == Reason::WrongType,
+        Verdict::RefusedRow { reason, .. } => *reason == Reason::WrongType,
         Verdict::Rows | Verdict::Contradiction { .. } => false,
     }
 }

@@ -33,12 +33,12 @@ pub struct Piece {
     pub number: u64,
     /// The operator's name.
     pub section: &'static str,
-    pub what: What,
+    pub what: PieceContent,
 }
 
 /// What a piece holds.
 #[derive(Debug)]
-pub enum What {
+pub enum PieceContent {
     /// The state of one instrument.
     Instrument(InstrumentId, Vec<u8>),
     /// What belongs to the shard as a whole.
@@ -76,31 +76,31 @@ struct Turns {
 }
 
 impl Saver {
-    /// Pieces go into this channel; whoever takes one gives it to [`Saver::taken`].
+    /// Pieces go into this channel; whoever takes one gives it to [`Saver::piece_done`].
     pub fn new(pieces: Sender<Piece>) -> Saver {
         Saver { pieces, pending_bytes: Arc::default(), turns: Arc::default(), spare: Arc::default() }
     }
 
     /// Takes a piece back that was worked off.
-    pub fn taken(&self, piece: Piece) {
+    pub fn piece_done(&self, piece: Piece) {
         self.pending_bytes.fetch_sub(piece.what.room(), Ordering::AcqRel);
-        if let What::Instrument(_, bytes) = piece.what {
+        if let PieceContent::Instrument(_, bytes) = piece.what {
             self.spare().put(piece.section, bytes);
         }
     }
 
     /// Empty memory for a piece.
     pub(crate) fn room(&self, section: &'static str) -> Vec<u8> {
-        self.spare().take(section)
+        self.spare().take_buffer(section)
     }
 
     /// Gives what belongs to a shard as a whole: a section of one piece.
     pub fn shard(&self, shard: u32, number: u64, section: &'static str, bytes: Vec<u8>) {
-        self.give(Piece { shard, number, section, what: What::Shard(bytes) });
-        self.give(Piece { shard, number, section, what: What::Done });
+        self.give(Piece { shard, number, section, what: PieceContent::Shard(bytes) });
+        self.give(Piece { shard, number, section, what: PieceContent::Done });
     }
 
-    pub(crate) fn begin(&self, section: &'static str) {
+    pub(crate) fn begin_section(&self, section: &'static str) {
         let mut turns = self.turns();
         turns.sections.push_back(section);
         turns.swept_at = Some(Instant::now());
@@ -114,12 +114,12 @@ impl Saver {
         instrument: InstrumentId,
         bytes: Vec<u8>,
     ) {
-        self.give(Piece { shard, number, section, what: What::Instrument(instrument, bytes) });
+        self.give(Piece { shard, number, section, what: PieceContent::Instrument(instrument, bytes) });
     }
 
-    pub(crate) fn done(&self, shard: u32, number: u64, section: &'static str) {
+    pub(crate) fn end_section(&self, shard: u32, number: u64, section: &'static str) {
         self.turns().sections.retain(|other| *other != section);
-        self.give(Piece { shard, number, section, what: What::Done });
+        self.give(Piece { shard, number, section, what: PieceContent::Done });
     }
 
     /// Whether it is this section's turn to sweep, no rows are on their way, and there is room for what it finds.
@@ -145,7 +145,7 @@ impl Saver {
         self.pending_bytes.fetch_add(piece.what.room(), Ordering::AcqRel);
         // Nobody takes pieces any more only where the job ends: then the snapshot isn't wanted.
         if let Err(SendError(piece)) = self.pieces.send(piece) {
-            self.taken(piece);
+            self.piece_done(piece);
         }
     }
 
@@ -159,7 +159,7 @@ impl Saver {
 }
 
 impl Spare {
-    fn take(&mut self, section: &'static str) -> Vec<u8> {
+    fn take_buffer(&mut self, section: &'static str) -> Vec<u8> {
         let bytes = self.of_sections.get_mut(section).and_then(Vec::pop).unwrap_or_default();
         self.bytes -= bytes.capacity();
         bytes
@@ -174,12 +174,12 @@ impl Spare {
     }
 }
 
-impl What {
+impl PieceContent {
     /// The memory that it takes.
     fn room(&self) -> usize {
         match self {
-            What::Instrument(_, bytes) | What::Shard(bytes) => bytes.capacity(),
-            What::Done => 0,
+            PieceContent::Instrument(_, bytes) | PieceContent::Shard(bytes) => bytes.capacity(),
+            PieceContent::Done => 0,
         }
     }
 }

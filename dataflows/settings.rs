@@ -101,7 +101,7 @@ pub enum Unknown {
     DeadLetter,
 }
 
-/// Which clock rows run on (SPEC 1).
+/// Which clock rows run on (docs/definitions.md, "Input").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClockChoice {

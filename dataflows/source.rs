@@ -45,7 +45,7 @@ pub fn chunks<'scope>(
 }
 
 /// What a live source wants next.
-pub enum Turn {
+pub enum NextPoll {
     /// To be called again at once: there is likely more.
     Again,
     /// To be called when it is woken, or after this time at the latest.
@@ -59,7 +59,7 @@ pub enum Turn {
 /// `on_wake` gets what wakes this worker.
 pub fn deliveries<'scope>(
     scope: Scope<'scope, u64>,
-    mut poll: impl FnMut(&mut Vec<Delivery>) -> Turn + 'static,
+    mut poll: impl FnMut(&mut Vec<Delivery>) -> NextPoll + 'static,
     milliseconds: impl Fn() -> u64 + 'static,
     on_wake: impl FnOnce(SyncActivator),
 ) -> StreamVec<'scope, u64, Delivery> {
@@ -79,15 +79,15 @@ pub fn deliveries<'scope>(
                 output.session(held).give_iterator(arrived.drain(..));
             }
             match turn {
-                Turn::Again => activator.activate(),
-                Turn::Wait(at_most) => {
+                NextPoll::Again => activator.activate(),
+                NextPoll::Wait(at_most) => {
                     let (now, due) = (Instant::now(), Instant::now() + at_most);
                     if timer.is_none_or(|at| at <= now || at > due) {
                         activator.activate_after(at_most);
                         timer = Some(due);
                     }
                 }
-                Turn::Ended => capability = None,
+                NextPoll::Ended => capability = None,
             }
         }
     })

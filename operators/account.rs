@@ -1,4 +1,4 @@
-//! The account of a run: every message and every row has exactly one fate, and the fates add up (SPEC 1).
+//! The account of a run: every message and every row has exactly one fate, and the fates add up (docs/definitions.md, "Input").
 
 use serde::{Deserialize, Serialize};
 

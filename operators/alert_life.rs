@@ -1,4 +1,4 @@
-//! The life of one rule's alerts on one instrument (SPEC 6).
+//! The life of one rule's alerts on one instrument (docs/definitions.md, "Alerts").
 //!
 //! ```text
 //!          the condition holds         held for `hold`           clear for `resolve_for`
@@ -27,7 +27,7 @@ pub struct Point {
 
 /// When an alert became pending. `(at, nth)` differs between any two alerts of a rule on an instrument.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Start {
+pub struct AlertStart {
     pub at: Time,
     /// Counts the starts at `at`, from 1.
     pub nth: u32,
@@ -35,10 +35,10 @@ pub struct Start {
 
 /// One change to tell of.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Change {
+pub struct AlertTransition {
     pub state: AlertState,
     pub reason: &'static str,
-    pub start: Start,
+    pub start: AlertStart,
     pub triggered_at: Time,
     pub escalated: bool,
 }
@@ -48,7 +48,7 @@ pub struct Change {
 pub struct AlertLife {
     phase: Phase,
     /// The latest start; `None` before the first.
-    last_start: Option<Start>,
+    last_start: Option<AlertStart>,
     /// When the latest alert was resolved: the cooldown counts from here.
     resolved_at: Option<Time>,
 }
@@ -59,7 +59,7 @@ enum Phase {
     Idle,
     /// The condition has held since the start, but not long enough yet.
     Pending {
-        start: Start,
+        start: AlertStart,
         critical_since: Option<Time>,
     },
     Raised(Raised),
@@ -68,7 +68,7 @@ enum Phase {
 /// An alert that was told and not resolved yet.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Raised {
-    start: Start,
+    start: AlertStart,
     triggered_at: Time,
     /// Never taken back.
     escalated: bool,
@@ -82,7 +82,7 @@ struct Raised {
 
 impl AlertLife {
     /// Evaluates the rule on a sample or tick, null or not.
-    pub fn on_point(&mut self, rule: &Rule, point: Point, mut tell: impl FnMut(Change)) {
+    pub fn on_point(&mut self, rule: &Rule, point: Point, mut tell: impl FnMut(AlertTransition)) {
         if !rule.enabled {
             return self.end_now(point.time, "disabled", tell);
         }
@@ -119,7 +119,7 @@ impl AlertLife {
 
     /// Data is missing: a pending alert is forgotten, a raised one waits and forgets its clocks. Only the first
     /// of several in a row is told.
-    pub fn on_missing(&mut self, reason: &'static str, mut tell: impl FnMut(Change)) {
+    pub fn on_missing(&mut self, reason: &'static str, mut tell: impl FnMut(AlertTransition)) {
         match &mut self.phase {
             Phase::Idle => {}
             Phase::Pending { .. } => self.phase = Phase::Idle,
@@ -135,7 +135,7 @@ impl AlertLife {
     }
 
     /// Ends what there is of an alert: a pending one silently, a raised one with this reason.
-    pub fn end_now(&mut self, time: Time, reason: &'static str, mut tell: impl FnMut(Change)) {
+    pub fn end_now(&mut self, time: Time, reason: &'static str, mut tell: impl FnMut(AlertTransition)) {
         match &self.phase {
             Phase::Idle => {}
             Phase::Pending { .. } => self.phase = Phase::Idle,
@@ -147,12 +147,12 @@ impl AlertLife {
     }
 
     /// The latest start: the next one in the same instant counts on from it.
-    pub fn last_start(&self) -> Option<Start> {
+    pub fn last_start(&self) -> Option<AlertStart> {
         self.last_start
     }
 
     /// The idle life of a rule that takes the place of one of the same name.
-    pub fn after(last_start: Option<Start>) -> AlertLife {
+    pub fn after(last_start: Option<AlertStart>) -> AlertLife {
         AlertLife { last_start, ..AlertLife::default() }
     }
 
@@ -165,17 +165,17 @@ impl AlertLife {
         self.resolved_at.is_some_and(|resolved| time.since(resolved) < rule.cooldown)
     }
 
-    fn next_start(&mut self, at: Time) -> Start {
+    fn next_start(&mut self, at: Time) -> AlertStart {
         let nth = match self.last_start {
             Some(last) if last.at == at => last.nth.saturating_add(1),
             _ => 1,
         };
-        *self.last_start.insert(Start { at, nth })
+        *self.last_start.insert(AlertStart { at, nth })
     }
 }
 
 impl Raised {
-    fn new(start: Start, triggered_at: Time, critical_since: Option<Time>) -> Self {
+    fn new(start: AlertStart, triggered_at: Time, critical_since: Option<Time>) -> Self {
         Raised { start, triggered_at, escalated: false, suppressed: false, clear_since: None, critical_since }
     }
 
@@ -186,7 +186,7 @@ impl Raised {
         time: Time,
         clear: bool,
         critical: bool,
-        mut tell: impl FnMut(Change),
+        mut tell: impl FnMut(AlertTransition),
     ) -> bool {
         if self.suppressed {
             self.suppressed = false;
@@ -209,9 +209,9 @@ impl Raised {
         false
     }
 
-    fn change(&self, state: AlertState, reason: &'static str) -> Change {
+    fn change(&self, state: AlertState, reason: &'static str) -> AlertTransition {
         let Raised { start, triggered_at, escalated, .. } = *self;
-        Change { state, reason, start, triggered_at, escalated }
+        AlertTransition { state, reason, start, triggered_at, escalated }
     }
 }
 
@@ -230,9 +230,9 @@ mod tests {
 
     #[test]
     fn a_count_of_starts_that_is_full_stays_full() {
-        let full = Start { at: Time(5), nth: u32::MAX };
+        let full = AlertStart { at: Time(5), nth: u32::MAX };
         let mut life = AlertLife { last_start: Some(full), ..AlertLife::default() };
         assert_eq!(life.next_start(Time(5)), full);
-        assert_eq!(life.next_start(Time(6)), Start { at: Time(6), nth: 1 });
+        assert_eq!(life.next_start(Time(6)), AlertStart { at: Time(6), nth: 1 });
     }
 }

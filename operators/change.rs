@@ -1,4 +1,4 @@
-//! Changes of model, rules and settings while a job runs (SPEC 7).
+//! Changes of model, rules and settings while a job runs (docs/definitions.md, "Control records").
 //!
 //! ```text
 //! control record in the log ─► Change, given to each instrument before its next row
@@ -30,12 +30,12 @@ pub struct Change {
     pub offset: u64,
     /// An instrument waits for this moment; `None`: it takes effect at once.
     pub effective_at: Option<Time>,
-    pub what: What,
+    pub what: ChangeKind,
 }
 
 /// What a change puts in force.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum What {
+pub enum ChangeKind {
     Model(Arc<Model>),
     Rules(Arc<[Rule]>),
     Parameters(Arc<Parameters>),
@@ -64,7 +64,7 @@ pub struct Windows {
 
 /// A change at its place among an instrument's values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Placed {
+pub struct ChangeAt {
     pub instrument: InstrumentId,
     /// Index of the value that it stands before; the count of values where it stands behind all.
     pub before: u32,
@@ -90,18 +90,18 @@ impl Change {
     /// The model that it puts in force, if any.
     pub fn model(&self) -> Option<&Arc<Model>> {
         match &self.what {
-            What::Model(model) => Some(model),
-            What::Parameters(parameters) => Some(&parameters.model),
-            What::Rules(_) | What::StateLost => None,
+            ChangeKind::Model(model) => Some(model),
+            ChangeKind::Parameters(parameters) => Some(&parameters.model),
+            ChangeKind::Rules(_) | ChangeKind::StateLost => None,
         }
     }
 
     /// The rules that it puts in force, if any.
     pub fn rules(&self) -> Option<&Arc<[Rule]>> {
         match &self.what {
-            What::Rules(rules) => Some(rules),
-            What::Parameters(parameters) => Some(&parameters.rules),
-            What::Model(_) | What::StateLost => None,
+            ChangeKind::Rules(rules) => Some(rules),
+            ChangeKind::Parameters(parameters) => Some(&parameters.rules),
+            ChangeKind::Model(_) | ChangeKind::StateLost => None,
         }
     }
 
@@ -113,20 +113,20 @@ impl Change {
     /// The parameters that it puts in force, if any.
     pub fn parameters(&self) -> Option<&Arc<Parameters>> {
         match &self.what {
-            What::Parameters(parameters) => Some(parameters),
-            What::Model(_) | What::Rules(_) | What::StateLost => None,
+            ChangeKind::Parameters(parameters) => Some(parameters),
+            ChangeKind::Model(_) | ChangeKind::Rules(_) | ChangeKind::StateLost => None,
         }
     }
 }
 
-impl What {
+impl ChangeKind {
     /// Whether what this says takes the place of all that `older` says.
-    fn covers(&self, older: &What) -> bool {
+    fn covers(&self, older: &ChangeKind) -> bool {
         match self {
-            What::Parameters(_) => !matches!(older, What::StateLost),
-            What::Model(_) => matches!(older, What::Model(_)),
-            What::Rules(_) => matches!(older, What::Rules(_)),
-            What::StateLost => matches!(older, What::StateLost),
+            ChangeKind::Parameters(_) => !matches!(older, ChangeKind::StateLost),
+            ChangeKind::Model(_) => matches!(older, ChangeKind::Model(_)),
+            ChangeKind::Rules(_) => matches!(older, ChangeKind::Rules(_)),
+            ChangeKind::StateLost => matches!(older, ChangeKind::StateLost),
         }
     }
 }

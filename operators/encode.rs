@@ -1,4 +1,4 @@
-//! From records to lines of JSON (SPEC 8).
+//! From records to lines of JSON (docs/definitions.md, "Output").
 //!
 //! Numbers are the shortest text that reads back to the same f64; NaN is null; times have as many fraction
 //! digits as their format.

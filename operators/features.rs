@@ -1,11 +1,11 @@
-//! Windowed features of every tick (SPEC 3).
+//! Windowed features of every tick (docs/definitions.md, "Features").
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Change, Placed, change_of, number_of};
+use crate::change::{Change, ChangeAt, change_of, number_of};
 use crate::moments::{SlidingMoments, push_tight};
 use crate::operator::{Ahead, Instrument, Operator, Out, RestoreError, load, save};
 use crate::packed::{self, Packed};
@@ -164,7 +164,7 @@ impl Operator for FeatureWindows {
         }
     }
 
-    fn on_change(&mut self, placed: &Placed, out: &mut Out<Measured>) {
+    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Measured>) {
         if let Some(parameters) = placed.change.parameters() {
             if parameters.features != self.settings {
                 self.clear();

@@ -1,10 +1,10 @@
-//! Finds the stretches in which an instrument gave no sign of life (SPEC 4).
+//! Finds the stretches in which an instrument gave no sign of life (docs/definitions.md, "Gaps").
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Change, Placed, What, Windows, change_of, number_of};
+use crate::change::{Change, ChangeAt, ChangeKind, Windows, change_of, number_of};
 use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
 use crate::row::Row;
 use crate::stages::{Gap, GapReason, Live};
@@ -47,18 +47,18 @@ impl Operator for Gaps {
     }
 
     /// The gap comes before the change, so that what ends with it still ends under the old settings.
-    fn on_change(&mut self, placed: &Placed, out: &mut Out<Live>) {
-        let &Placed { at, digits, .. } = placed;
+    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Live>) {
+        let &ChangeAt { at, digits, .. } = placed;
         let reason = match &placed.change.what {
-            What::StateLost => Some(GapReason::StateLost),
-            What::Parameters(parameters) => {
+            ChangeKind::StateLost => Some(GapReason::StateLost),
+            ChangeKind::Parameters(parameters) => {
                 let windows = parameters.windows();
                 let differs = windows != self.windows;
                 self.windows = windows;
                 self.since = Some(placed.change.clone());
                 differs.then_some(GapReason::Reconfigured)
             }
-            What::Model(_) | What::Rules(_) => None,
+            ChangeKind::Model(_) | ChangeKind::Rules(_) => None,
         };
         // Before the first sign of life there is nothing that a gap could end; but it can't be known of a lost
         // state that it was empty.

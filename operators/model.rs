@@ -1,4 +1,4 @@
-//! A volatility-spike model as data (SPEC 7).
+//! A volatility-spike model as data (docs/definitions.md, "Scoring").
 
 use std::sync::Arc;
 
@@ -141,7 +141,7 @@ pub struct TreeFeature {
 /// How a model comes to its probability.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum ModelKind {
     /// sigmoid(`volatility_z` - threshold); null `volatility_z` is handled by the policy.
     Baseline { threshold: f64, null: NullPolicy },
     /// sigmoid(intercept + the terms, summed in their order).
@@ -156,7 +156,7 @@ pub enum Kind {
 pub struct Model {
     pub name: Arc<str>,
     pub version: Arc<str>,
-    pub kind: Kind,
+    pub kind: ModelKind,
     /// Probability from which a tick counts as a spike: in 0..=1.
     pub decision_threshold: f64,
     /// How far ahead the model looks.
@@ -169,8 +169,8 @@ impl Model {
     /// `baseline` or `ml`.
     pub fn variant(&self) -> &'static str {
         match self.kind {
-            Kind::Baseline { .. } => "baseline",
-            Kind::Logistic { .. } | Kind::Trees { .. } => "ml",
+            ModelKind::Baseline { .. } => "baseline",
+            ModelKind::Logistic { .. } | ModelKind::Trees { .. } => "ml",
         }
     }
 
@@ -190,15 +190,15 @@ impl Model {
             return Err("a model looks ahead".to_string());
         }
         match &self.kind {
-            Kind::Baseline { threshold, null } => check_numbers(&[*threshold, null.number()]),
-            Kind::Logistic { intercept, terms } => {
+            ModelKind::Baseline { threshold, null } => check_numbers(&[*threshold, null.number()]),
+            ModelKind::Logistic { intercept, terms } => {
                 if terms.is_empty() || terms.len() > TERMS_MAX {
                     return Err(format!("a model has 1 to {TERMS_MAX} features"));
                 }
                 check_numbers(&[*intercept])?;
                 terms.iter().try_for_each(|term| term.check(horizons))
             }
-            Kind::Trees { features, trees } => {
+            ModelKind::Trees { features, trees } => {
                 if features.is_empty() || features.len() > FEATURES_MAX {
                     return Err(format!("a model of trees has 1 to {FEATURES_MAX} features"));
                 }

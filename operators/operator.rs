@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::account::{DeadLetter, Ledger, Reason};
-use crate::change::{Change, Placed};
+use crate::change::{Change, ChangeAt};
 use crate::prefetch::fetch_all;
 use crate::row::{Channel, InstrumentId, Row};
 use crate::time::{Nanos, Time};
@@ -43,7 +43,7 @@ pub struct Out<T> {
     order: u32,
     pub values: Vec<Tagged<T>>,
     /// Changes that the next operator is to take, in the order of their places.
-    pub changes: Vec<Placed>,
+    pub changes: Vec<ChangeAt>,
     pub ledger: Ledger,
 }
 
@@ -72,15 +72,15 @@ impl<T> Out<T> {
     }
 
     /// Passes a change on: it stands before the value that is given next.
-    pub fn pass(&mut self, placed: &Placed) {
+    pub fn pass(&mut self, placed: &ChangeAt) {
         let before = self.values.len() as u32;
-        self.changes.push(Placed { before, order: self.order, ..placed.clone() });
+        self.changes.push(ChangeAt { before, order: self.order, ..placed.clone() });
     }
 
     /// Places a change before the value that is given next.
     pub fn place(&mut self, at: Time, digits: u8, change: Arc<Change>) {
         let (before, order) = (self.values.len() as u32, self.order);
-        self.changes.push(Placed { instrument: self.instrument, before, order, at, digits, change });
+        self.changes.push(ChangeAt { instrument: self.instrument, before, order, at, digits, change });
     }
 
     /// Files a dead letter for a row of the batch being processed; the caller counts its fate.
@@ -116,7 +116,7 @@ pub trait Operator: Sized {
     fn on_input(&mut self, input: Self::Input, out: &mut Out<Self::Output>);
 
     /// Takes a change that holds from the next input on, and passes it on.
-    fn on_change(&mut self, placed: &Placed, out: &mut Out<Self::Output>) {
+    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Self::Output>) {
         out.pass(placed);
     }
 

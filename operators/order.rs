@@ -1,4 +1,4 @@
-//! Puts an instrument's rows in order and takes out what was told twice or too late (SPEC 2).
+//! Puts an instrument's rows in order and takes out what was told twice or too late (docs/definitions.md, "Order").
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::account::Reason;
-use crate::change::{Change, Placed, What, change_of, number_of};
+use crate::change::{Change, ChangeAt, ChangeKind, change_of, number_of};
 use crate::moments::push_tight;
 use crate::operator::{Ahead, Instrument, Operator, Out, RestoreError, load, save};
 use crate::packed;
@@ -106,7 +106,7 @@ impl Operator for Order {
     }
 
     fn on_input(&mut self, mut row: Row, out: &mut Out<Row>) {
-        if !self.settle_channel(&mut row) {
+        if !self.choose_channel(&mut row) {
             // Whether a channel is used is known only here, in the order of the log.
             let counts = &mut out.ledger.counts;
             if row.alone {
@@ -155,9 +155,9 @@ impl Operator for Order {
     }
 
     /// Keeps the change until a row behind it in the log is let through at a time at which it is due.
-    fn on_change(&mut self, placed: &Placed, out: &mut Out<Row>) {
+    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Row>) {
         let change = &placed.change;
-        if change.what == What::StateLost {
+        if change.what == ChangeKind::StateLost {
             self.forget_log(out);
         }
         self.newest_change = change.number;
@@ -228,7 +228,7 @@ impl Order {
     /// Decides by its channel what of a row is used: a channel that nobody configured is the best that the log
     /// has carried so far, and a better one takes over for good, so that nothing is counted twice. False where
     /// nothing of the row is used.
-    fn settle_channel(&mut self, row: &mut Row) -> bool {
+    fn choose_channel(&mut self, row: &mut Row) -> bool {
         let [configured_quotes, configured_trades] = self.configured;
         match &mut row.body {
             Body::Heartbeat => true,

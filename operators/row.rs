@@ -8,7 +8,7 @@ use crate::time::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstrumentId(pub u32);
 
-/// The stream of a venue that a row came in on (SPEC 1). Of the channels that carry quotes, and of those that
+/// The stream of a venue that a row came in on (docs/definitions.md, "Input"). Of the channels that carry quotes, and of those that
 /// carry trades, the smaller is the better: it says more of the market, or says it sooner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[repr(u8)]

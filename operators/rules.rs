@@ -1,4 +1,4 @@
-//! Alert rules over per-second metrics and probabilities (SPEC 6).
+//! Alert rules over per-second metrics and probabilities (docs/definitions.md, "Alerts").
 //!
 //! ```text
 //! Scored ─► the same, as Outcome ─► the alerts it caused: metric rules on samples, probability rules on ticks,
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::alert_life::{AlertLife, Change as Turn, Point, Start};
-use crate::change::{Change, Placed, change_of, number_of};
+use crate::alert_life::{AlertLife, AlertStart, AlertTransition, Point};
+use crate::change::{Change, ChangeAt, change_of, number_of};
 use crate::operator::{Ahead, Instrument, Operator, Out, RestoreError, load, save};
 use crate::pattern::matches;
 use crate::prefetch::fetch_all;
@@ -161,7 +161,7 @@ pub struct Rules {
     since: Option<Arc<Change>>,
     /// Starts, in the instant of the last change, of alerts whose rules it ended: a rule of the same name that comes
     /// in the same instant counts on from them, so that no two alerts have one id.
-    ended: Vec<(Arc<str>, Start)>,
+    ended: Vec<(Arc<str>, AlertStart)>,
     /// Rules over metrics.
     on_samples: Vec<Watch>,
     /// Rules over probabilities: apart, so that a tick costs nothing where there are none.
@@ -239,7 +239,7 @@ impl Operator for Rules {
     }
 
     /// Rules that say the same go on; what others have raised ends here.
-    fn on_change(&mut self, placed: &Placed, out: &mut Out<Outcome>) {
+    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Outcome>) {
         if let Some(rules) = placed.change.rules() {
             self.go_over_to(rules, placed, out);
             self.since = Some(placed.change.clone());
@@ -299,8 +299,8 @@ impl Rules {
         }
     }
 
-    fn go_over_to(&mut self, rules: &Arc<[Rule]>, placed: &Placed, out: &mut Out<Outcome>) {
-        let &Placed { at, digits, .. } = placed;
+    fn go_over_to(&mut self, rules: &Arc<[Rule]>, placed: &ChangeAt, out: &mut Out<Outcome>) {
+        let &ChangeAt { at, digits, .. } = placed;
         let before = std::mem::replace(&mut self.rules, rules.clone());
         let mut watches: Vec<Watch> = self.on_samples.drain(..).chain(self.on_ticks.drain(..)).collect();
         self.watch();
@@ -347,7 +347,7 @@ struct Subject {
 
 impl Subject {
     /// Gives the message of one change.
-    fn tell(&self, rule: &Rule, point: Point, change: Turn, out: &mut Out<Outcome>) {
+    fn tell(&self, rule: &Rule, point: Point, change: AlertTransition, out: &mut Out<Outcome>) {
         let Point { time, digits, value, zscore } = point;
         out.ledger.counts.alerts += 1;
         out.give(Outcome::Alert(Box::new(Alert {
@@ -371,7 +371,7 @@ impl Subject {
 
 /// The first 16 bytes, in hex, of the SHA-256 of: rule, exchange and instrument name, each behind its length
 /// (u64), then the time (i64) and count (u32) of the start; numbers are little-endian.
-fn alert_id(rule: &str, exchange: &str, name: &str, start: Start) -> Arc<str> {
+fn alert_id(rule: &str, exchange: &str, name: &str, start: AlertStart) -> Arc<str> {
     let mut hash = Sha256::new();
     for text in [rule, exchange, name] {
         hash.update((text.len() as u64).to_le_bytes());
@@ -392,7 +392,7 @@ mod tests {
     use crate::time::{SECOND, Time};
 
     fn id(rule: &str, exchange: &str, name: &str, at: i64, nth: u32) -> String {
-        alert_id(rule, exchange, name, Start { at: Time(at), nth }).to_string()
+        alert_id(rule, exchange, name, AlertStart { at: Time(at), nth }).to_string()
     }
 
     /// The expected text was computed by another implementation of SHA-256.

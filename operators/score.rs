@@ -1,11 +1,11 @@
-//! Scores every tick with the model in force (SPEC 7).
+//! Scores every tick with the model in force (docs/definitions.md, "Scoring").
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Change, Placed, change_of, number_of};
-use crate::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform, TreeFeature};
+use crate::change::{Change, ChangeAt, change_of, number_of};
+use crate::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform, TreeFeature};
 use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
 use crate::stages::{Features, Prediction, Sampled, Scored};
 use crate::trees::Slots;
@@ -52,7 +52,7 @@ impl Operator for Score {
         }
     }
 
-    fn on_change(&mut self, placed: &Placed, out: &mut Out<Scored>) {
+    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Scored>) {
         if let Some(model) = placed.change.model() {
             self.model = model.clone();
             self.since = Some(placed.change.clone());
@@ -98,14 +98,14 @@ pub fn predict(model: &Model, features: &Features) -> Prediction {
 /// The model's word on these values, NaN being null: [`Features`] always know `n`, other rows may not.
 pub fn predict_by(model: &Model, value: impl Fn(FeatureRef) -> f64) -> Prediction {
     let probability = match &model.kind {
-        Kind::Baseline { threshold, null } => {
+        ModelKind::Baseline { threshold, null } => {
             value_or_policy(value(FeatureRef::VolatilityZ), *null).map(|z| sigmoid(z - threshold))
         }
-        Kind::Logistic { intercept, terms } => {
+        ModelKind::Logistic { intercept, terms } => {
             let add = |sum, term: &Term| Some(sum + weigh(term, value(term.feature))?);
             terms.iter().try_fold(*intercept, add).map(sigmoid)
         }
-        Kind::Trees { features, trees } => {
+        ModelKind::Trees { features, trees } => {
             slots(features, value).map(|slots| f64::from(trees.probability(&slots)))
         }
     };

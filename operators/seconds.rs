@@ -1,10 +1,10 @@
-//! Metrics of each second and their z-scores (SPEC 5).
+//! Metrics of each second and their z-scores (docs/definitions.md, "Per-second metrics").
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Change, Placed, change_of, number_of};
+use crate::change::{Change, ChangeAt, change_of, number_of};
 use crate::moments::SlidingMoments;
 use crate::operator::{Ahead, Instrument, Operator, Out, RestoreError, load, save};
 use crate::prefetch::{fetch, fetch_all};
@@ -102,7 +102,7 @@ impl Operator for Seconds {
     }
 
     /// A second that the clock has left ends first, under the settings that it began with.
-    fn on_change(&mut self, placed: &Placed, out: &mut Out<Sampled>) {
+    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Sampled>) {
         if let Some(parameters) = placed.change.parameters() {
             if parameters.seconds != self.settings {
                 self.advance(placed.at, out);

@@ -36,7 +36,7 @@ impl GapReason {
     }
 }
 
-/// A stretch without data (SPEC 4): from the last sign of life to the one that ended it.
+/// A stretch without data (docs/definitions.md, "Gaps"): from the last sign of life to the one that ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gap {
     pub start: Time,
@@ -52,7 +52,7 @@ pub enum Live {
     Row(Row),
 }
 
-/// The features of one tick (SPEC 3). NaN stands for null.
+/// The features of one tick (docs/definitions.md, "Features"). NaN stands for null.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Features {
     /// The row that is this tick.
@@ -99,7 +99,7 @@ pub enum Measured {
     },
 }
 
-/// The per-second metrics that need no book (SPEC 5).
+/// The per-second metrics that need no book (docs/definitions.md, "Per-second metrics").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Metric {
@@ -193,7 +193,7 @@ impl Signal {
     }
 }
 
-/// The states of an alert that are told (SPEC 6).
+/// The states of an alert that are told (docs/definitions.md, "Alerts").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AlertState {
     Active,
@@ -236,7 +236,7 @@ impl Priority {
     }
 }
 
-/// One change in the life of an alert (SPEC 6). NaN stands for null.
+/// One change in the life of an alert (docs/definitions.md, "Alerts"). NaN stands for null.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Alert {
     /// Hash of rule, instrument, `started_at` and the count of starts in that instant, in hex.

@@ -1,4 +1,4 @@
-//! The account of a job as JSON: the same names in the summary of a backtest and over HTTP (SPEC 9).
+//! The account of a job as JSON: the same names in the summary of a backtest and over HTTP (docs/definitions.md, "Command line").
 
 use foreshock_operators::account::{Counts, Reason};
 use serde_json::{Map, Value, json};

@@ -19,23 +19,26 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
-use foreshock_dataflows::batch::Range;
-use foreshock_dataflows::emit::Kind;
+use foreshock_dataflows::batch::TimeRange;
+use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_operators::decode::Format;
 use foreshock_operators::time::{Time, parse_rfc3339};
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::backtest::input::Input;
 use crate::backtest::output::Destination;
-use crate::backtest::sniff::Expected;
-use crate::backtest::{Backtest, Misuse, Progress};
-use crate::config::kind::is_address;
-use crate::config::{Config, ConfigErrors, Mode, check_config, environment};
-use crate::kafka::parting::await_ends;
-use crate::launch::StaysDown;
+use crate::backtest::{Backtest, ReadProgress};
+use crate::config::{Config, Mode, check_config, environment};
+use crate::documents::error::ConfigErrors;
+use crate::documents::kind::is_address;
+use crate::kafka::closing::await_closed;
+use crate::launch::ProcessStaysDown;
 use crate::live::failures;
 use crate::logs;
+use crate::misuse::Misuse;
+use crate::recordings::input::RecordedInput;
+use crate::recordings::sniff::Expected;
+use crate::summary::print;
 
 /// Done.
 const DONE: u8 = 0;
@@ -111,7 +114,7 @@ struct BacktestArgs {
     /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter, scored; by default all
     /// but scored.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_file_kind, requires = "out")]
-    emit: Vec<Kind>,
+    encode_lines: Vec<OutputKind>,
 
     /// Folder for the outputs, one file a kind; `-` writes a single kind to standard output. Without it only the
     /// summary is printed.
@@ -159,11 +162,11 @@ pub fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "error: {error:#}");
             let is_misuse = error.is::<Misuse>() || error.is::<ConfigErrors>();
             let stays_down = error.is::<failures::StaysDown>().then_some(STAYS_DOWN);
-            let as_child = error.downcast_ref::<StaysDown>().map(|down| down.status);
+            let as_child = error.downcast_ref::<ProcessStaysDown>().map(|down| down.status);
             ExitCode::from(stays_down.or(as_child).unwrap_or(if is_misuse { MISUSED } else { FAILED }))
         }
     };
-    await_ends(ENDS_WITHIN);
+    await_closed(ENDS_WITHIN);
     status
 }
 
@@ -197,7 +200,7 @@ fn backtest(args: BacktestArgs) -> Result<()> {
     let config = Config::load(&args.configs, environment(), Mode::Backtest)?;
     logs::start(&config.log);
     let (destination, kinds) = destination(&args)?;
-    let range = Range { from: args.from, to: args.to };
+    let range = TimeRange { from: args.from, to: args.to };
     if let (Some(from), Some(to)) = (range.from, range.to)
         && from >= to
     {
@@ -207,8 +210,8 @@ fn backtest(args: BacktestArgs) -> Result<()> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, interrupted.clone()).context("could not listen for signals")?;
     }
-    let inputs: Vec<Input> = args.files.iter().map(|path| Input::named(path)).collect();
-    if inputs.iter().filter(|input| **input == Input::Stdin).count() > 1 {
+    let inputs: Vec<RecordedInput> = args.files.iter().map(|path| RecordedInput::named(path)).collect();
+    if inputs.iter().filter(|input| **input == RecordedInput::Stdin).count() > 1 {
         bail!(Misuse("standard input can be read only once".to_string()));
     }
     let to_stdout = destination == Destination::Stdout;
@@ -244,10 +247,10 @@ fn backtest(args: BacktestArgs) -> Result<()> {
 }
 
 /// Where the outputs go and which there are.
-fn destination(args: &BacktestArgs) -> Result<(Destination, Vec<Kind>)> {
-    let mut kinds: Vec<Kind> = args.emit.clone();
+fn destination(args: &BacktestArgs) -> Result<(Destination, Vec<OutputKind>)> {
+    let mut kinds: Vec<OutputKind> = args.encode_lines.clone();
     if kinds.is_empty() {
-        kinds = Kind::of_files().filter(|kind| *kind != Kind::Scored).collect();
+        kinds = OutputKind::of_files().filter(|kind| *kind != OutputKind::Scored).collect();
     }
     kinds.sort();
     kinds.dedup();
@@ -262,14 +265,8 @@ fn destination(args: &BacktestArgs) -> Result<(Destination, Vec<Kind>)> {
     Ok((destination, kinds))
 }
 
-/// Prints to standard output.
-pub(crate) fn print(text: &[u8]) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text).and_then(|()| stdout.flush()).context("could not write to standard output")
-}
-
 /// A bar on standard error where that is a terminal.
-fn progress() -> (Progress, ProgressBar) {
+fn progress() -> (ReadProgress, ProgressBar) {
     if !io::stderr().is_terminal() {
         return (Box::new(|_, _| {}), ProgressBar::hidden());
     }
@@ -293,16 +290,19 @@ fn parse_format(name: &str) -> Result<Format, String> {
     Format::parse(name).ok_or_else(|| format!("expected one of {known}"))
 }
 
-fn parse_file_kind(name: &str) -> Result<Kind, String> {
+fn parse_file_kind(name: &str) -> Result<OutputKind, String> {
     match parse_kind(name)? {
-        Kind::Control => Err("answers to control records go to a topic only: see run".to_owned()),
+        OutputKind::Control => Err("answers to control records go to a topic only: see run".to_owned()),
         kind => Ok(kind),
     }
 }
 
-fn parse_kind(name: &str) -> Result<Kind, String> {
-    let known = Kind::ALL.map(Kind::name).join(", ");
-    Kind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| format!("expected one of {known}"))
+fn parse_kind(name: &str) -> Result<OutputKind, String> {
+    let known = OutputKind::ALL.map(OutputKind::name).join(", ");
+    OutputKind::ALL
+        .into_iter()
+        .find(|kind| kind.name() == name)
+        .ok_or_else(|| format!("expected one of {known}"))
 }
 
 fn parse_mode(name: &str) -> Result<Mode, String> {

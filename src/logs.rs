@@ -4,10 +4,10 @@ use std::io::{self, IsTerminal};
 
 use tracing_subscriber::EnvFilter;
 
-use crate::config::Log;
+use crate::config::LogConfig;
 
 /// Starts logging. Called once, before anything else happens.
-pub fn start(log: &Log) {
+pub fn start(log: &LogConfig) {
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -1,11 +1,11 @@
 //! All metrics, declared in one place, each with a help text for the person on call.
 //!
 //! Names begin with `foreshock_`; beside them stand the names by which existing dashboards know the same facts
-//! (SPEC 10).
+//! (docs/definitions.md, "Names that users meet").
 
 use std::time::Duration;
 
-use foreshock_dataflows::emit::Kind;
+use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_operators::account::{Counts, Reason};
 use foreshock_operators::stages::{AlertState, Priority};
 use foreshock_operators::time::SECOND;
@@ -376,7 +376,7 @@ impl JobMetrics {
         for reason in Reason::ALL {
             self.dead_letters.with_label_values(&[reason.name()]);
         }
-        for kind in Kind::of_topics() {
+        for kind in OutputKind::of_topics() {
             self.outputs.with_label_values(&[kind.name()]);
         }
         for priority in [Priority::P1, Priority::P2, Priority::P3] {

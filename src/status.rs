@@ -140,12 +140,12 @@ pub struct Serving {
 
 /// Where a job posts what it says of itself.
 #[derive(Debug, Default)]
-pub struct Board {
+pub struct JobStatus {
     state: ArcSwap<State>,
     serving: ArcSwapOption<Serving>,
 }
 
-impl Board {
+impl JobStatus {
     /// The state in force.
     pub fn state(&self) -> Arc<State> {
         self.state.load_full()

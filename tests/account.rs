@@ -9,7 +9,7 @@ use support::feed::Recipe;
 use support::random::Random;
 use support::{Backtest, Files, Ran, assert_same, slice};
 
-/// How much of a refused message is kept (SPEC 1).
+/// How much of a refused message is kept (docs/definitions.md, "Input").
 const ORIGINAL_MAX: usize = 64 * 1024;
 const MIB: usize = 1 << 20;
 
@@ -28,7 +28,7 @@ impl Log {
         bytes
     }
 
-    /// The messages by line number, told apart by a second reading of SPEC 1.
+    /// The messages by line number, told apart by a second reading of the definitions.
     fn messages(&self) -> BTreeMap<u64, &[u8]> {
         let numbered = (1..).zip(&self.lines);
         numbered.map(|(number, line)| (number, message(line))).filter(|(_, text)| !text.is_empty()).collect()

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use foreshock::config::duration;
 use foreshock::config::keys::{KEYS, Key};
-use foreshock::config::kind::Kind;
-use foreshock::config::yaml::Value;
-use foreshock::config::{Config, Mode, Origin, check_config};
+use foreshock::config::{Config, Mode, check_config};
+use foreshock::documents::duration;
+use foreshock::documents::error::Origin;
+use foreshock::documents::kind::Kind;
+use foreshock::documents::yaml::Value;
 use foreshock_dataflows::settings::{ClockChoice, GapAfter, InstrumentType, Unknown};
 use foreshock_operators::row::Channel;
 use foreshock_operators::rules::Direction;

@@ -7,16 +7,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foreshock::config::{Config, Mode};
-use foreshock_dataflows::batch::{Batch, Chunk, Cut, Delivered, Delivery, Range, Run, SnapshotCut};
-use foreshock_dataflows::changes::{Begun, LogChanges};
+use foreshock_dataflows::batch::{Batch, Chunk, Cut, Delivered, Delivery, Run, SnapshotCut, TimeRange};
+use foreshock_dataflows::changes::{LogChanges, RestoredShard};
 use foreshock_dataflows::control::{Fate, model_record, rules_record, settings_record};
 use foreshock_dataflows::decode::{Decode, DecodeSettings, LogFile};
-use foreshock_dataflows::emit::{Emit, Kind};
+use foreshock_dataflows::encode_lines::EncodeLines;
+use foreshock_dataflows::encode_records::{EncodeRecords, Publication, RecordKey};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::keyed::Keyed;
 use foreshock_dataflows::live::{LastSeen, LiveDecode, LiveSettings};
 use foreshock_dataflows::messages::Limits;
-use foreshock_dataflows::publish::{Key, Publication, Publish};
+use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::saving::{self, Saver};
 use foreshock_dataflows::settings::Settings;
 use foreshock_operators::account::Counts;
@@ -38,8 +39,14 @@ use foreshock_operators::time::{MILLISECOND, SECOND, Time};
 use support::feed;
 use support::random::Random;
 
-const KINDS: [Kind; 6] =
-    [Kind::Features, Kind::Predictions, Kind::Metrics, Kind::Gaps, Kind::Alerts, Kind::Deadletter];
+const KINDS: [OutputKind; 6] = [
+    OutputKind::Features,
+    OutputKind::Predictions,
+    OutputKind::Metrics,
+    OutputKind::Gaps,
+    OutputKind::Alerts,
+    OutputKind::Deadletter,
+];
 
 /// The operators of one worker.
 struct Market {
@@ -97,14 +104,14 @@ fn config(reorder: &str) -> Config {
 }
 
 /// The lines of each kind, as a backtest of one file writes them.
-fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<Kind, String>, Counts) {
+fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<OutputKind, String>, Counts) {
     let instruments = Instruments::new(config.settings.instruments.clone());
     let file =
         LogFile { name: name.to_owned(), format: Format::CoinbaseExchange, exchange: None, inferred: false };
     let files: Arc<[LogFile]> = vec![file].into();
     let settings = DecodeSettings {
         files: files.clone(),
-        range: Range::default(),
+        range: TimeRange::default(),
         max_ahead: config.settings.max_ahead,
         max_message_bytes: config.input.max_message_bytes,
         control: true,
@@ -113,7 +120,7 @@ fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<Kind, St
     let mut changes = LogChanges::new(Arc::new(config.settings.clone()), files.clone(), 1);
     let mut market = Market::new(config, &instruments);
     let encoder = Encoder::new(&config.settings.features.horizons, &config.settings.model);
-    let mut emit = Emit::new(KINDS.into(), files, instruments.clone(), encoder, 1);
+    let mut encode_lines = EncodeLines::new(KINDS.into(), files, instruments.clone(), encoder, 1);
     let mut bytes = Vec::new();
     for line in lines {
         bytes.extend_from_slice(line.as_bytes());
@@ -123,10 +130,10 @@ fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<Kind, St
     let run = Run { file: 0, first_line: 0, start: 0, end: bytes.len(), too_large: None };
     let chunk = Chunk { epoch: 0, end: false, bytes: Arc::new(bytes), runs: vec![run] };
     let end = Chunk { epoch: 1, end: true, bytes: Arc::default(), runs: Vec::new() };
-    let (mut texts, mut counts) = (BTreeMap::<Kind, String>::new(), Counts::default());
+    let (mut texts, mut counts) = (BTreeMap::<OutputKind, String>::new(), Counts::default());
     for chunk in [chunk, end] {
         for rows in decode.chunk(chunk, 1) {
-            let part = emit.batch(market.on_batch(changes.on_batch(rows)));
+            let part = encode_lines.batch(market.on_batch(changes.on_batch(rows)));
             counts.add(&part.counts);
             for (kind, lines) in KINDS.into_iter().zip(&part.lines) {
                 texts.entry(kind).or_default().push_str(std::str::from_utf8(&lines.bytes).unwrap());
@@ -212,7 +219,7 @@ fn check(seed: u64, reorder: &str) {
         format: None,
         exchange: None,
         limits: Limits {
-            range: Range::default(),
+            range: TimeRange::default(),
             max_ahead: config.settings.max_ahead,
             max_message_bytes: config.input.max_message_bytes,
             control: true,
@@ -224,9 +231,10 @@ fn check(seed: u64, reorder: &str) {
     let (pieces, saved) = std::sync::mpsc::channel();
     decode.save_to(Saver::new(pieces));
     let mut market = Market::new(&config, &instruments);
-    let mut publish = Publish::new(KINDS.into(), names.clone(), instruments.clone(), base.clone());
+    let mut encode_records =
+        EncodeRecords::new(KINDS.into(), names.clone(), instruments.clone(), base.clone());
 
-    let mut got = [BTreeMap::<Kind, String>::new(), BTreeMap::new()];
+    let mut got = [BTreeMap::<OutputKind, String>::new(), BTreeMap::new()];
     let mut counts = [Counts::default(), Counts::default()];
     let (mut at, mut committable) = ([0, 0], [0, 0]);
     let mut restores = 0;
@@ -237,20 +245,20 @@ fn check(seed: u64, reorder: &str) {
             (delivery.messages.len() == 7).then_some(SnapshotCut { number, at_once: true });
         let shard = delivery.cut.shard as usize;
         let (cut, offsets) = (delivery.cut, delivery.messages.iter().map(|m| m.offset).collect::<Vec<_>>());
-        let publication = publish.batch(market.on_batch(decode.delivery(delivery))).unwrap();
+        let publication = encode_records.batch(market.on_batch(decode.delivery(delivery))).unwrap();
         for piece in saved.try_iter() {
-            let saving::What::Shard(bytes) = piece.what else { continue };
-            let begun = Begun::read(piece.shard, base.clone(), &bytes, &instruments).unwrap();
+            let saving::What::ShardChanges(bytes) = piece.what else { continue };
+            let begun = RestoredShard::read(piece.shard, base.clone(), &bytes, &instruments).unwrap();
             market.reload(&instruments.of_shard(piece.shard), &begun.changes);
-            publish.settle(piece.shard, &base, &begun.changes);
+            encode_records.settle(piece.shard, &base, &begun.changes);
             decode.begin(piece.shard, begun);
             restores += 1;
         }
-        let done = publication.settled;
+        let done = publication.low_watermark;
         assert!(done == cut.next_offset || reorder != "0ms", "nothing waits");
         assert!((committable[shard]..=cut.next_offset).contains(&done), "offsets only go on");
         // What is called done leaves nothing to tell.
-        let ticks = publication.records.iter().filter(|record| record.kind == Kind::Features);
+        let ticks = publication.records.iter().filter(|record| record.kind == OutputKind::Features);
         assert!(ticks.map(|record| record.offset as i64).all(|offset| offset >= committable[shard]));
         committable[shard] = done;
         assert_eq!(publication.unusable, None);
@@ -273,7 +281,7 @@ fn check(seed: u64, reorder: &str) {
         let (expected, expected_counts) = backtest(&config, &names[shard], log);
         assert_eq!(counts[shard], expected_counts);
         for kind in KINDS {
-            assert!(!expected[&kind].is_empty() || kind == Kind::Alerts, "the feed has {kind:?}");
+            assert!(!expected[&kind].is_empty() || kind == OutputKind::Alerts, "the feed has {kind:?}");
             assert_eq!(got[shard].get(&kind).map_or("", String::as_str), expected[&kind], "{kind:?}");
         }
     }
@@ -284,7 +292,7 @@ fn tell(
     publication: &Publication,
     instruments: &Instruments,
     offsets: &[u64],
-    lines: &mut BTreeMap<Kind, String>,
+    lines: &mut BTreeMap<OutputKind, String>,
 ) {
     let text = |extent: Extent| {
         let range = extent.start as usize..(extent.start + extent.length) as usize;
@@ -294,15 +302,18 @@ fn tell(
         let value = text(record.value);
         let json: serde_json::Value = serde_json::from_str(value).unwrap();
         match record.key {
-            Key::Instrument(id) => assert_eq!(json["instrument"], *instruments.get(id).name),
-            Key::Text(key) if record.kind == Kind::Alerts => assert_eq!(json["id"], text(key)),
-            Key::Text(key) => assert_eq!(text(key), "coinbase:A-KEY"),
-            Key::None => panic!("every message has a key"),
+            RecordKey::Instrument(id) => assert_eq!(json["instrument"], *instruments.get(id).name),
+            RecordKey::Text(key) if record.kind == OutputKind::Alerts => assert_eq!(json["id"], text(key)),
+            RecordKey::Text(key) => assert_eq!(text(key), "coinbase:A-KEY"),
+            RecordKey::None => panic!("every message has a key"),
         }
-        if record.kind == Kind::Deadletter {
+        if record.kind == OutputKind::Deadletter {
             let source = json["source"].as_str().unwrap();
             assert!(source.ends_with(&format!("/{}/{}", record.offset, record.index)), "{source}");
-        } else if record.kind != Kind::Features && record.kind != Kind::Predictions && !offsets.is_empty() {
+        } else if record.kind != OutputKind::Features
+            && record.kind != OutputKind::Predictions
+            && !offsets.is_empty()
+        {
             assert!(offsets.contains(&record.offset));
         }
         let lines = lines.entry(record.kind).or_default();
@@ -333,7 +344,7 @@ fn live(shards: &[&str], exchange: Option<&str>) -> (LiveDecode, Instruments) {
         format: None,
         exchange: exchange.map(Arc::from),
         limits: Limits {
-            range: Range::default(),
+            range: TimeRange::default(),
             max_ahead: config.settings.max_ahead,
             max_message_bytes: 1 << 20,
             control: true,

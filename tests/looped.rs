@@ -6,9 +6,9 @@ mod support;
 use std::path::Path;
 use std::sync::Arc;
 
-use foreshock::backtest::input::Input;
-use foreshock::backtest::log::{Log, LogSettings, event_time};
-use foreshock::backtest::sniff::Expected;
+use foreshock::recordings::input::RecordedInput;
+use foreshock::recordings::log::{LogSettings, RecordedLog, event_time};
+use foreshock::recordings::sniff::Expected;
 use foreshock::replay::passes::Passes;
 use foreshock_operators::decode::{Line, split_line, subject};
 use foreshock_operators::time::SECOND;
@@ -19,7 +19,7 @@ use support::{Backtest, Files, Ran, data};
 /// The lines of a file as so many passes have them, with receive times where it has them.
 fn passes_of(path: &Path, count: usize) -> Vec<Vec<u8>> {
     let settings = LogSettings {
-        inputs: vec![Input::named(path)],
+        inputs: vec![RecordedInput::named(path)],
         expected: Expected::default(),
         chunk_bytes: 64 * 1024,
         max_message_bytes: 1 << 20,
@@ -29,7 +29,7 @@ fn passes_of(path: &Path, count: usize) -> Vec<Vec<u8>> {
     let mut written = Vec::new();
     for number in 0..count {
         let mut out = Vec::new();
-        let mut log = Log::open(&settings).unwrap();
+        let mut log = RecordedLog::open(&settings).unwrap();
         let file = log.files()[0].clone();
         while let Some(chunk) = log.next_chunk().unwrap() {
             for line in chunk.bytes.split_inclusive(|byte| *byte == b'\n') {

@@ -21,8 +21,8 @@ use foreshock::http::Server;
 use foreshock::kafka::embedded::Embedded;
 use foreshock::live::Job;
 use foreshock::metrics::Metrics;
-use foreshock::status::Board;
-use foreshock_dataflows::emit::Kind;
+use foreshock::status::JobStatus;
+use foreshock_dataflows::output_kind::OutputKind;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -78,21 +78,22 @@ fn the_document_is_what_a_scrape_says_and_what_should_move_has_moved() {
     ];
     let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value));
     let config = Config::load(&[], settings, Mode::Demo).unwrap();
-    let (board, metrics, stop) = (Arc::<Board>::default(), Metrics::new(), Arc::<AtomicBool>::default());
+    let (job_status, metrics, stop) =
+        (Arc::<JobStatus>::default(), Metrics::new(), Arc::<AtomicBool>::default());
     // As a job that keeps its state would, so that the document has these too.
     metrics.job.saved("ticks.raw", 0, 1_000, Duration::from_millis(2));
-    let server = Server::start(config.http.as_ref().unwrap(), board.clone(), metrics.clone()).unwrap();
+    let server = Server::start(config.http.as_ref().unwrap(), job_status.clone(), metrics.clone()).unwrap();
     let job = Job {
         config,
         workers: 2,
-        kinds: Kind::ALL.into_iter().filter(|kind| *kind != Kind::Scored).collect(),
+        kinds: OutputKind::ALL.into_iter().filter(|kind| *kind != OutputKind::Scored).collect(),
         format: None,
         exchange: None,
         from_beginning: true,
         adopt: false,
         retry: false,
         until_end: false,
-        board: board.clone(),
+        job_status: job_status.clone(),
         metrics,
         stop: stop.clone(),
     };
@@ -100,7 +101,7 @@ fn the_document_is_what_a_scrape_says_and_what_should_move_has_moved() {
     let messages = feed(&broker);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let state = board.state();
+        let state = job_status.state();
         let is_committed = state.shards.iter().map(|shard| shard.committed.unwrap_or_default()).sum::<i64>();
         if is_committed == messages {
             break;

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use foreshock::config::{Config, Mode};
+use foreshock::kafka::admin::offsets::{Offsets, passes};
 use foreshock::kafka::embedded::Embedded;
-use foreshock::kafka::offsets::{Offsets, passes};
 use foreshock::live::{Done, Job};
 use foreshock::metrics::Metrics;
-use foreshock::status::{Board, Phase, State};
-use foreshock_dataflows::emit::Kind;
+use foreshock::status::{JobStatus, Phase, State};
+use foreshock_dataflows::output_kind::OutputKind;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};
@@ -29,7 +29,7 @@ const PARTITIONS: i32 = 2;
 /// A broker and a job on it.
 struct Live {
     broker: Embedded,
-    board: Arc<Board>,
+    job_status: Arc<JobStatus>,
     metrics: Metrics,
     stop: Arc<AtomicBool>,
     job: JoinHandle<Result<Done>>,
@@ -44,31 +44,31 @@ impl Live {
         let brokers = ("FORESHOCK_KAFKA__BROKERS".to_owned(), broker.address());
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let config = Config::load(&[], settings.chain([brokers]), Mode::Demo).unwrap();
-        let (board, stop) = (Arc::<Board>::default(), Arc::<AtomicBool>::default());
+        let (job_status, stop) = (Arc::<JobStatus>::default(), Arc::<AtomicBool>::default());
         let metrics = Metrics::new();
         let job = Job {
             config,
             workers: 2,
-            kinds: Kind::ALL.into_iter().filter(|kind| *kind != Kind::Scored).collect(),
+            kinds: OutputKind::ALL.into_iter().filter(|kind| *kind != OutputKind::Scored).collect(),
             format: None,
             exchange: None,
             from_beginning: false,
             adopt: false,
             retry: false,
             until_end: false,
-            board: board.clone(),
+            job_status: job_status.clone(),
             metrics: metrics.clone(),
             stop: stop.clone(),
         };
         let job = thread::spawn(move || job.run());
-        Live { broker, board, metrics, stop, job }
+        Live { broker, job_status, metrics, stop, job }
     }
 
     /// Waits until the job's state is as wanted.
     #[track_caller]
     fn until(&self, what: &str, wanted: impl Fn(&State) -> bool) {
         await_that(what, || {
-            let state = self.board.state();
+            let state = self.job_status.state();
             assert!(!matches!(state.phase, Phase::Failed(_)), "{:?}", state.phase);
             wanted(&state)
         });
@@ -170,7 +170,7 @@ fn a_broker_that_goes_and_comes_back_costs_nothing() {
     live.until("the first messages are computed", |state| state.counts.ticks == 400);
     live.broker.cluster().broker_down(1).unwrap();
     live.until("the broker is missed", |state| !state.kafka_connected);
-    assert!(live.board.state().problem().unwrap().contains("no Kafka broker answers"));
+    assert!(live.job_status.state().problem().unwrap().contains("no Kafka broker answers"));
     live.broker.cluster().broker_up(1).unwrap();
     live.until("the broker is found again", |state| state.kafka_connected);
     feed(&live.broker, 400..1_000);
@@ -281,7 +281,7 @@ fn an_output_partition_without_a_leader_holds_up_its_own_input_only() {
     await_that("the producer is made anew", || {
         live.metrics.job.client_renewals.with_label_values(&["producer"]).get() > 0
     });
-    assert_eq!(committed(&live.board.state()), [Some(0), Some(500)]);
+    assert_eq!(committed(&live.job_status.state()), [Some(0), Some(500)]);
     live.broker.cluster().partition_leader("ticks.features", 0, Some(1)).unwrap();
     live.until("both are committed", |state| committed(state) == [Some(500), Some(500)]);
     for offsets in sources(&live.broker, "ticks.features", 1_000) {
@@ -298,8 +298,8 @@ fn a_job_waits_for_its_broker_and_can_be_stopped_meanwhile() {
     let live = Live::on(broker, &[]);
     // Whatever it tries meanwhile, it does not fail.
     thread::sleep(Duration::from_millis(300));
-    assert_eq!(live.board.state().phase, Phase::Starting);
-    assert!(live.board.state().problem().is_some());
+    assert_eq!(live.job_status.state().phase, Phase::Starting);
+    assert!(live.job_status.state().problem().is_some());
     let (_, done) = live.stop();
     assert_eq!(done.counts.messages_in, 0);
 }

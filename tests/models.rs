@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use foreshock::config::{Config, Document, Mode};
+use foreshock::config::{Config, Mode};
+use foreshock::documents::file::Document;
 use foreshock::models::{feature_names, read, sha256};
 use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
 use foreshock_operators::time::{Nanos, SECOND};

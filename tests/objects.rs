@@ -36,7 +36,7 @@ fn filling(offset: i64, length: usize) -> Vec<u8> {
 /// Keeps a snapshot of about this size.
 #[track_caller]
 fn keep(store: &Store, offset: i64, bytes: usize) -> Entry {
-    let mut writer = store.begin(&header(offset)).unwrap();
+    let mut writer = store.begin_snapshot(&header(offset)).unwrap();
     writer.instrument("binance", "BTCUSDT", "features", &filling(offset, bytes)).unwrap();
     let written = writer.finish().unwrap();
     assert!(written.bytes > bytes as u64);
@@ -69,7 +69,7 @@ fn check(store: &Store) {
     assert_eq!(store.prune(TOPIC, 0, 2).unwrap(), 1);
     assert_eq!(offsets(store), [100, 10]);
     // Nothing is left of one that isn't published.
-    drop(store.begin(&header(200)).unwrap().finish().unwrap());
+    drop(store.begin_snapshot(&header(200)).unwrap().finish().unwrap());
     assert_eq!(offsets(store), [100, 10]);
     assert_eq!(store.prune(TOPIC, 0, 0).unwrap(), 2);
 }
@@ -128,7 +128,7 @@ fn a_store_that_does_not_answer_is_an_error() {
     let scheme = location.split_once("://").unwrap().0;
     let store = Store::open(&format!("{scheme}://no-such-bucket-anywhere/x"), JOB).unwrap();
     assert!(matches!(store.list_all(), Err(StoreError::Io { .. })));
-    let published = store.begin(&header(1)).unwrap().finish().unwrap().publish();
+    let published = store.begin_snapshot(&header(1)).unwrap().finish().unwrap().publish();
     let told = format!("{:#}", anyhow::Error::from(published.unwrap_err()));
     assert!(told.contains("publish the snapshot of ticks.raw/0@1"), "{told}");
 }

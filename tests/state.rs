@@ -67,7 +67,7 @@ fn pieces(snapshot: &Snapshot) -> Vec<Piece<'_>> {
 }
 
 fn write(store: &Store, snapshot: &Snapshot) -> Result<foreshock::state::Written, StoreError> {
-    let mut writer = store.begin(&snapshot.header)?;
+    let mut writer = store.begin_snapshot(&snapshot.header)?;
     // Any order will do: the last first.
     for (whose, name, bytes) in pieces(snapshot).into_iter().rev() {
         match whose {
@@ -265,7 +265,7 @@ fn a_length_that_is_damaged_asks_for_no_memory() {
 #[test]
 fn a_section_written_twice_is_refused_when_read() {
     let kept = kept(&[]);
-    let mut writer = kept.store.begin(&header(20)).unwrap();
+    let mut writer = kept.store.begin_snapshot(&header(20)).unwrap();
     writer.instrument("binance", "BTCUSDT", "order", b"1").unwrap();
     writer.instrument("binance", "BTCUSDT", "order", b"2").unwrap();
     writer.finish().unwrap().publish().unwrap();
@@ -365,7 +365,7 @@ fn a_shard_that_is_begun_anew_further_back_keeps_its_new_ones() {
 #[test]
 fn nothing_is_left_of_what_was_not_published() {
     let kept = kept(&[10]);
-    let mut writer = kept.store.begin(&header(20)).unwrap();
+    let mut writer = kept.store.begin_snapshot(&header(20)).unwrap();
     writer.section("account", &[1; 1_000_000]).unwrap();
     assert_eq!(kept.files().len(), 2, "it is being written");
     assert_eq!(kept.offsets(), [10], "but is not there");
@@ -388,7 +388,7 @@ fn crash_leftovers_go_and_what_is_being_written_stays() {
     for name in left.iter().chain([&others]) {
         fs::write(folder.join(name), "half").unwrap();
     }
-    let writer = kept.store.begin(&header(30)).unwrap();
+    let writer = kept.store.begin_snapshot(&header(30)).unwrap();
     assert_eq!(kept.newest().0, Some(10));
     assert_eq!(kept.store.prune(TOPIC, 3, 2).unwrap(), 0);
     let files = kept.files();
@@ -523,7 +523,7 @@ fn a_full_disk_is_an_error_and_leaves_nothing() {
         assert!(told.contains("ticks.raw/3@20") && told.contains("No space left"), "{told}");
     }
     // A part of it that has room may not be taken for all of it.
-    let mut writer = store.begin(&header(20)).unwrap();
+    let mut writer = store.begin_snapshot(&header(20)).unwrap();
     while writer.section("more", &[0; 100_000]).is_ok() {}
     fs::write(Path::new(&folder).join("other"), "").unwrap();
     writer.section("small", b"1").unwrap_err();
@@ -545,7 +545,7 @@ fn a_read_only_folder_is_an_error() {
     let store = Store::open(&folder, JOB).unwrap();
     keep(&store, &snapshot(10));
     keep(&store, &snapshot(20));
-    let mut begun = store.begin(&header(30)).unwrap();
+    let mut begun = store.begin_snapshot(&header(30)).unwrap();
     begun.section("account", b"1").unwrap();
     let written = begun.finish().unwrap();
     // Lazily: the open files are let go of.
@@ -561,7 +561,7 @@ fn a_read_only_folder_is_an_error() {
         let told = format!("{:#}", anyhow::Error::from(error));
         assert!(told.contains(what) && told.contains("Read-only file system"), "{told}");
     }
-    check(store.begin(&header(30)), "begin a snapshot of ticks.raw/3@30");
+    check(store.begin_snapshot(&header(30)), "begin a snapshot of ticks.raw/3@30");
     check(store.prune(TOPIC, 3, 1), "ticks.raw/3");
     let newest = newest(&store, i64::MAX);
     assert_eq!(newest.found.unwrap().header.offset, 20, "it can be read");

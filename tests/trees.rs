@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use foreshock::config::{Config, FileRef, Mode};
+use foreshock::config::{Config, Mode};
+use foreshock::documents::file::FileRef;
 use foreshock::models::{read, sha256};
 use foreshock_operators::float32;
 use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy};

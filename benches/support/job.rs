@@ -7,8 +7,8 @@ use foreshock::config::{Config, Kafka, Mode};
 use foreshock::kafka::client::{Role, client_config};
 use foreshock::live::Job;
 use foreshock::metrics::Metrics;
-use foreshock::status::Board;
-use foreshock_dataflows::emit::Kind;
+use foreshock::status::JobStatus;
+use foreshock_dataflows::output_kind::OutputKind;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::ToBytes;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -45,14 +45,14 @@ pub fn job(config: &Config) -> Job {
     Job {
         config: config.clone(),
         workers: 1,
-        kinds: vec![Kind::Features, Kind::Predictions],
+        kinds: vec![OutputKind::Features, OutputKind::Predictions],
         format: None,
         exchange: None,
         from_beginning: true,
         adopt: false,
         retry: false,
         until_end: true,
-        board: Arc::<Board>::default(),
+        job_status: Arc::<JobStatus>::default(),
         metrics: Metrics::new(),
         stop: Arc::default(),
     }

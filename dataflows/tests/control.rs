@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use foreshock_dataflows::changes::{HOLDING_MAX, Shard};
-use foreshock_dataflows::control::{Fate, Found, Wish, model_record, read, rules_record, settings_record};
+use foreshock_dataflows::changes::{HOLDING_MAX, ShardChanges};
+use foreshock_dataflows::control::{
+    Command, Fate, FoundRecord, model_record, read, rules_record, settings_record,
+};
 use foreshock_dataflows::settings::{InstrumentSettings, Settings, Unknown};
 use foreshock_operators::features::FeatureSettings;
-use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
+use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
 use foreshock_operators::row::{Extent, Source};
 use foreshock_operators::time::SECOND;
 
@@ -21,7 +23,7 @@ fn model() -> Model {
     Model {
         name: "spike".into(),
         version: "2".into(),
-        kind: Kind::Logistic { intercept: -2.000000000000001, terms: vec![term] },
+        kind: ModelKind::Logistic { intercept: -2.000000000000001, terms: vec![term] },
         decision_threshold: 0.5,
         horizon: 60 * SECOND,
         sha256: "abc".into(),
@@ -60,10 +62,10 @@ fn check_refused(record: &str, why: &str) {
 fn what_is_written_is_read_back_bit_for_bit() {
     let record = model_record("m", Some("2026-01-02T03:04:05.500Z"), &Arc::new(model()), &horizons());
     let read_back = read(&record, &horizons()).expect("a good record");
-    assert_eq!(read_back.wish, Wish::Model(Arc::new(model())));
+    assert_eq!(read_back.command, Command::Model(Arc::new(model())));
     assert_eq!(read_back.effective_at.map(|(_, digits)| digits), Some(3));
     let record = settings_record("s", &settings());
-    assert_eq!(read(&record, &[]).expect("a good record").wish, Wish::Settings(Arc::new(settings())));
+    assert_eq!(read(&record, &[]).expect("a good record").command, Command::Settings(Arc::new(settings())));
 }
 
 #[test]
@@ -92,15 +94,15 @@ fn broken_records_are_refused() {
     assert!(refusal.reason.contains("other return horizons"), "{}", refusal.reason);
 }
 
-fn take(shard: &mut Shard, record: &[u8]) -> Fate {
+fn take(shard: &mut ShardChanges, record: &[u8]) -> Fate {
     let extent = Extent { start: 0, length: record.len() as u32 };
-    let found = Found { order: 0, source: Source::default(), extent };
-    shard.take(found, record, |_| Ok(())).answer.fate
+    let found = FoundRecord { order: 0, source: Source::default(), extent };
+    shard.take_record(found, record, |_| Ok(())).answer.fate
 }
 
 #[test]
 fn a_shard_takes_each_id_once_and_keeps_what_holds() {
-    let mut shard = Shard::new(Arc::new(settings()));
+    let mut shard = ShardChanges::new(Arc::new(settings()));
     let model = |id: &str, at| model_record(id, at, &Arc::new(model()), &horizons());
     assert_eq!(take(&mut shard, &model("a", None)), Fate::Applied);
     assert_eq!(take(&mut shard, &model("a", None)), Fate::Duplicate);

@@ -89,7 +89,7 @@ impl Worker {
 /// Ticks of so many instruments, of which the last starts late; one falls silent for a while.
 fn batch(epoch: u64, count: u32) -> Batch<Row> {
     let last = if epoch < 10 { count - 1 } else { count };
-    let silent = (20..30).contains(&epoch);
+    let suppressed = (20..30).contains(&epoch);
     let tick = |step: u64, number: u32| {
         let at = epoch * 50 + step;
         let wobble = (at * 7 % 11) as i64 * 10 * MILLISECOND;
@@ -112,7 +112,7 @@ fn batch(epoch: u64, count: u32) -> Batch<Row> {
         };
         Tagged { instrument: row.instrument, order: (step as u32) * count + number, value: row }
     };
-    let instruments = move || (0..last).filter(move |number| !(silent && *number == 1));
+    let instruments = move || (0..last).filter(move |number| !(suppressed && *number == 1));
     let values = (0..50).flat_map(|step| instruments().map(move |number| tick(step, number))).collect();
     Batch {
         epoch,
@@ -125,7 +125,7 @@ fn batch(epoch: u64, count: u32) -> Batch<Row> {
         ledger: Ledger::default(),
         bytes: Arc::default(),
         waiting: None,
-        stretch: None,
+        segment: None,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use super::Verdict;
 use super::binance_event::Event;
-use super::field::{Field, Problem, quote};
+use super::field::{Field, FieldProblem, quote};
 use super::rows::{Draft, Rows, Stamp};
 use crate::row::{Body, Channel, Side, Trade};
 use crate::time::{MILLISECOND, Time};
@@ -15,7 +15,7 @@ use crate::time::{MILLISECOND, Time};
 const DIGITS: u8 = 3;
 
 /// Reads one message.
-pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
+pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
     let event = Event::parse(text)?;
     let envelope = rows.envelope;
     let exchange = match (envelope.exchange, event.market()) {
@@ -87,7 +87,7 @@ impl Event<'_> {
         self.stream.is_missing() && !self.answer.is_missing()
     }
 
-    /// What the shape says of the market (SPEC 1, and what the recordings of all markets show).
+    /// What the shape says of the market (docs/definitions.md, "Input", and what the recordings of all markets show).
     fn market(&self) -> Option<&'static str> {
         // `BTCUSD_PERP` and `BTCUSD_210924` are margined in coin, `BTCUSDT_210625` is not. (`BTCBUSD_210226`,
         // one of two that were, would be mistaken; telling it from `BNBUSD_PERP` takes a list of coins.)
@@ -115,7 +115,7 @@ impl Event<'_> {
         }
     }
 
-    fn quote(&self, exchange: &str, rows: &mut Rows) -> Result<(), Problem> {
+    fn quote(&self, exchange: &str, rows: &mut Rows) -> Result<(), FieldProblem> {
         let id = Some(self.update_id.need_whole("u")?);
         self.row(exchange, Channel::BookTicker, id, rows, || {
             quote(&["b", "B", "a", "A"], [&self.b, &self.bid_size, &self.a, &self.ask_size]).map(Body::Quote)
@@ -128,7 +128,7 @@ impl Event<'_> {
         channel: Channel,
         (id_name, id): (&str, &Field),
         rows: &mut Rows,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), FieldProblem> {
         let id = Some(id.need_whole(id_name)?);
         self.row(exchange, channel, id, rows, || {
             // Where the buyer made the market, the seller took it.
@@ -148,8 +148,8 @@ impl Event<'_> {
         channel: Channel,
         id: Option<u64>,
         rows: &mut Rows,
-        body: impl FnOnce() -> Result<Body, Problem>,
-    ) -> Result<(), Problem> {
+        body: impl FnOnce() -> Result<Body, FieldProblem>,
+    ) -> Result<(), FieldProblem> {
         // The spot `bookTicker` has no time at all.
         let quotes_have_time = exchange != SPOT;
         let draft = Draft {

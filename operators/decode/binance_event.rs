@@ -5,9 +5,9 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::field::{Field, Problem};
+use super::field::{Field, FieldProblem};
 use super::message::{Message, fill};
-use super::scan::{Fields, Place};
+use super::scan::{FieldPlace, Fields};
 
 /// The fields of any event, under their names on the wire where these say nothing or several things.
 #[derive(Default)]
@@ -84,7 +84,7 @@ enum Key {
 }
 
 impl<'a> Event<'a> {
-    pub(super) fn parse(text: &'a str) -> Result<Self, Problem> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, FieldProblem> {
         let mut event = Event::default();
         fill(text, &mut event)?;
         Ok(event)
@@ -101,11 +101,11 @@ impl<'a> Fields<'a> for Event<'a> {
     const LISTS: &'static [&'static str] = &[];
 
     #[inline]
-    fn place(&mut self, key: &[u8], top: bool) -> Place<'_, 'a> {
+    fn place(&mut self, key: &[u8], top: bool) -> FieldPlace<'_, 'a> {
         let field = match key {
             b"data" if top && self.data.is_missing() => {
                 self.data = Field::Object;
-                return Place::Object;
+                return FieldPlace::Object;
             }
             // A second one.
             b"data" if top => &mut self.data,
@@ -127,9 +127,9 @@ impl<'a> Fields<'a> for Event<'a> {
             b"X" => &mut self.order_type,
             b"pu" => &mut self.previous_update_id,
             b"result" | b"error" | b"msg" | b"method" => &mut self.answer,
-            _ => return Place::Unused,
+            _ => return FieldPlace::Unused,
         };
-        Place::Field(field)
+        FieldPlace::Field(field)
     }
 }
 

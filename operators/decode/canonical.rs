@@ -1,7 +1,7 @@
-//! Our own format, for feeds that no decoder knows: one object, one row (SPEC 1).
+//! Our own format, for feeds that no decoder knows: one object, one row (docs/definitions.md, "Input").
 
 use super::Verdict;
-use super::field::{Problem, quote};
+use super::field::{FieldProblem, quote};
 use super::message::{fill, message};
 use super::rows::{Draft, Rows, Stamp, is_name};
 use crate::row::{Body, Channel, Quote, Trade};
@@ -24,7 +24,7 @@ message! {
 }
 
 /// Reads one message.
-pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
+pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
     let mut message = Message::default();
     fill(text, &mut message)?;
     let channel = match message.kind.need_text("type")? {

@@ -8,7 +8,7 @@
 
 use super::Verdict;
 use super::coinbase_exchange::{EXCHANGE, opposite};
-use super::field::{Field, Problem, quote};
+use super::field::{Field, FieldProblem, quote};
 use super::message::{fill, message};
 use super::rows::{Draft, Rows, Stamp};
 use crate::row::{Body, Channel, Quote};
@@ -51,7 +51,7 @@ message! {
 }
 
 /// Reads one message.
-pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
+pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
     let mut message = Message::default();
     fill(text, &mut message)?;
     // Only what is no envelope has a type: errors, and the requests that a recorder sent.
@@ -87,7 +87,7 @@ pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
     Ok(Verdict::Rows)
 }
 
-fn ticker(entry: &Ticker, update: bool, head: &Head, rows: &mut Rows) -> Result<(), Problem> {
+fn ticker(entry: &Ticker, update: bool, head: &Head, rows: &mut Rows) -> Result<(), FieldProblem> {
     rows.add(&head.draft(&entry.product_id), || {
         let sides = [&entry.best_bid, &entry.best_bid_quantity, &entry.best_ask, &entry.best_ask_quantity];
         let quote = quote(&["best_bid", "best_bid_quantity", "best_ask", "best_ask_quantity"], sides)?;
@@ -97,7 +97,7 @@ fn ticker(entry: &Ticker, update: bool, head: &Head, rows: &mut Rows) -> Result<
 }
 
 /// The side is the maker's, as everywhere at Coinbase ("the `side` of a trade indicates the maker order side").
-fn trade(entry: &Trade, head: &Head, rows: &mut Rows) -> Result<(), Problem> {
+fn trade(entry: &Trade, head: &Head, rows: &mut Rows) -> Result<(), FieldProblem> {
     rows.add(&head.draft(&entry.product_id), || {
         Ok(Body::Trade(crate::row::Trade {
             price: entry.price.price("price")?,
@@ -115,7 +115,7 @@ struct Head<'m> {
 }
 
 impl Head<'_> {
-    /// Rows of this feed have no id: equal prints are legal (SPEC 2).
+    /// Rows of this feed have no id: equal prints are legal (docs/definitions.md, "Order").
     fn draft<'f, 'a>(&'f self, symbol: &'f Field<'a>) -> Draft<'f, 'a> {
         let Head { exchange, stamp, channel } = self;
         Draft {

@@ -1,7 +1,7 @@
 //! Coinbase Exchange's websocket feed: flat objects told apart by `type`.
 
 use super::Verdict;
-use super::field::{Problem, quote};
+use super::field::{FieldProblem, quote};
 use super::message::{fill, message};
 use super::rows::{Draft, Rows, Stamp};
 use crate::row::{Body, Channel, Quote, Side, Trade};
@@ -28,7 +28,7 @@ message! {
 }
 
 /// Reads one message.
-pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
+pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
     let mut message = Message::default();
     fill(text, &mut message)?;
     match message.kind.need_text("type")? {
@@ -44,7 +44,7 @@ pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
     Ok(Verdict::Rows)
 }
 
-fn ticker(message: &Message, rows: &mut Rows) -> Result<(), Problem> {
+fn ticker(message: &Message, rows: &mut Rows) -> Result<(), FieldProblem> {
     let id = message.sequence.need_whole("sequence")?;
     row(message, Channel::Ticker, Some(id), rows, || {
         let sides = [&message.best_bid, &message.best_bid_size, &message.best_ask, &message.best_ask_size];
@@ -56,7 +56,7 @@ fn ticker(message: &Message, rows: &mut Rows) -> Result<(), Problem> {
 
 /// The row's id is the trade's, which is unique within a product. `sequence` is too, but it counts all messages
 /// of the product's full feed: a `match` and the `ticker` of the same trade have the same one.
-fn trade(message: &Message, rows: &mut Rows) -> Result<(), Problem> {
+fn trade(message: &Message, rows: &mut Rows) -> Result<(), FieldProblem> {
     let id = message.trade_id.need_whole("trade_id")?;
     row(message, Channel::Trade, Some(id), rows, || {
         Ok(Body::Trade(Trade {
@@ -82,8 +82,8 @@ fn row(
     channel: Channel,
     id: Option<u64>,
     rows: &mut Rows,
-    body: impl FnOnce() -> Result<Body, Problem>,
-) -> Result<(), Problem> {
+    body: impl FnOnce() -> Result<Body, FieldProblem>,
+) -> Result<(), FieldProblem> {
     let stamp = &Stamp::of_coinbase("time", &message.time);
     let (exchange, symbol) = (rows.envelope.exchange.unwrap_or(EXCHANGE), &message.product_id);
     rows.add(

@@ -14,7 +14,7 @@ use crate::row::{Quote, Side};
 
 /// Why something can't be used: the whole message, or one row of it.
 #[derive(Debug)]
-pub(super) enum Problem {
+pub(super) enum FieldProblem {
     /// The message is refused.
     Message(Reason, String),
     /// The row is refused.
@@ -61,12 +61,12 @@ impl Field<'_> {
     }
 
     /// The text of a field that must have one.
-    pub(super) fn need_text(&self, name: &str) -> Result<&str, Problem> {
+    pub(super) fn need_text(&self, name: &str) -> Result<&str, FieldProblem> {
         self.text().ok_or_else(|| self.wrong(name, "text"))
     }
 
     /// A whole number from 0, as a number or as text, of a field that must have one.
-    pub(super) fn need_whole(&self, name: &str) -> Result<u64, Problem> {
+    pub(super) fn need_whole(&self, name: &str) -> Result<u64, FieldProblem> {
         self.whole().ok_or_else(|| self.wrong(name, "a whole number from 0"))
     }
 
@@ -79,7 +79,7 @@ impl Field<'_> {
     }
 
     /// A finite number, as a number or as plain decimal text.
-    fn finite(&self, name: &str) -> Result<f64, Problem> {
+    fn finite(&self, name: &str) -> Result<f64, FieldProblem> {
         let number = match self {
             Field::Whole(number) => Some(*number as f64),
             Field::Number(number) => Some(*number),
@@ -94,18 +94,18 @@ impl Field<'_> {
     }
 
     /// A price of a row that can't do without.
-    pub(super) fn price(&self, name: &str) -> Result<f64, Problem> {
+    pub(super) fn price(&self, name: &str) -> Result<f64, FieldProblem> {
         let price = self.finite(name)?;
         if price > 0.0 { Ok(price) } else { Err(self.refused(Reason::NotPositive, name, "a price above 0")) }
     }
 
     /// A price that may be missing: NaN.
-    pub(super) fn optional_price(&self, name: &str) -> Result<f64, Problem> {
+    pub(super) fn optional_price(&self, name: &str) -> Result<f64, FieldProblem> {
         if self.is_blank() { Ok(f64::NAN) } else { self.price(name) }
     }
 
     /// A size; NaN where there is none.
-    pub(super) fn size(&self, name: &str) -> Result<f64, Problem> {
+    pub(super) fn size(&self, name: &str) -> Result<f64, FieldProblem> {
         if self.is_blank() {
             return Ok(f64::NAN);
         }
@@ -118,7 +118,7 @@ impl Field<'_> {
     }
 
     /// A side, in either case, as the venue names it; `None` where it names none.
-    pub(super) fn side(&self, name: &str) -> Result<Option<Side>, Problem> {
+    pub(super) fn side(&self, name: &str) -> Result<Option<Side>, FieldProblem> {
         match self.text() {
             _ if self.is_blank() => Ok(None),
             Some(text) if text.eq_ignore_ascii_case("buy") => Ok(Some(Side::Buy)),
@@ -129,12 +129,12 @@ impl Field<'_> {
         }
     }
 
-    pub(super) fn wrong(&self, name: &str, allowed: &str) -> Problem {
-        Problem::Message(Reason::WrongType, format!("{name} is {self}: {allowed} is allowed"))
+    pub(super) fn wrong(&self, name: &str, allowed: &str) -> FieldProblem {
+        FieldProblem::Message(Reason::WrongType, format!("{name} is {self}: {allowed} is allowed"))
     }
 
-    pub(super) fn refused(&self, reason: Reason, name: &str, allowed: &str) -> Problem {
-        Problem::Row(reason, format!("{name} is {self}: {allowed} is allowed"))
+    pub(super) fn refused(&self, reason: Reason, name: &str, allowed: &str) -> FieldProblem {
+        FieldProblem::Row(reason, format!("{name} is {self}: {allowed} is allowed"))
     }
 }
 
@@ -165,18 +165,23 @@ impl fmt::Display for Field<'_> {
 pub(super) type QuoteNames = [&'static str; 4];
 
 /// The quote of four fields, without a price.
-pub(super) fn quote(names: &QuoteNames, fields: [&Field; 4]) -> Result<Quote, Problem> {
+pub(super) fn quote(names: &QuoteNames, fields: [&Field; 4]) -> Result<Quote, FieldProblem> {
     let [bid, bid_size, ask, ask_size] = fields;
     let (bid_price, bid_size) = quote_side(names[0], bid, names[1], bid_size)?;
     let (ask_price, ask_size) = quote_side(names[2], ask, names[3], ask_size)?;
     if bid_price > ask_price {
         let detail = format!("{} is {bid} and {} is {ask}: bid <= ask is allowed", names[0], names[2]);
-        return Err(Problem::Row(Reason::Crossed, detail));
+        return Err(FieldProblem::Row(Reason::Crossed, detail));
     }
     Ok(Quote { bid: bid_price, bid_size, ask: ask_price, ask_size, price: f64::NAN, trade: false })
 }
 
-fn quote_side(price_name: &str, price: &Field, size_name: &str, size: &Field) -> Result<(f64, f64), Problem> {
+fn quote_side(
+    price_name: &str,
+    price: &Field,
+    size_name: &str,
+    size: &Field,
+) -> Result<(f64, f64), FieldProblem> {
     let empty = |price: &Field| price.refused(Reason::EmptySide, price_name, "a price above 0");
     if price.is_blank() {
         return Err(empty(price));

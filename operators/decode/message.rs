@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::error::Category;
 
-use super::field::{Field, Problem};
+use super::field::{Field, FieldProblem};
 use super::scan::{Fields, scan};
 use crate::account::Reason;
 
@@ -32,17 +32,17 @@ macro_rules! message {
 
             use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-            use $crate::decode::scan::{Fields, Place};
+            use $crate::decode::scan::{Fields, FieldPlace};
 
             impl<'a> Fields<'a> for $name<'a> {
                 const LISTS: &'static [&'static str] = &[$($list_key),*];
 
                 #[inline]
-                fn place(&mut self, key: &[u8], _: bool) -> Place<'_, 'a> {
+                fn place(&mut self, key: &[u8], _: bool) -> FieldPlace<'_, 'a> {
                     $(if key == $key.as_bytes() {
-                        return Place::Field(&mut self.$field);
+                        return FieldPlace::Field(&mut self.$field);
                     })*
-                    Place::Unused
+                    FieldPlace::Unused
                 }
             }
 
@@ -137,7 +137,7 @@ impl<T> Few<T> {
     }
 
     /// The entries of a list that must be there.
-    pub(super) fn items(&self, name: &str) -> Result<&[T], Problem> {
+    pub(super) fn items(&self, name: &str) -> Result<&[T], FieldProblem> {
         match self {
             Few::Missing => Err(Field::Missing.wrong(name, "a list")),
             Few::None => Ok(&[]),
@@ -174,7 +174,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for FewVisitor<T> {
 }
 
 /// Fills a message, empty so far, from all of a text.
-pub(super) fn fill<'a, M: Message<'a>>(text: &'a str, message: &mut M) -> Result<(), Problem> {
+pub(super) fn fill<'a, M: Message<'a>>(text: &'a str, message: &mut M) -> Result<(), FieldProblem> {
     if scan(text, message) {
         return Ok(());
     }
@@ -182,7 +182,7 @@ pub(super) fn fill<'a, M: Message<'a>>(text: &'a str, message: &mut M) -> Result
     fill_by_serde(text, message)
 }
 
-pub(super) fn fill_by_serde<'a, M: Message<'a>>(text: &'a str, message: &mut M) -> Result<(), Problem> {
+pub(super) fn fill_by_serde<'a, M: Message<'a>>(text: &'a str, message: &mut M) -> Result<(), FieldProblem> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     message
         .seed()
@@ -194,20 +194,23 @@ pub(super) fn fill_by_serde<'a, M: Message<'a>>(text: &'a str, message: &mut M) 
 /// Why a message could not be parsed. Where serde stopped at a value that it could not use, what follows may
 /// still be broken, and a broken message is called broken.
 #[cold]
-fn unreadable(text: &str, error: &serde_json::Error) -> Problem {
+fn unreadable(text: &str, error: &serde_json::Error) -> FieldProblem {
     let content = text.trim_ascii();
     if content.is_empty() || content == "null" {
-        return Problem::Message(Reason::Empty, "there is no message: a JSON object is allowed".to_owned());
+        return FieldProblem::Message(
+            Reason::Empty,
+            "there is no message: a JSON object is allowed".to_owned(),
+        );
     }
     let broken = match error.classify() {
         Category::Data => serde_json::from_str::<IgnoredAny>(text).err(),
         Category::Syntax | Category::Eof | Category::Io => {
-            return Problem::Message(Reason::BrokenJson, error.to_string());
+            return FieldProblem::Message(Reason::BrokenJson, error.to_string());
         }
     };
     match broken {
-        Some(broken) => Problem::Message(Reason::BrokenJson, broken.to_string()),
-        None => Problem::Message(Reason::WrongType, error.to_string()),
+        Some(broken) => FieldProblem::Message(Reason::BrokenJson, broken.to_string()),
+        None => FieldProblem::Message(Reason::WrongType, error.to_string()),
     }
 }
 

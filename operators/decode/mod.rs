@@ -31,7 +31,7 @@ pub use subject::{Subject, subject};
 use crate::account::Reason;
 use crate::row::{Extent, InstrumentId, Row, Source};
 use crate::time::{Nanos, Time};
-use field::Problem;
+use field::FieldProblem;
 use message::unescape;
 use rows::Rows;
 
@@ -117,7 +117,7 @@ pub struct Envelope<'a> {
 
 /// A row that was read but can't be used.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refused {
+pub struct RefusedRow {
     pub index: u32,
     /// The row's time; `None` where the row was refused before or because of it.
     pub event_time: Option<Time>,
@@ -136,7 +136,7 @@ pub enum Verdict {
     /// A type or channel that the job has no use for.
     Ignored,
     /// It can't be taken apart.
-    Refused { reason: Reason, detail: String },
+    RefusedRow { reason: Reason, detail: String },
     /// It is of another market than its source was taken for.
     Contradiction { found: &'static str },
 }
@@ -150,14 +150,14 @@ pub fn decode(
     envelope: &Envelope,
     resolve: &mut dyn Resolve,
     rows: &mut Vec<Row>,
-    refused: &mut Vec<Refused>,
+    refused: &mut Vec<RefusedRow>,
 ) -> Verdict {
     let before = (rows.len(), refused.len());
     let mut taken = Rows { envelope, resolve, rows, refused, index: 0 };
     let verdict = match simdutf8::basic::from_utf8(message) {
         // Says where.
         Err(_) => match std::str::from_utf8(message) {
-            Err(error) => Err(Problem::Message(Reason::BrokenJson, error.to_string())),
+            Err(error) => Err(FieldProblem::Message(Reason::BrokenJson, error.to_string())),
             Ok(text) => decode_text(format, &unescape(text), &mut taken),
         },
         Ok(text) if has_backslash(message) => decode_text(format, &unescape(text), &mut taken),
@@ -167,10 +167,10 @@ pub fn decode(
         // An envelope without entries.
         Ok(Verdict::Rows) if before == (rows.len(), refused.len()) => Verdict::Ignored,
         Ok(verdict) => verdict,
-        Err(Problem::Message(reason, detail) | Problem::Row(reason, detail)) => {
+        Err(FieldProblem::Message(reason, detail) | FieldProblem::Row(reason, detail)) => {
             rows.truncate(before.0);
             refused.truncate(before.1);
-            Verdict::Refused { reason, detail }
+            Verdict::RefusedRow { reason, detail }
         }
     }
 }
@@ -179,7 +179,7 @@ fn has_backslash(text: &[u8]) -> bool {
     memchr::memchr(b'\\', text).is_some()
 }
 
-fn decode_text(format: Format, text: &str, rows: &mut Rows) -> Result<Verdict, Problem> {
+fn decode_text(format: Format, text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
     match format {
         Format::CoinbaseExchange => coinbase_exchange::decode(text, rows),
         Format::CoinbaseAdvancedTrade => coinbase_advanced_trade::decode(text, rows),

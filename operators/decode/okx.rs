@@ -1,7 +1,7 @@
 //! OKX v5. Its acknowledgements are told from its data; no channel is used yet, so all data is ignored.
 
 use super::Verdict;
-use super::field::{Field, Problem};
+use super::field::{Field, FieldProblem};
 use super::message::{fill, message};
 
 message! {
@@ -14,7 +14,7 @@ message! {
 }
 
 /// Reads one message.
-pub(super) fn decode(text: &str) -> Result<Verdict, Problem> {
+pub(super) fn decode(text: &str) -> Result<Verdict, FieldProblem> {
     // Signs of life of the connection, which are no JSON.
     if matches!(text, "ping" | "pong") {
         return Ok(Verdict::Control);

@@ -1,8 +1,8 @@
 //! From judged fields to rows: the instrument behind a symbol, the time by its clock, and the checks that every
 //! row passes whatever its venue.
 
-use super::field::{Field, Problem};
-use super::{ClockSource, Envelope, Refused, Resolve};
+use super::field::{Field, FieldProblem};
+use super::{ClockSource, Envelope, RefusedRow, Resolve};
 use crate::account::Reason;
 use crate::row::{Body, Channel, Row};
 use crate::time::{Time, parse_rfc3339};
@@ -49,7 +49,7 @@ pub(super) struct Rows<'r, 'e> {
     pub(super) envelope: &'r Envelope<'e>,
     pub(super) resolve: &'r mut dyn Resolve,
     pub(super) rows: &'r mut Vec<Row>,
-    pub(super) refused: &'r mut Vec<Refused>,
+    pub(super) refused: &'r mut Vec<RefusedRow>,
     /// Position of the next row in the message, refused ones counted.
     pub(super) index: u32,
 }
@@ -75,15 +75,15 @@ impl Rows<'_, '_> {
     pub(super) fn add(
         &mut self,
         draft: &Draft,
-        body: impl FnOnce() -> Result<Body, Problem>,
-    ) -> Result<(), Problem> {
+        body: impl FnOnce() -> Result<Body, FieldProblem>,
+    ) -> Result<(), FieldProblem> {
         let index = self.index;
         self.index += 1;
         let mut event_time = None;
         match self.row(draft, index, body, &mut event_time) {
             Ok(row) => self.rows.push(row),
-            Err(Problem::Row(reason, detail)) => {
-                self.refused.push(Refused { index, event_time, reason, detail });
+            Err(FieldProblem::Row(reason, detail)) => {
+                self.refused.push(RefusedRow { index, event_time, reason, detail });
             }
             Err(problem) => return Err(problem),
         }
@@ -94,9 +94,9 @@ impl Rows<'_, '_> {
         &mut self,
         draft: &Draft,
         index: u32,
-        body: impl FnOnce() -> Result<Body, Problem>,
+        body: impl FnOnce() -> Result<Body, FieldProblem>,
         read_time: &mut Option<Time>,
-    ) -> Result<Row, Problem> {
+    ) -> Result<Row, FieldProblem> {
         let symbol = match draft.symbol {
             // Text all the same, but of no instrument.
             Field::Escaped => "",
@@ -125,13 +125,13 @@ impl Rows<'_, '_> {
         })
     }
 
-    fn event_time(&self, clock: ClockSource, draft: &Draft) -> Result<(Time, u8), Problem> {
+    fn event_time(&self, clock: ClockSource, draft: &Draft) -> Result<(Time, u8), FieldProblem> {
         let is_exchange = match clock {
             ClockSource::Exchange => true,
             ClockSource::Received => false,
             ClockSource::Auto => draft.quotes_have_time,
         };
-        let missing = |detail: String| Err(Problem::Row(Reason::NoTime, detail));
+        let missing = |detail: String| Err(FieldProblem::Row(Reason::NoTime, detail));
         let (time, digits) = match (draft.stamp, self.envelope.received) {
             (Stamp::Exchange(time, digits), _) if is_exchange => (*time, *digits),
             (Stamp::None(detail), _) if is_exchange => return missing(detail.clone()),
@@ -147,7 +147,7 @@ impl Rows<'_, '_> {
         };
         if !(FIRST..END).contains(&time) {
             let detail = format!("the event time is {}: 2000 to 2100 is allowed", Shown(time));
-            return Err(Problem::Row(Reason::TimeRange, detail));
+            return Err(FieldProblem::Row(Reason::TimeRange, detail));
         }
         if let Some(received) = self.envelope.received
             && time.since(received) > self.envelope.max_ahead
@@ -157,7 +157,7 @@ impl Rows<'_, '_> {
             let detail = format!(
                 "the event time is {time}, received at {received}: at most {seconds} s ahead is allowed"
             );
-            return Err(Problem::Row(Reason::TimeAhead, detail));
+            return Err(FieldProblem::Row(Reason::TimeAhead, detail));
         }
         Ok((time, digits))
     }

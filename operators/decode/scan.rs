@@ -22,11 +22,11 @@ pub(super) trait Fields<'a>: Default {
     const LISTS: &'static [&'static str];
 
     /// What stands under a key; `top` is whether in the message itself or in an object inside.
-    fn place(&mut self, key: &[u8], top: bool) -> Place<'_, 'a>;
+    fn place(&mut self, key: &[u8], top: bool) -> FieldPlace<'_, 'a>;
 }
 
 /// Where a value belongs.
-pub(super) enum Place<'m, 'a> {
+pub(super) enum FieldPlace<'m, 'a> {
     Field(&'m mut Field<'a>),
     /// It must be an object, and the fields inside are the message's.
     Object,
@@ -62,10 +62,10 @@ impl<'a> Scanner<'a> {
                 at = self.skip_spaces(at);
             }
             at = match message.place(&self.text.as_bytes()[key], top) {
-                Place::Field(field) if !field.is_missing() => return None,
-                Place::Field(field) => self.value(at, field)?,
-                Place::Object => self.object(at, message, false)?,
-                Place::Unused => self.unused(at)?,
+                FieldPlace::Field(field) if !field.is_missing() => return None,
+                FieldPlace::Field(field) => self.value(at, field)?,
+                FieldPlace::Object => self.object(at, message, false)?,
+                FieldPlace::Unused => self.unused(at)?,
             };
             match self.peek(at)? {
                 b',' => at += 1,

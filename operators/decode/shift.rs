@@ -37,7 +37,7 @@ pub struct Id {
 /// Calls `on_id` with every id that [`shift`] would move.
 pub fn ids(format: Format, message: &[u8], mut on_id: impl FnMut(Id, u64)) {
     visit(format, message, |place, _, number| {
-        if let Place::Id(id) = place {
+        if let FieldPlace::Id(id) = place {
             on_id(id, number);
         }
     });
@@ -51,11 +51,11 @@ pub fn shift(format: Format, message: &[u8], by: Shift, out: &mut Vec<u8>) {
         copied = range.end;
         let text = &message[range];
         match place {
-            Place::Id(_) => write_number(number.saturating_add(by.ids), text.len(), out),
-            Place::Milliseconds => {
+            FieldPlace::Id(_) => write_number(number.saturating_add(by.ids), text.len(), out),
+            FieldPlace::Milliseconds => {
                 write_number(number.saturating_add_signed(by.seconds.saturating_mul(1_000)), text.len(), out);
             }
-            Place::Rfc3339 => {
+            FieldPlace::Rfc3339 => {
                 // The whole seconds are moved as if they were UTC: fraction and zone stay as they stand.
                 let (seconds, rest) = text.split_at(SECONDS_LENGTH);
                 match parse_rfc3339([seconds, b"Z"].concat()) {
@@ -83,14 +83,14 @@ fn write_number(number: u64, width: usize, out: &mut Vec<u8>) {
 
 /// What stands in a place.
 #[derive(Clone, Copy)]
-enum Place {
+enum FieldPlace {
     Id(Id),
     Milliseconds,
     Rfc3339,
 }
 
 /// Calls `on_place` with every time and id, where it stands, and its number (0 for RFC 3339).
-fn visit(format: Format, message: &[u8], mut on_place: impl FnMut(Place, Range<usize>, u64)) {
+fn visit(format: Format, message: &[u8], mut on_place: impl FnMut(FieldPlace, Range<usize>, u64)) {
     let event = match format {
         Format::Binance => Kind::of(message),
         _ => Kind::Other,
@@ -104,12 +104,13 @@ fn visit(format: Format, message: &[u8], mut on_place: impl FnMut(Place, Range<u
             Format::Canonical => canonical(key),
         };
         match found {
-            Some(Place::Rfc3339) if text.len() > SECONDS_LENGTH && parse_rfc3339(text).is_some() => {
-                on_place(Place::Rfc3339, range, 0);
+            Some(FieldPlace::Rfc3339) if text.len() > SECONDS_LENGTH && parse_rfc3339(text).is_some() => {
+                on_place(FieldPlace::Rfc3339, range, 0);
             }
-            Some(Place::Rfc3339) | None => {}
+            Some(FieldPlace::Rfc3339) | None => {}
             Some(place) => {
-                let allowed = if matches!(place, Place::Milliseconds) { MILLISECONDS } else { 0..ID_END };
+                let allowed =
+                    if matches!(place, FieldPlace::Milliseconds) { MILLISECONDS } else { 0..ID_END };
                 let number = whole(text).filter(|number| allowed.contains(number));
                 if let Some(number) = number {
                     on_place(place, range, number);
@@ -124,17 +125,17 @@ fn whole(text: &[u8]) -> Option<u64> {
     is_whole.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
 }
 
-fn id(name: &'static str) -> Option<Place> {
-    Some(Place::Id(Id { name, of_connection: false }))
+fn id(name: &'static str) -> Option<FieldPlace> {
+    Some(FieldPlace::Id(Id { name, of_connection: false }))
 }
 
-fn of_connection(name: &'static str) -> Option<Place> {
-    Some(Place::Id(Id { name, of_connection: true }))
+fn of_connection(name: &'static str) -> Option<FieldPlace> {
+    Some(FieldPlace::Id(Id { name, of_connection: true }))
 }
 
-fn coinbase(key: &[u8]) -> Option<Place> {
+fn coinbase(key: &[u8]) -> Option<FieldPlace> {
     match key {
-        b"time" | b"timestamp" | b"event_time" => Some(Place::Rfc3339),
+        b"time" | b"timestamp" | b"event_time" => Some(FieldPlace::Rfc3339),
         b"sequence" => id("sequence"),
         b"trade_id" | b"last_trade_id" => id("trade_id"),
         b"sequence_num" => of_connection("sequence_num"),
@@ -143,17 +144,17 @@ fn coinbase(key: &[u8]) -> Option<Place> {
     }
 }
 
-fn canonical(key: &[u8]) -> Option<Place> {
+fn canonical(key: &[u8]) -> Option<FieldPlace> {
     match key {
-        b"event_time" => Some(Place::Rfc3339),
+        b"event_time" => Some(FieldPlace::Rfc3339),
         b"sequence" => id("sequence"),
         _ => None,
     }
 }
 
-fn okx(key: &[u8]) -> Option<Place> {
+fn okx(key: &[u8]) -> Option<FieldPlace> {
     match key {
-        b"ts" => Some(Place::Milliseconds),
+        b"ts" => Some(FieldPlace::Milliseconds),
         b"tradeId" => id("tradeId"),
         b"seqId" | b"prevSeqId" => id("seqId"),
         _ => None,
@@ -191,12 +192,12 @@ impl Kind {
     }
 }
 
-fn binance(kind: Kind, parent: &[u8], key: &[u8]) -> Option<Place> {
+fn binance(kind: Kind, parent: &[u8], key: &[u8]) -> Option<FieldPlace> {
     let of_event = parent.is_empty() || parent == b"data";
     match (kind, key) {
-        (_, b"E" | b"T") => Some(Place::Milliseconds),
+        (_, b"E" | b"T") => Some(FieldPlace::Milliseconds),
         // A candle's beginning.
-        (Kind::Other, b"t") if parent == b"k" => Some(Place::Milliseconds),
+        (Kind::Other, b"t") if parent == b"k" => Some(FieldPlace::Milliseconds),
         (Kind::Book, b"u" | b"U" | b"pu" | b"lastUpdateId") if of_event => id("u"),
         (Kind::Trade, b"t") if of_event => id("t"),
         (Kind::AggTrade, b"a") if of_event => id("a"),

@@ -4,7 +4,7 @@ mod support;
 
 use std::sync::Arc;
 
-use foreshock_operators::change::{Change, Parameters, Placed, What};
+use foreshock_operators::change::{Change, ChangeAt, ChangeKind, Parameters};
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::Model;
 use foreshock_operators::operator::{Operator, Out, RestoreError};
@@ -27,7 +27,7 @@ enum Step {
     Change(Arc<Change>),
 }
 
-fn change(number: u32, effective_at: Option<Nanos>, what: What) -> Arc<Change> {
+fn change(number: u32, effective_at: Option<Nanos>, what: ChangeKind) -> Arc<Change> {
     let effective_at = effective_at.map(|at| Time(START + at));
     Arc::new(Change { number, id: format!("c{number}").into(), offset: 0, effective_at, what })
 }
@@ -37,7 +37,7 @@ fn named(version: &str) -> Arc<Model> {
 }
 
 fn to_model(number: u32, effective_at: Option<Nanos>) -> Arc<Change> {
-    change(number, effective_at, What::Model(named(&number.to_string())))
+    change(number, effective_at, ChangeKind::Model(named(&number.to_string())))
 }
 
 fn parameters(settings: &ChainSettings) -> Arc<Parameters> {
@@ -46,12 +46,12 @@ fn parameters(settings: &ChainSettings) -> Arc<Parameters> {
 }
 
 fn to_settings(number: u32, settings: &ChainSettings) -> Arc<Change> {
-    change(number, None, What::Parameters(parameters(settings)))
+    change(number, None, ChangeKind::Parameters(parameters(settings)))
 }
 
-fn placed(change: &Arc<Change>) -> Placed {
+fn placed(change: &Arc<Change>) -> ChangeAt {
     let (at, change) = (Time(0), change.clone());
-    Placed { instrument: InstrumentId(3), before: 0, order: 0, at, digits: 6, change }
+    ChangeAt { instrument: InstrumentId(3), before: 0, order: 0, at, digits: 6, change }
 }
 
 fn feed<O: Operator<Input = Row>>(operator: &mut O, steps: &[Step], out: &mut Out<O::Output>) {
@@ -135,7 +135,7 @@ fn a_row_that_was_overtaken_comes_after_the_change() {
 #[test]
 fn a_newer_change_that_holds_at_once_replaces_one_that_waits() {
     check_order(0, &[Err(to_model(1, Some(3))), Ok(1), Err(to_model(2, None)), Ok(2), Ok(3)], "1 #2 2 3");
-    let rules = change(2, None, What::Rules([].into()));
+    let rules = change(2, None, ChangeKind::Rules([].into()));
     check_order(0, &[Err(to_model(1, Some(3))), Ok(1), Err(rules), Ok(2), Ok(3)], "1 #2 2 #1 3");
 }
 
@@ -167,7 +167,7 @@ fn rows_no_longer_wait_once_they_need_not() {
 #[test]
 fn after_a_loss_nothing_is_late_or_a_duplicate_of_what_was_before() {
     let steps: Vec<Step> = log([mid(5, 1.0), mid(9, 1.0)]).into_iter().map(Step::Row).collect();
-    let lost = Step::Change(change(1, None, What::StateLost));
+    let lost = Step::Change(change(1, None, ChangeKind::StateLost));
     let again = Step::Row(support::with_id(7, mid(6, 1.0)));
     let first = Step::Row(support::with_id(7, mid(5, 1.0)));
     let script = [vec![first], steps, vec![lost, again]].concat();
@@ -236,7 +236,7 @@ proptest! {
         let rows = busy_log(seed, count);
         let at = (at * count as f64) as usize;
         let other = Arc::new(Model { decision_threshold: 0.0, ..Model::clone(&named("2")) });
-        let changed = change(1, None, What::Model(other.clone()));
+        let changed = change(1, None, ChangeKind::Model(other.clone()));
         let got = scored(&ChainSettings::default(), &steps(&rows, &[(at, changed)]));
         let before = scored(&ChainSettings::default(), &steps(&rows, &[]));
         let after = scored(&ChainSettings { model: other, ..ChainSettings::default() }, &steps(&rows, &[]));
@@ -295,7 +295,7 @@ proptest! {
             (count / 3, to_settings(2, &ChainSettings { order: OrderSettings { reorder: 50 * MILLISECOND }, ..short() })),
             (count / 2, to_model(3, None)),
             (count / 2, to_model(4, Some(last * 3 / 4))),
-            (2 * count / 3, change(5, None, What::StateLost)),
+            (2 * count / 3, change(5, None, ChangeKind::StateLost)),
             (3 * count / 4, to_settings(6, &ChainSettings::default())),
         ];
         let base = ChainSettings { order: OrderSettings { reorder: 200 * MILLISECOND }, ..ChainSettings::default() };
@@ -342,7 +342,7 @@ fn a_silence_that_a_change_ends_is_a_silence() {
 
 #[test]
 fn a_lost_state_is_told_as_a_gap_even_before_the_first_row() {
-    let lost = change(1, None, What::StateLost);
+    let lost = change(1, None, ChangeKind::StateLost);
     let rows = log([mid(0, 1.0), mid(SECOND, 1.0)]);
     for (at, start) in [(0, 0), (1, 0)] {
         let got = scored(&ChainSettings::default(), &steps(&rows, &[(at, lost.clone())]));
@@ -366,6 +366,6 @@ fn a_state_that_names_a_change_which_is_not_there_is_refused() {
     let refused = Score::restore(&model(), &[], &instrument(), &bytes).expect_err("no such change");
     assert!(matches!(refused, RestoreError::Unreadable { .. }), "{refused}");
     assert!(Score::restore(&model(), &[changed], &instrument(), &bytes).is_ok());
-    let other = Arc::new(Change { what: What::Model(named("5")), ..Change::clone(&to_model(1, None)) });
+    let other = Arc::new(Change { what: ChangeKind::Model(named("5")), ..Change::clone(&to_model(1, None)) });
     assert!(Score::restore(&model(), &[other], &instrument(), &bytes).is_err());
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use foreshock_operators::account::Reason;
 use foreshock_operators::decode::{
-    ClockSource, Envelope, Format, Line, Refused, Resolve, Resolved, Verdict, decode, detect, market,
+    ClockSource, Envelope, Format, Line, RefusedRow, Resolve, Resolved, Verdict, decode, detect, market,
     market_of_url, split_line,
 };
 use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Side, Source, Trade};
@@ -80,7 +80,7 @@ struct Run {
     envelope: Envelope<'static>,
     instruments: Instruments,
     rows: Vec<Row>,
-    refused: Vec<Refused>,
+    refused: Vec<RefusedRow>,
 }
 
 impl Run {
@@ -150,7 +150,7 @@ impl Run {
             Verdict::Rows => rows.into_values().collect::<Vec<_>>().join(" "),
             Verdict::Control => "control".to_owned(),
             Verdict::Ignored => "ignored".to_owned(),
-            Verdict::Refused { reason, detail } => {
+            Verdict::RefusedRow { reason, detail } => {
                 assert!(!detail.is_empty() && detail.len() < 250, "{detail}");
                 format!("refused {}", reason.name())
             }
@@ -171,7 +171,7 @@ impl Run {
     #[track_caller]
     fn refusal(&mut self, message: &str) -> (Reason, String) {
         match self.decode(message.as_bytes()) {
-            Verdict::Refused { reason, detail } => (reason, detail),
+            Verdict::RefusedRow { reason, detail } => (reason, detail),
             verdict => {
                 let [refused] = &self.refused[..] else { panic!("{message} is not refused: {verdict:?}") };
                 (refused.reason, refused.detail.clone())

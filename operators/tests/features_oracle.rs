@@ -1,5 +1,5 @@
 //! Every feature and every per-second sample against a slow oracle that recomputes each window from scratch,
-//! from the definitions of SPEC 3, 4 and 5. It shares no line with the operators: other sums, other logarithm.
+//! from docs/definitions.md, "Features", "Gaps" and "Per-second metrics". It shares no line with the operators: other sums, other logarithm.
 //!
 //! Tolerance: 1e-9 relative, plus what the rounding of f64 inputs allows in any order of evaluation. A return is
 //! the logarithm of a ratio near 1, known to 2^-52 absolute; a z-score is a difference of nearly equal values
@@ -42,7 +42,7 @@ fn within(value: f64, allowance: f64) -> Wanted {
     Wanted { value, allowance }
 }
 
-/// A log after SPEC 2 and 4, as columns.
+/// A log after the definitions of order and gaps, as columns.
 struct Oracle {
     settings: ChainSettings,
     ticks: Vec<SlowTick>,
@@ -98,7 +98,7 @@ impl Oracle {
             samples: Vec::new(),
             expected: Vec::new(),
         };
-        // Left open, a kind's channel is the best so far, in the order in which SPEC 1 names them.
+        // Left open, a kind's channel is the best so far, in the order in which the definitions name them.
         let rank = |channel: Channel| {
             let order = ["bookTicker", "trade", "aggTrade", "ticker", "book"];
             order.iter().position(|name| *name == channel.name())
@@ -243,7 +243,7 @@ impl Oracle {
         SlowSample { era, time, values, zscores, seen }
     }
 
-    /// All that SPEC 3 says of tick `i`, in the order of [`columns`].
+    /// All that the definitions say of tick `i`, in the order of [`columns`].
     fn tick(&self, i: usize) -> Vec<Wanted> {
         let settings = &self.settings.features;
         let now = &self.ticks[i];

@@ -1,4 +1,4 @@
-//! Silences (SPEC 4), as scripts.
+//! Silences (docs/definitions.md, "Gaps"), as scripts.
 
 mod support;
 

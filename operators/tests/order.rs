@@ -1,4 +1,4 @@
-//! Order, duplicates, lateness and channels (SPEC 2), as scripts.
+//! Order, duplicates, lateness and channels (docs/definitions.md, "Order"), as scripts.
 
 mod support;
 

@@ -1,10 +1,10 @@
-//! Scores against values worked out by hand (SPEC 7).
+//! Scores against values worked out by hand (docs/definitions.md, "Scoring").
 
 mod support;
 
 use std::sync::Arc;
 
-use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
+use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
 use foreshock_operators::operator::Operator;
 use foreshock_operators::row::Source;
 use foreshock_operators::score::{Score, predict};
@@ -49,7 +49,7 @@ fn logistic(intercept: f64, terms: Vec<Term>) -> Model {
     Model {
         name: "m".into(),
         version: "1".into(),
-        kind: Kind::Logistic { intercept, terms },
+        kind: ModelKind::Logistic { intercept, terms },
         decision_threshold: 0.5,
         horizon: 60 * SECOND,
         sha256: "s".into(),
@@ -57,7 +57,7 @@ fn logistic(intercept: f64, terms: Vec<Term>) -> Model {
 }
 
 fn baseline(threshold: f64, null: NullPolicy) -> Model {
-    Model { kind: Kind::Baseline { threshold, null }, ..logistic(0.0, vec![]) }
+    Model { kind: ModelKind::Baseline { threshold, null }, ..logistic(0.0, vec![]) }
 }
 
 /// The probability of `x`, from a table worked out with another program to 17 digits.

@@ -1,4 +1,4 @@
-//! Per-second samples and their z-scores (SPEC 5), as scripts.
+//! Per-second samples and their z-scores (docs/definitions.md, "Per-second metrics"), as scripts.
 
 mod support;
 

@@ -1,12 +1,7 @@
 //! Runs recorded files through the graph: the same one that a live job runs.
 
-pub mod blocks;
-pub mod input;
-pub mod log;
 pub mod output;
 mod pipeline;
-pub mod sniff;
-pub mod summary;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,19 +10,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, bail};
 use crossbeam_channel::{RecvTimeoutError, bounded};
-use foreshock_dataflows::batch::Range;
+use foreshock_dataflows::batch::TimeRange;
 use foreshock_dataflows::decode::DecodeSettings;
-use foreshock_dataflows::emit::Kind;
 use foreshock_dataflows::instruments::Instruments;
+use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::settings::Settings;
 
 use crate::halt::Halt;
-use input::Input;
-use log::{Log, LogSettings};
+use crate::misuse::Misuse;
+use crate::recordings::input::RecordedInput;
+use crate::recordings::log::{LogSettings, RecordedLog};
+use crate::recordings::sniff::Expected;
+use crate::summary::RunSummary;
 use output::{Destination, Outputs};
 use pipeline::{Shared, pass_through};
-use sniff::Expected;
-use summary::Summary;
 
 /// How many ticks the threads of a run that has failed may take to end: one may be waiting for input.
 const PATIENCE: u32 = 10;
@@ -35,28 +31,23 @@ const PATIENCE: u32 = 10;
 /// How often a waiting main thread looks at progress and signals.
 const TICK: Duration = Duration::from_millis(100);
 
-/// An error in how the program was called, rather than in what it met.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Misuse(pub String);
-
 /// Called now and then with the bytes read so far and the bytes there are, where that is known.
-pub type Progress = Box<dyn Fn(u64, Option<u64>)>;
+pub type ReadProgress = Box<dyn Fn(u64, Option<u64>)>;
 
 /// What to run.
 pub struct Backtest {
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<RecordedInput>,
     pub expected: Expected,
     pub workers: usize,
-    pub range: Range,
-    pub kinds: Vec<Kind>,
+    pub range: TimeRange,
+    pub kinds: Vec<OutputKind>,
     pub destination: Destination,
     pub chunk_bytes: usize,
     pub max_message_bytes: usize,
     /// Whether control records are obeyed, not counted only.
     pub control: bool,
     pub settings: Settings,
-    pub progress: Progress,
+    pub progress: ReadProgress,
     /// Set from outside when the run shall end without a result.
     pub interrupted: Arc<AtomicBool>,
 }
@@ -67,10 +58,10 @@ impl Backtest {
     /// # Errors
     /// When an input can't be read to its end or understood, an output can't be written, or the run is
     /// interrupted. Then no file has been left under its own name.
-    pub fn run(self) -> Result<Summary> {
+    pub fn run(self) -> Result<RunSummary> {
         let started = Instant::now();
         for input in &self.inputs {
-            if let Input::File(path) = input
+            if let RecordedInput::File(path) = input
                 && self.kinds.iter().any(|kind| self.destination.replaces(path, *kind))
             {
                 bail!(Misuse(format!(
@@ -83,7 +74,7 @@ impl Backtest {
         let outputs = Outputs::open(&self.destination, kinds)?;
         let partial_files = outputs.partial_files();
         let progress = Arc::new(AtomicU64::new(0));
-        let total = self.inputs.iter().map(Input::size).sum::<Option<u64>>();
+        let total = self.inputs.iter().map(RecordedInput::size).sum::<Option<u64>>();
         let log_settings = LogSettings {
             inputs: self.inputs,
             expected: self.expected,
@@ -93,7 +84,8 @@ impl Backtest {
         };
         let interrupted = &self.interrupted;
         // Standard input may be silent for long before its first lines tell what it holds.
-        let log = attended("open", interrupted, &Halt::default(), || {}, move || Log::open(&log_settings))?;
+        let log =
+            attended("open", interrupted, &Halt::default(), || {}, move || RecordedLog::open(&log_settings))?;
         let files = log.files();
         let shared = Arc::new(Shared {
             kinds: self.kinds.clone().into(),
@@ -124,7 +116,7 @@ impl Backtest {
             bail!("the account does not add up, which is a bug: {wrong}");
         }
         outputs.finish()?;
-        Ok(Summary::new(tally.counts, tally.rows_per_worker, started.elapsed()))
+        Ok(RunSummary::new(tally.counts, tally.rows_per_worker, started.elapsed()))
     }
 }
 

@@ -5,7 +5,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use foreshock_dataflows::emit::{Kind, Lines, merge};
+use foreshock_dataflows::encode_lines::{Lines, merge};
+use foreshock_dataflows::output_kind::OutputKind;
 
 const BUFFER_BYTES: usize = 256 * 1024;
 
@@ -24,7 +25,7 @@ pub enum Destination {
 
 impl Destination {
     /// Whether an output of this kind would take the place of this file.
-    pub fn replaces(&self, file: &Path, kind: Kind) -> bool {
+    pub fn replaces(&self, file: &Path, kind: OutputKind) -> bool {
         let Destination::Folder(folder) = self else { return false };
         // What does not exist yet replaces nothing.
         let (Ok(folder), Ok(file)) = (folder.canonicalize(), file.canonicalize()) else { return false };
@@ -32,7 +33,7 @@ impl Destination {
     }
 }
 
-fn file_name(kind: Kind) -> String {
+fn file_name(kind: OutputKind) -> String {
     format!("{}.ndjson", kind.name())
 }
 
@@ -54,7 +55,7 @@ impl Outputs {
     ///
     /// # Errors
     /// When the folder or a file in it can't be made.
-    pub fn open(destination: &Destination, kinds: &[Kind]) -> Result<Outputs> {
+    pub fn open(destination: &Destination, kinds: &[OutputKind]) -> Result<Outputs> {
         let mut outputs = Outputs { outputs: Vec::new(), finished: false };
         match destination {
             Destination::Nowhere => {}
@@ -154,7 +155,7 @@ fn remove_abandoned(folder: &Path) {
     let is_partial = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         name.ends_with(PARTIAL)
-            && Kind::ALL.iter().any(|kind| name.starts_with(&format!(".{}.", file_name(*kind))))
+            && OutputKind::ALL.iter().any(|kind| name.starts_with(&format!(".{}.", file_name(*kind))))
     };
     let is_abandoned = |path: &PathBuf| File::open(path).is_ok_and(|file| file.try_lock().is_ok());
     let abandoned: Vec<PathBuf> =
@@ -163,7 +164,7 @@ fn remove_abandoned(folder: &Path) {
 }
 
 impl Output {
-    fn aside(folder: &Path, kind: Kind) -> Result<Output> {
+    fn aside(folder: &Path, kind: OutputKind) -> Result<Output> {
         let path = folder.join(file_name(kind));
         let aside = folder.join(format!(".{}.{}{PARTIAL}", file_name(kind), std::process::id()));
         let described = format!("\"{}\"", path.display());

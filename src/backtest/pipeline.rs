@@ -17,10 +17,11 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use foreshock_dataflows::batch::Chunk;
 use foreshock_dataflows::changes::{LogChanges, changes};
 use foreshock_dataflows::decode::{DecodeSettings, LogFile, decode, in_order};
-use foreshock_dataflows::emit::{Emit, Kind, Part, emit};
+use foreshock_dataflows::encode_lines::{EncodeLines, Part, encode_lines};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::market::{Market, market};
 use foreshock_dataflows::meter::Meter;
+use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::settings::Settings;
 use foreshock_dataflows::source::{Next, chunks};
 use foreshock_operators::account::Counts;
@@ -28,9 +29,9 @@ use foreshock_operators::encode::Encoder;
 use timely::scheduling::SyncActivator;
 use tracing::{debug, warn};
 
-use super::log::Log;
 use super::output::Outputs;
 use crate::halt::Halt;
+use crate::recordings::log::RecordedLog;
 
 /// Epochs that are read and not written, for each worker: enough that nobody waits for a neighbour, few enough that memory
 /// stays small.
@@ -41,7 +42,7 @@ const LATE_SHARE: i64 = 10;
 
 /// What the threads of one run share.
 pub struct Shared {
-    pub kinds: Arc<[Kind]>,
+    pub kinds: Arc<[OutputKind]>,
     pub decode: DecodeSettings,
     pub settings: Settings,
     pub instruments: Instruments,
@@ -103,7 +104,7 @@ impl Tally {
 }
 
 /// Reads, computes and writes; returns the outputs, complete but not yet named.
-pub fn pass_through(log: Log, outputs: Outputs, shared: &Arc<Shared>) -> Result<(Outputs, Tally)> {
+pub fn pass_through(log: RecordedLog, outputs: Outputs, shared: &Arc<Shared>) -> Result<(Outputs, Tally)> {
     for file in shared.decode.files.iter() {
         debug!(file = file.name, format = file.format.name(), exchange = file.exchange, "reading");
     }
@@ -137,8 +138,8 @@ fn build(worker: &mut timely::worker::Worker, ends: &Arc<Ends>, shared: &Arc<Sha
         let outcomes = market(rows, Market::new(settings, instruments), &Meter::default());
         let encoder = Encoder::new(&settings.features.horizons, &settings.model);
         let files = decode_settings.files.clone();
-        let emitter = Emit::new(kinds.clone(), files, instruments.clone(), encoder, *workers);
-        emit(outcomes, emitter, move |part| sink.take(part));
+        let emitter = EncodeLines::new(kinds.clone(), files, instruments.clone(), encoder, *workers);
+        encode_lines(outcomes, emitter, move |part| sink.take_part(part));
     });
 }
 
@@ -146,7 +147,7 @@ fn build(worker: &mut timely::worker::Worker, ends: &Arc<Ends>, shared: &Arc<Sha
 struct Ends {
     shared: Arc<Shared>,
     /// `None` when all of it was read.
-    log: Mutex<Option<Log>>,
+    log: Mutex<Option<RecordedLog>>,
     /// Epochs that were read, and those of them that were written.
     chunks: AtomicU64,
     written: AtomicU64,
@@ -167,7 +168,7 @@ struct Writing {
 }
 
 impl Ends {
-    fn new(log: Log, outputs: Outputs, shared: Arc<Shared>) -> Ends {
+    fn new(log: RecordedLog, outputs: Outputs, shared: Arc<Shared>) -> Ends {
         let (give, parts) = unbounded();
         let rows_per_worker = vec![0; shared.workers];
         let tally = Tally { counts: Default::default(), rows_per_worker, first_refused: None };
@@ -205,7 +206,7 @@ impl Ends {
     }
 
     /// `None` where nothing more is there, or nothing more is wanted.
-    fn read(&self, log: &mut Log) -> Option<Chunk> {
+    fn read(&self, log: &mut RecordedLog) -> Option<Chunk> {
         if self.shared.halt.is_set() || self.shared.instruments.too_many() {
             return None;
         }
@@ -221,13 +222,13 @@ impl Ends {
     }
 
     /// Takes what a worker has to say of an epoch, and writes what is complete.
-    fn take(&self, part: Part) {
+    fn take_part(&self, part: Part) {
         // This end holds a receiver.
         let _ = self.give.send(part);
         // Whoever is writing just now looks for more when it is done.
         while let Ok(mut writing) = self.writing.try_lock() {
             let before = writing.next;
-            self.parts.try_iter().for_each(|part| writing.take(part, &self.shared));
+            self.parts.try_iter().for_each(|part| writing.take_part(part, &self.shared));
             let written = writing.next - before;
             drop(writing);
             self.written.fetch_add(written, Ordering::SeqCst);
@@ -252,7 +253,7 @@ impl Ends {
         let ends = Arc::into_inner(self).ok_or_else(|| anyhow!("a worker has left its graph behind"))?;
         let Ends { writing, parts, shared, chunks, .. } = ends;
         let mut writing = writing.into_inner().unwrap_or_else(PoisonError::into_inner);
-        parts.try_iter().for_each(|part| writing.take(part, &shared));
+        parts.try_iter().for_each(|part| writing.take_part(part, &shared));
         let Writing { outputs, tally, waiting, next } = writing;
         if !waiting.is_empty() || next != chunks.into_inner() {
             bail!("an epoch was not written, which is a bug");
@@ -265,7 +266,7 @@ impl Ends {
 }
 
 impl Writing {
-    fn take(&mut self, part: Part, shared: &Shared) {
+    fn take_part(&mut self, part: Part, shared: &Shared) {
         self.waiting.entry(part.epoch).or_default().push(part);
         while self.waiting.get(&self.next).is_some_and(|parts| parts.len() == shared.workers) {
             let mut parts = self.waiting.remove(&self.next).unwrap_or_default();

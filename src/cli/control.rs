@@ -8,22 +8,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, Subcommand};
 use foreshock_dataflows::control::{self, ID_MAX, model_record, rules_record};
-use foreshock_dataflows::emit::Kind;
+use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_operators::model::Model;
 use foreshock_operators::rules::Rule;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tracing::warn;
 
-use super::{parse_brokers, parse_time, print};
-use crate::backtest::Misuse;
-use crate::config::{Config, FileRef, Mode, environment, rules_of};
-use crate::kafka::answers::Answers;
-use crate::kafka::append::append;
-use crate::kafka::topics::Topics;
+use super::{parse_brokers, parse_time};
+use crate::config::{Config, Mode, environment, rules_of};
+use crate::documents::file::FileRef;
+use crate::kafka::admin::answers::Answers;
+use crate::kafka::admin::append::append;
+use crate::kafka::admin::topics::TopicAdmin;
 use crate::logs;
+use crate::misuse::Misuse;
 use crate::models;
 use crate::status::wall_time;
+use crate::summary::print;
 
 /// Change the model or the rules of running jobs: append a record to every partition of the input.
 ///
@@ -171,7 +173,7 @@ fn record(kind: &str, args: &AppendArgs, config: &Config) -> Result<(String, Vec
 
 /// All partitions of the input.
 fn partitions(config: &Config) -> Result<Vec<Appended>> {
-    let topics = Topics::new(&config.kafka, &config.job)?;
+    let topics = TopicAdmin::new(&config.kafka, &config.job)?;
     let mut partitions = Vec::new();
     for topic in &config.topics.input {
         let count = topics.partitions(topic)?.with_context(|| {
@@ -187,12 +189,12 @@ fn partitions(config: &Config) -> Result<Vec<Appended>> {
 }
 
 fn answers_topic(config: &Config) -> &str {
-    config.topics.output.get(&Kind::Control).map_or("", String::as_str)
+    config.topics.output.get(&OutputKind::Control).map_or("", String::as_str)
 }
 
 fn answers(config: &Config, client_id: &str) -> Result<Answers> {
     let topic = answers_topic(config);
-    let count = Topics::new(&config.kafka, &config.job)?.partitions(topic)?;
+    let count = TopicAdmin::new(&config.kafka, &config.job)?.partitions(topic)?;
     let count =
         count.with_context(|| format!("there is no topic {topic:?} yet: no job can have answered"))?;
     Answers::from_now_on(&config.kafka, client_id, topic, count)

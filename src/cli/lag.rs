@@ -9,15 +9,16 @@ use foreshock_operators::time::{MILLISECOND, Time};
 use serde_json::{Value, json};
 use tracing::warn;
 
+use super::parse_brokers;
 use super::state::{print_json, seconds};
 use super::table::{Table, age};
-use super::{parse_brokers, print};
 use crate::config::{Config, Mode, environment};
-use crate::kafka::lag::{ShardLag, lag};
-use crate::live::life::Life;
+use crate::kafka::admin::lag::{ShardLag, lag};
+use crate::live::start::incarnation::Incarnation;
 use crate::logs;
 use crate::state::{Entry, Store};
 use crate::status::wall_time;
+use crate::summary::print;
 
 /// Show how far a job is behind its input, whether it runs or not.
 ///
@@ -118,9 +119,9 @@ fn table(shards: &[Shard], now: Time) -> String {
 
 /// What the text beside a committed offset says.
 fn note(metadata: &str) -> String {
-    match Life::parse(metadata) {
-        Some(Life { origin, from: None, .. }) => format!("begun at {origin}"),
-        Some(Life { origin, .. }) => format!("begun at {origin} with a state that was there"),
+    match Incarnation::parse(metadata) {
+        Some(Incarnation { origin, from: None, .. }) => format!("begun at {origin}"),
+        Some(Incarnation { origin, .. }) => format!("begun at {origin} with a state that was there"),
         // Somebody else's words.
         None => metadata.to_owned(),
     }

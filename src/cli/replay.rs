@@ -15,16 +15,18 @@ use foreshock_operators::time::Nanos;
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing::info;
 
-use super::{on_signals, parse_brokers, parse_format, print};
-use crate::backtest::Misuse;
-use crate::backtest::input::Input;
-use crate::backtest::log::LogSettings;
-use crate::backtest::sniff::Expected;
-use crate::config::kind::is_topic;
-use crate::config::{Config, Mode, duration, environment};
+use super::{on_signals, parse_brokers, parse_format};
+use crate::config::{Config, Mode, environment};
+use crate::documents::duration;
+use crate::documents::kind::is_topic;
 use crate::logs;
+use crate::misuse::Misuse;
+use crate::recordings::input::RecordedInput;
+use crate::recordings::log::LogSettings;
+use crate::recordings::sniff::Expected;
 use crate::replay::pace::Pace;
-use crate::replay::{Counters, Feed, Target};
+use crate::replay::{Feed, ReplayCounters, Target};
+use crate::summary::print;
 
 /// How often a terminal is told of progress.
 const BAR_EACH: Duration = Duration::from_secs(1);
@@ -96,8 +98,8 @@ pub fn replay(args: ReplayArgs) -> Result<()> {
     let config = Config::load(&args.configs, environment().chain(brokers), Mode::Run)?;
     logs::start(&config.log);
     let stop = on_signals()?;
-    let inputs: Vec<Input> = args.files.iter().map(|path| Input::named(path)).collect();
-    if inputs.iter().filter(|input| **input == Input::Stdin).count() > 1 {
+    let inputs: Vec<RecordedInput> = args.files.iter().map(|path| RecordedInput::named(path)).collect();
+    if inputs.iter().filter(|input| **input == RecordedInput::Stdin).count() > 1 {
         bail!(Misuse("standard input can be read only once".to_owned()));
     }
     let topic = args.topic.or_else(|| config.topics.input.first().cloned());
@@ -108,7 +110,7 @@ pub fn replay(args: ReplayArgs) -> Result<()> {
         kafka: config.kafka,
     };
     let read = Arc::new(AtomicU64::new(0));
-    let total = inputs.iter().map(Input::size).sum::<Option<u64>>().filter(|_| !args.looped);
+    let total = inputs.iter().map(RecordedInput::size).sum::<Option<u64>>().filter(|_| !args.looped);
     let feed = Feed {
         log: LogSettings {
             inputs,
@@ -121,7 +123,7 @@ pub fn replay(args: ReplayArgs) -> Result<()> {
         duration: args.duration,
         looped: args.looped,
     };
-    let counters = Arc::new(Counters::default());
+    let counters = Arc::new(ReplayCounters::default());
     let (finished, on_finished) = bounded(1);
     let watched = counters.clone();
     let thread = thread::Builder::new().name("feed".into()).spawn(move || {
@@ -169,7 +171,7 @@ impl Shown {
         if self.bar.is_hidden() { LOG_EACH } else { BAR_EACH }
     }
 
-    fn show(&mut self, counters: &Counters, read: u64) {
+    fn show(&mut self, counters: &ReplayCounters, read: u64) {
         let messages = counters.messages.load(Ordering::Relaxed);
         let passes = counters.passes.load(Ordering::Relaxed);
         let seconds = self.started.elapsed().as_secs();

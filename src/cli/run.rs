@@ -6,24 +6,25 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use foreshock_dataflows::emit::Kind;
+use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_operators::decode::Format;
 use tracing::info;
 
-use super::{on_signals, parse_brokers, parse_format, parse_kind, parse_workers, print, processors};
-use crate::backtest::Misuse;
-use crate::backtest::summary::Summary;
-use crate::cluster::place::Place;
+use super::{on_signals, parse_brokers, parse_format, parse_kind, parse_workers, processors};
+use crate::cluster::place::ProcessPlace;
 use crate::cluster::secret::Secret;
 use crate::cluster::{Cluster, Membership, handshake, hosts};
-use crate::config::kind::is_address;
 use crate::config::{Config, Mode, environment};
+use crate::documents::kind::is_address;
 use crate::http::Server;
 use crate::launch::parent::Parent;
 use crate::live::{Done, Job};
 use crate::logs;
 use crate::metrics::Metrics;
-use crate::status::Board;
+use crate::misuse::Misuse;
+use crate::status::JobStatus;
+use crate::summary::RunSummary;
+use crate::summary::print;
 
 /// Run the live job: ticks from Kafka, features, predictions and alerts to Kafka.
 ///
@@ -104,7 +105,7 @@ pub struct JobArgs {
     /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter, control; by default
     /// all.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_topic_kind)]
-    emit: Vec<Kind>,
+    emit: Vec<OutputKind>,
 
     /// Print the account at the end as one JSON object.
     #[arg(long)]
@@ -117,12 +118,12 @@ pub fn run(args: RunArgs) -> Result<()> {
     logs::start(&config.log);
     let place = place(&args, args.job.workers.unwrap_or_else(processors))?;
     let started = Instant::now();
-    let (board, metrics) = (Arc::<Board>::default(), Metrics::new());
+    let (job_status, metrics) = (Arc::<JobStatus>::default(), Metrics::new());
     let stop = on_signals()?;
-    let parent = args.supervised.then(|| Parent::obey(stop.clone(), board.clone())).transpose()?;
+    let parent = args.supervised.then(|| Parent::obey(stop.clone(), job_status.clone())).transpose()?;
     // First of all, so that health can be asked while brokers are still away.
     let http = config.http.as_ref();
-    let server = http.map(|http| Server::start(http, board.clone(), metrics.clone())).transpose()?;
+    let server = http.map(|http| Server::start(http, job_status.clone(), metrics.clone())).transpose()?;
     let membership = membership(&args, place, &config, &metrics)?;
     let job = Job {
         config,
@@ -134,7 +135,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         adopt: args.job.adopt,
         retry: args.job.retry,
         until_end: args.job.until_end,
-        board,
+        job_status,
         metrics,
         stop: stop.clone(),
     };
@@ -151,7 +152,8 @@ pub fn run(args: RunArgs) -> Result<()> {
     server.into_iter().for_each(Server::stop);
     let done = done?;
     let account = Some(done.account);
-    let summary = Summary { account, ..Summary::new(done.counts, done.rows_per_worker, started.elapsed()) };
+    let summary =
+        RunSummary { account, ..RunSummary::new(done.counts, done.rows_per_worker, started.elapsed()) };
     match parent {
         Some(_) => Parent::report(&summary),
         None => print_summary(&summary, args.job.json),
@@ -159,7 +161,7 @@ pub fn run(args: RunArgs) -> Result<()> {
 }
 
 /// Prints an account for people or programs.
-pub(super) fn print_summary(summary: &Summary, json: bool) -> Result<()> {
+pub(super) fn print_summary(summary: &RunSummary, json: bool) -> Result<()> {
     let text = if json { summary.to_json().to_string() } else { summary.to_string() };
     print(format!("{text}\n").as_bytes())
 }
@@ -174,20 +176,20 @@ impl JobArgs {
 }
 
 /// Which part of the job this process is.
-fn place(args: &RunArgs, workers: usize) -> Result<Place> {
+fn place(args: &RunArgs, workers: usize) -> Result<ProcessPlace> {
     let (process, processes) = (args.process, args.processes);
     if process >= processes {
         bail!(Misuse(format!(
             "there is no process {process} among {processes}: -p counts from 0, and -n says how many there are"
         )));
     }
-    Ok(Place { process, processes, workers })
+    Ok(ProcessPlace { process, processes, workers })
 }
 
 /// What this process needs to join the others; `None` where there are none.
 fn membership(
     args: &RunArgs,
-    place: Place,
+    place: ProcessPlace,
     config: &Config,
     metrics: &Metrics,
 ) -> Result<Option<Membership>> {
@@ -234,18 +236,18 @@ fn membership(
 }
 
 /// The kinds of output that have topics; all of them where none is named.
-pub(super) fn topic_kinds(mut named: Vec<Kind>) -> Vec<Kind> {
+pub(super) fn topic_kinds(mut named: Vec<OutputKind>) -> Vec<OutputKind> {
     if named.is_empty() {
-        named = Kind::of_topics().collect();
+        named = OutputKind::of_topics().collect();
     }
     named.sort();
     named.dedup();
     named
 }
 
-fn parse_topic_kind(name: &str) -> Result<Kind, String> {
+fn parse_topic_kind(name: &str) -> Result<OutputKind, String> {
     match parse_kind(name)? {
-        Kind::Scored => Err("scored rows go to files only: see backtest".to_owned()),
+        OutputKind::Scored => Err("scored rows go to files only: see backtest".to_owned()),
         kind => Ok(kind),
     }
 }

@@ -8,13 +8,13 @@ use clap::{Args, Subcommand};
 use foreshock_operators::time::{SECOND, Time, write_rfc3339};
 use serde_json::{Value, json};
 
-use super::print;
 use super::table::{Table, age};
-use crate::backtest::Misuse;
 use crate::config::{Config, Mode, environment};
 use crate::logs;
+use crate::misuse::Misuse;
 use crate::state::{Entry, InstrumentState, ReadError, Snapshot, Store, hex_text};
 use crate::status::wall_time;
+use crate::summary::print;
 
 /// Look at the snapshots of a job's state: which there are, what is in them, and whether they can be used.
 ///
@@ -110,7 +110,7 @@ fn list(args: &ListArgs) -> Result<()> {
             age(seconds),
             entry.bytes.to_string(),
             instruments.map_or("-".to_owned(), |count| count.to_string()),
-            read.as_ref().map_or_else(told, |_| "good".to_owned()),
+            read.as_ref().map_or_else(problem_of, |_| "good".to_owned()),
         ]);
         let mut object = named(&store, &entry);
         object["age_seconds"] = seconds.into();
@@ -137,7 +137,7 @@ fn verify(args: &ListArgs) -> Result<()> {
             add_state(&mut object, &read);
             checked.push(object);
         } else {
-            let state = read.as_ref().map_or_else(told, |_| "good".to_owned());
+            let state = read.as_ref().map_or_else(problem_of, |_| "good".to_owned());
             print(format!("{}: {state}\n", entry.name()).as_bytes())?;
         }
     }
@@ -179,7 +179,7 @@ fn describe(store: &Store, entry: &Entry, snapshot: Snapshot) -> Result<()> {
         ("path", store.path(entry)),
         ("bytes", entry.bytes.to_string()),
         ("job", header.job.clone()),
-        ("life", header.life.clone()),
+        ("life", header.incarnation.clone()),
         ("next offset", header.offset.to_string()),
         ("origin", format!("{}, begun {cold}", header.origin)),
         ("last record", last),
@@ -249,11 +249,11 @@ fn named(store: &Store, entry: &Entry) -> Value {
 
 fn add_state(object: &mut Value, read: &Result<Snapshot, ReadError>) {
     object["state"] = read.as_ref().map_or_else(ReadError::kind, |_| "good").into();
-    object["problem"] = read.as_ref().err().map(told).into();
+    object["problem"] = read.as_ref().err().map(problem_of).into();
 }
 
 /// An error with its causes.
-fn told(error: &ReadError) -> String {
+fn problem_of(error: &ReadError) -> String {
     match error {
         ReadError::Io(cause) => format!("{error}: {cause}"),
         other => other.to_string(),

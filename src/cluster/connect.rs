@@ -13,9 +13,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use tracing::{debug, info, warn};
 
 use super::control::take_leave;
-use super::handshake::{Purpose, Refusal, Statement, accept, dial};
+use super::handshake::{JoinRefusal, Purpose, Statement, accept, dial};
 use super::{Membership, handshake};
-use crate::backtest::Misuse;
+use crate::misuse::Misuse;
 
 /// How often callers and the wish to stop are looked for.
 const TICK: Duration = Duration::from_millis(20);
@@ -78,11 +78,11 @@ enum News {
     /// This process said so, over a connection for this.
     Met(Statement, Purpose, TcpStream),
     /// A caller was refused.
-    Refused(SocketAddr, Refusal),
+    Refused(SocketAddr, JoinRefusal),
     /// A call failed, and is tried again.
     Failed(usize, String),
     /// A process that was called has no place in this job, or this one none in its.
-    Impossible(usize, Refusal),
+    Impossible(usize, JoinRefusal),
 }
 
 /// What there is of one other process.
@@ -101,7 +101,7 @@ impl Slot {
         self.control.is_some() && self.data.is_some()
     }
 
-    fn take(&mut self, statement: Statement, purpose: Purpose, stream: TcpStream) {
+    fn take_statement(&mut self, statement: Statement, purpose: Purpose, stream: TcpStream) {
         let from = (statement.instance, statement.attempt);
         if let Some(before) = self.from.as_ref().filter(|before| **before != from) {
             // Those of one start come in the order of its attempts, but for what threads make of it.
@@ -191,7 +191,7 @@ impl Meeting<'_> {
             if self.callers.fetch_add(1, Ordering::Relaxed) >= CALLERS_MAX {
                 self.callers.fetch_sub(1, Ordering::Relaxed);
                 let busy = io::Error::other(format!("{CALLERS_MAX} others have not said who they are"));
-                self.note(News::Refused(from, Refusal::Broken(busy)))?;
+                self.note(News::Refused(from, JoinRefusal::Broken(busy)))?;
                 continue;
             }
             let (membership, tell, callers) =
@@ -213,10 +213,10 @@ impl Meeting<'_> {
             News::Met(statement, purpose, stream) => {
                 let slot = self.slots.iter_mut().find(|slot| slot.process == statement.process);
                 if let Some(slot) = slot {
-                    slot.take(statement, purpose, stream);
+                    slot.take_statement(statement, purpose, stream);
                 }
             }
-            News::Refused(_, Refusal::Disagrees(how)) => return Err(Misuse(how).into()),
+            News::Refused(_, JoinRefusal::Disagrees(how)) => return Err(Misuse(how).into()),
             News::Refused(from, refusal) => {
                 self.refused += 1;
                 self.membership.refused.with_label_values(&[refusal.name()]).inc();
@@ -228,7 +228,7 @@ impl Meeting<'_> {
                     slot.problem = Some(problem);
                 }
             }
-            News::Impossible(_, Refusal::Disagrees(how)) => return Err(Misuse(how).into()),
+            News::Impossible(_, JoinRefusal::Disagrees(how)) => return Err(Misuse(how).into()),
             News::Impossible(process, refusal) => {
                 let address = &self.membership.addresses[process];
                 return Err(Misuse(format!(
@@ -287,14 +287,14 @@ fn listen(membership: &Membership) -> Result<TcpListener> {
     Ok(listener)
 }
 
-fn receive(membership: &Membership, stream: &TcpStream) -> Result<(Statement, Purpose), Refusal> {
+fn receive(membership: &Membership, stream: &TcpStream) -> Result<(Statement, Purpose), JoinRefusal> {
     // Accepted sockets of some systems inherit it.
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     let (statement, purpose) = accept(stream, &membership.secret, &membership.statement)?;
     if statement.process <= membership.place.process || statement.process >= membership.place.processes {
         let (claimed, own) = (statement.process, membership.place.process);
-        return Err(Refusal::Disagrees(format!(
+        return Err(JoinRefusal::Disagrees(format!(
             "one that says it is process {claimed} has called this one, which is process {own}: are there two with \
              one number?"
         )));
@@ -317,8 +317,8 @@ fn call(membership: &Membership, process: usize, tell: &Sender<News>, over: &Ato
                 return;
             }
             Err(NotMet::Away(problem)) => News::Failed(process, problem),
-            Err(NotMet::Refused(Refusal::Broken(error))) => {
-                News::Failed(process, Refusal::Broken(error).to_string())
+            Err(NotMet::Refused(JoinRefusal::Broken(error))) => {
+                News::Failed(process, JoinRefusal::Broken(error).to_string())
             }
             Err(NotMet::Refused(refusal)) => {
                 let _ = tell.send(News::Impossible(process, refusal));
@@ -336,7 +336,7 @@ fn call(membership: &Membership, process: usize, tell: &Sender<News>, over: &Ato
 /// Why a process was not met.
 enum NotMet {
     Away(String),
-    Refused(Refusal),
+    Refused(JoinRefusal),
 }
 
 impl From<io::Error> for NotMet {
@@ -356,7 +356,7 @@ fn meet(membership: &Membership, process: usize, attempt: u64) -> Result<Met, No
         let statement = dial(&stream, purpose, &membership.secret, &ours).map_err(NotMet::Refused)?;
         if statement.process != process {
             let problem = format!("process {} answers at its address", statement.process);
-            return Err(NotMet::Refused(Refusal::Disagrees(problem)));
+            return Err(NotMet::Refused(JoinRefusal::Disagrees(problem)));
         }
         Ok((statement, purpose, stream))
     };

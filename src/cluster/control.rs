@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tracing::{error, info, warn};
 
-use super::place::Place;
+use super::place::ProcessPlace;
 
 /// How often the wish to stop is looked for.
 const TICK: Duration = Duration::from_millis(50);
@@ -75,7 +75,7 @@ struct Peer {
 
 /// The connections of one process to all others.
 pub struct Control {
-    place: Place,
+    place: ProcessPlace,
     addresses: Vec<String>,
     /// By process; `None` at this one's place.
     writers: Vec<Option<Mutex<TcpStream>>>,
@@ -95,7 +95,7 @@ impl Control {
     /// # Errors
     /// When the system refuses.
     pub fn start(
-        place: Place,
+        place: ProcessPlace,
         addresses: Vec<String>,
         connections: Vec<Option<TcpStream>>,
         stop: Arc<AtomicBool>,
@@ -266,12 +266,12 @@ impl Control {
 
     /// Says each second that this process is there, and once that it was told to stop.
     fn pulse(&self) {
-        let mut told = false;
+        let mut describe = false;
         let mut pinged = Instant::now();
         while !self.leaving.load(Ordering::Acquire) {
-            if !told && self.stop.load(Ordering::Relaxed) {
+            if !describe && self.stop.load(Ordering::Relaxed) {
                 self.tell(Kind::Stop, "");
-                told = true;
+                describe = true;
             }
             if pinged.elapsed() >= PING_EVERY {
                 self.tell(Kind::Ping, "");
@@ -303,7 +303,7 @@ impl Control {
             // The job learns of it and ends in order, unless something of it waits for the other process.
             thread::sleep(AFTER_FAILURE);
         }
-        self.lose(process, &told(&problem));
+        self.lose(process, &describe(&problem));
     }
 
     fn note(&self, process: usize, kind: Kind, text: String) {
@@ -335,7 +335,7 @@ fn failure(peers: &[Peer]) -> Option<String> {
 }
 
 /// What an error of a connection means.
-fn told(error: &io::Error) -> String {
+fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             format!("nothing came from it for {} s", SILENT_MAX.as_secs())

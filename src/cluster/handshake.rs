@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::place::Place;
+use super::place::ProcessPlace;
 use super::secret::{PROOF_BYTES, Secret};
 
 /// The first bytes of either side; the last one is the version of this exchange.
@@ -114,7 +114,7 @@ impl Statement {
 
 /// Why an exchange came to nothing.
 #[derive(Debug)]
-pub enum Refusal {
+pub enum JoinRefusal {
     /// The connection broke, or nothing came in time.
     Broken(io::Error),
     /// The other side speaks something else.
@@ -125,38 +125,38 @@ pub enum Refusal {
     Disagrees(String),
 }
 
-impl Refusal {
+impl JoinRefusal {
     /// The name that metrics have for it.
     pub fn name(&self) -> &'static str {
         match self {
-            Refusal::Broken(_) => "broken",
-            Refusal::Stranger => "stranger",
-            Refusal::Secret => "secret",
-            Refusal::Disagrees(_) => "disagrees",
+            JoinRefusal::Broken(_) => "broken",
+            JoinRefusal::Stranger => "stranger",
+            JoinRefusal::Secret => "secret",
+            JoinRefusal::Disagrees(_) => "disagrees",
         }
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for JoinRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Broken(error) => match error.kind() {
+            JoinRefusal::Broken(error) => match error.kind() {
                 io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => {
                     f.write_str("it did not say who it is in time")
                 }
                 io::ErrorKind::UnexpectedEof => f.write_str("it hung up before it said who it is"),
                 _ => write!(f, "{error}"),
             },
-            Refusal::Stranger => f.write_str("it is no process of foreshock, or of another version"),
-            Refusal::Secret => f.write_str("it has another secret"),
-            Refusal::Disagrees(how) => f.write_str(how),
+            JoinRefusal::Stranger => f.write_str("it is no process of foreshock, or of another version"),
+            JoinRefusal::Secret => f.write_str("it has another secret"),
+            JoinRefusal::Disagrees(how) => f.write_str(how),
         }
     }
 }
 
-impl From<io::Error> for Refusal {
-    fn from(error: io::Error) -> Refusal {
-        Refusal::Broken(error)
+impl From<io::Error> for JoinRefusal {
+    fn from(error: io::Error) -> JoinRefusal {
+        JoinRefusal::Broken(error)
     }
 }
 
@@ -169,12 +169,12 @@ pub fn dial(
     purpose: Purpose,
     secret: &Secret,
     ours: &Statement,
-) -> Result<Statement, Refusal> {
+) -> Result<Statement, JoinRefusal> {
     let mut timed = Timed::new(stream);
     let own_nonce = nonce()?;
     timed.write(&[&MAGIC, &[purpose.byte()], &own_nonce])?;
     if timed.read::<8>()? != MAGIC {
-        return Err(Refusal::Stranger);
+        return Err(JoinRefusal::Stranger);
     }
     let nonce = timed.read::<NONCE_BYTES>()?;
     let said = written(ours);
@@ -183,12 +183,12 @@ pub fn dial(
     timed.write(&[&length(&said), &said, &proof])?;
     match timed.read::<1>()? {
         [KNOWN] => {}
-        [UNKNOWN] => return Err(Refusal::Secret),
-        _ => return Err(Refusal::Stranger),
+        [UNKNOWN] => return Err(JoinRefusal::Secret),
+        _ => return Err(JoinRefusal::Stranger),
     }
     let (heard, proof) = timed.read_statement()?;
     if !secret.proves(&[b"foreshock acceptor", &label, &own_nonce, &nonce, &said, &heard], &proof) {
-        return Err(Refusal::Secret);
+        return Err(JoinRefusal::Secret);
     }
     agreed(ours, &heard)
 }
@@ -201,13 +201,13 @@ pub fn accept(
     stream: &TcpStream,
     secret: &Secret,
     ours: &Statement,
-) -> Result<(Statement, Purpose), Refusal> {
+) -> Result<(Statement, Purpose), JoinRefusal> {
     let mut timed = Timed::new(stream);
     if timed.read::<8>()? != MAGIC {
-        return Err(Refusal::Stranger);
+        return Err(JoinRefusal::Stranger);
     }
     let label = timed.read::<1>()?;
-    let Some(purpose) = Purpose::of(label[0]) else { return Err(Refusal::Stranger) };
+    let Some(purpose) = Purpose::of(label[0]) else { return Err(JoinRefusal::Stranger) };
     let nonce_of_dialer = timed.read::<NONCE_BYTES>()?;
     let own_nonce = nonce()?;
     timed.write(&[&MAGIC, &own_nonce])?;
@@ -215,7 +215,7 @@ pub fn accept(
     if !secret.proves(&[b"foreshock dialer", &label, &own_nonce, &nonce_of_dialer, &heard], &proof) {
         // The honest one with a mistyped secret is told; others learn what they know.
         timed.write(&[&[UNKNOWN]])?;
-        return Err(Refusal::Secret);
+        return Err(JoinRefusal::Secret);
     }
     let other = parsed(&heard)?.process;
     let ours = Statement { other, ..ours.clone() };
@@ -226,16 +226,16 @@ pub fn accept(
 }
 
 /// The statement of the other side, where the two can be of one job.
-fn agreed(ours: &Statement, heard: &[u8]) -> Result<Statement, Refusal> {
+fn agreed(ours: &Statement, heard: &[u8]) -> Result<Statement, JoinRefusal> {
     let theirs = parsed(heard)?;
     match ours.disagreement(&theirs) {
-        Some(how) => Err(Refusal::Disagrees(how)),
+        Some(how) => Err(JoinRefusal::Disagrees(how)),
         None => Ok(theirs),
     }
 }
 
 /// What this process says of itself.
-pub fn statement(place: Place, job: &str, settings: String) -> io::Result<Statement> {
+pub fn statement(place: ProcessPlace, job: &str, settings: String) -> io::Result<Statement> {
     Ok(Statement {
         instance: hex(&nonce()?[..16]),
         attempt: 0,
@@ -264,9 +264,9 @@ fn written(statement: &Statement) -> Vec<u8> {
     serde_json::to_vec(statement).expect("a statement is text and numbers")
 }
 
-fn parsed(heard: &[u8]) -> Result<Statement, Refusal> {
+fn parsed(heard: &[u8]) -> Result<Statement, JoinRefusal> {
     // Whoever proves the secret and says something else is another foreshock.
-    serde_json::from_slice(heard).map_err(|_| Refusal::Stranger)
+    serde_json::from_slice(heard).map_err(|_| JoinRefusal::Stranger)
 }
 
 fn length(said: &[u8]) -> [u8; 2] {
@@ -331,8 +331,8 @@ mod tests {
     use std::net::{Shutdown, TcpListener};
     use std::thread;
 
-    fn place(process: usize) -> Place {
-        Place { process, processes: 2, workers: 3 }
+    fn place(process: usize) -> ProcessPlace {
+        ProcessPlace { process, processes: 2, workers: 3 }
     }
 
     fn stated(process: usize, other: usize) -> Statement {
@@ -349,7 +349,7 @@ mod tests {
         (dialer, listener.accept().unwrap().0)
     }
 
-    type Outcome = (Result<Statement, Refusal>, Result<(Statement, Purpose), Refusal>);
+    type Outcome = (Result<Statement, JoinRefusal>, Result<(Statement, Purpose), JoinRefusal>);
 
     fn meet(dialer: (&str, Statement), acceptor: (&str, Statement)) -> Outcome {
         let (dialing, accepting) = pair();
@@ -373,8 +373,8 @@ mod tests {
     #[test]
     fn another_secret_is_told_on_both_sides() {
         let (dialed, accepted) = meet(("another of 16 bytes", stated(1, 0)), (OURS, stated(0, 0)));
-        assert!(matches!(dialed, Err(Refusal::Secret)), "{dialed:?}");
-        assert!(matches!(accepted, Err(Refusal::Secret)), "{accepted:?}");
+        assert!(matches!(dialed, Err(JoinRefusal::Secret)), "{dialed:?}");
+        assert!(matches!(accepted, Err(JoinRefusal::Secret)), "{accepted:?}");
     }
 
     #[test]
@@ -404,7 +404,7 @@ mod tests {
                 let _ = accepting.read(&mut said);
             });
             let dialed = dial(&dialing, Purpose::Data, &secret(OURS), &stated(1, 0));
-            assert!(matches!(dialed, Err(Refusal::Secret)), "{dialed:?}");
+            assert!(matches!(dialed, Err(JoinRefusal::Secret)), "{dialed:?}");
             dialing.shutdown(Shutdown::Both).unwrap();
         });
     }
@@ -427,6 +427,6 @@ mod tests {
         let (mut dialing, accepting) = pair();
         dialing.write_all(&[&MAGIC[..], b"d", &[7; NONCE_BYTES], &[0xff, 0xff]].concat()).unwrap();
         let refusal = accept(&accepting, &secret(OURS), &stated(0, 0)).unwrap_err();
-        assert!(matches!(&refusal, Refusal::Broken(error) if error.kind() == io::ErrorKind::InvalidData));
+        assert!(matches!(&refusal, JoinRefusal::Broken(error) if error.kind() == io::ErrorKind::InvalidData));
     }
 }

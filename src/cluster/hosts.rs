@@ -5,8 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::backtest::Misuse;
-use crate::config::kind::is_address;
+use crate::documents::kind::is_address;
+use crate::misuse::Misuse;
 
 /// The port of process 0 where no hosts are named; the next ones have the next.
 const FIRST_PORT: usize = 2101;

@@ -31,13 +31,13 @@ use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 use connect::{Joined, connect};
 use control::Control;
 use handshake::Statement;
-use place::Place;
+use place::ProcessPlace;
 use secret::Secret;
 
 /// What a process needs to join those of its job.
 #[derive(Clone)]
 pub struct Membership {
-    pub place: Place,
+    pub place: ProcessPlace,
     /// By process.
     pub addresses: Vec<String>,
     /// Where to listen, when that is not what `addresses` says.
@@ -51,7 +51,7 @@ pub struct Membership {
 
 /// A process among those of its job.
 pub struct Cluster {
-    place: Place,
+    place: ProcessPlace,
     control: Arc<Control>,
     /// To the other processes, until timely has them.
     sockets: Mutex<Option<Vec<Option<TcpStream>>>>,
@@ -79,7 +79,7 @@ impl Cluster {
     }
 
     /// Which part of the job this process is.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> ProcessPlace {
         self.place
     }
 
@@ -111,7 +111,7 @@ impl Cluster {
         let hooks = Hooks::default();
         let inside =
             ProcessBuilder::new_typed_vector(self.place.workers, hooks.refill.clone(), hooks.spill.clone());
-        let Place { process, workers, .. } = self.place;
+        let ProcessPlace { process, workers, .. } = self.place;
         let (builders, guard) = initialize_networking_from_sockets(inside, sockets, process, workers, hooks)
             .map_err(|error| anyhow!("could not hand the connections to the dataflow: {error}"))?;
         Ok((builders.into_iter().map(AllocatorBuilder::Tcp).collect(), Box::new(guard)))

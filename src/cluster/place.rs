@@ -2,7 +2,7 @@
 
 /// One process among those of its job. Workers are numbered through all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ProcessPlace {
     /// Its number, from 0.
     pub process: usize,
     pub processes: usize,
@@ -10,10 +10,10 @@ pub struct Place {
     pub workers: usize,
 }
 
-impl Place {
+impl ProcessPlace {
     /// The only process of a job.
-    pub fn alone(workers: usize) -> Place {
-        Place { process: 0, processes: 1, workers }
+    pub fn alone(workers: usize) -> ProcessPlace {
+        ProcessPlace { process: 0, processes: 1, workers }
     }
 
     /// Workers of all processes.
@@ -45,8 +45,8 @@ mod tests {
     fn every_shard_has_one_process_and_its_worker_is_there() {
         for (processes, workers) in [(1, 1), (1, 4), (2, 1), (2, 3), (5, 2)] {
             for shard in 0..40 {
-                let homes: Vec<Place> = (0..processes)
-                    .map(|process| Place { process, processes, workers })
+                let homes: Vec<ProcessPlace> = (0..processes)
+                    .map(|process| ProcessPlace { process, processes, workers })
                     .filter(|place| place.has(shard))
                     .collect();
                 let [home] = homes[..] else { panic!("shard {shard} has {homes:?}") };

@@ -8,7 +8,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tracing::warn;
 
-use crate::backtest::Misuse;
+use crate::misuse::Misuse;
 
 /// The variable that holds the secret itself; it goes over `cluster.secret_file`.
 pub const VARIABLE: &str = "FORESHOCK_CLUSTER_SECRET";

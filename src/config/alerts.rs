@@ -7,12 +7,12 @@ use foreshock_operators::rules::{Critical, Direction, Rule};
 use foreshock_operators::stages::{Metric, Priority, Signal};
 use foreshock_operators::time::Nanos;
 
-use super::error::ConfigErrors;
-use super::file::Document;
-use super::keys::LONGEST;
-use super::kind::{Charset, Kind, Range, Setting};
-use super::section::{Report, Section};
-use super::yaml::Value;
+use crate::documents::duration::LONGEST;
+use crate::documents::error::ConfigErrors;
+use crate::documents::file::Document;
+use crate::documents::kind::{Charset, NumberRange, Setting, ValueKind};
+use crate::documents::section::{Report, Section};
+use crate::documents::yaml::Value;
 
 /// What a rule may look at.
 static SIGNALS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
@@ -43,23 +43,23 @@ pub fn read(document: &Document) -> Result<Vec<Rule>, ConfigErrors> {
 
 fn rule(section: &mut Section) -> Rule {
     let name = section.text("name", Charset::Name);
-    let signal = match section.required("metric", Kind::Choice(&SIGNALS)) {
+    let signal = match section.required("metric", ValueKind::Choice(&SIGNALS)) {
         Some(Setting::Word(word)) => signal(word),
         _ => Signal::Probability,
     };
     let instruments = patterns(section);
-    let priority = match section.required("priority", Kind::Choice(&["P1", "P2", "P3"])) {
+    let priority = match section.required("priority", ValueKind::Choice(&["P1", "P2", "P3"])) {
         Some(Setting::Word("P1")) => Priority::P1,
         Some(Setting::Word("P2")) => Priority::P2,
         _ => Priority::P3,
     };
     let (direction, raise) = raise(section);
-    let clear = section.number("clear", Range::Any);
+    let clear = section.number("clear", NumberRange::Any);
     if !is_quiet(direction, clear, raise) {
         let side = if direction == Direction::Above { "at or below" } else { "at or above" };
         section.refuse("clear", format!("found {clear}, expected a level {side} the raise level {raise}"));
     }
-    let zscore = section.optional_number("zscore", Range::Positive);
+    let zscore = section.optional_number("zscore", NumberRange::Positive);
     if zscore.is_some() && signal == Signal::Probability {
         section.refuse("zscore", "found with the metric probability, which has no z-score");
     }
@@ -113,7 +113,7 @@ fn patterns(section: &mut Section) -> Vec<String> {
     };
     let mut patterns = Vec::new();
     for item in items {
-        match Kind::Text(Charset::Pattern).read(&item.value) {
+        match ValueKind::Text(Charset::Pattern).read(&item.value) {
             Ok(Setting::Text(pattern)) => patterns.push(pattern),
             Ok(_) => {}
             Err(problem) => section.refuse("instruments", problem),
@@ -129,8 +129,8 @@ fn raise(section: &mut Section) -> (Direction, f64) {
         }
         return (Direction::Above, f64::INFINITY);
     };
-    let above = levels.optional_number("above", Range::Any);
-    let below = levels.optional_number("below", Range::Any);
+    let above = levels.optional_number("above", NumberRange::Any);
+    let below = levels.optional_number("below", NumberRange::Any);
     let named = levels.keys().filter(|key| ["above", "below"].contains(key)).count();
     levels.finish();
     if named != 1 {
@@ -145,7 +145,7 @@ fn raise(section: &mut Section) -> (Direction, f64) {
 
 fn critical(section: &mut Section, direction: Direction, raise: f64, priority: Priority) -> Option<Critical> {
     let mut inner = section.section("critical")?;
-    let level = inner.number("level", Range::Any);
+    let level = inner.number("level", NumberRange::Any);
     let hold: Nanos = inner.duration("for", 0, LONGEST).unwrap_or(0);
     if raise.is_finite() && is_quiet(direction, level, raise) {
         let side = if direction == Direction::Above { "above" } else { "below" };

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::yaml::{self, Value};
 use super::{Config, Unknown};
+use crate::documents::yaml::{self, Value};
 use crate::models::kind_name;
 
 /// Column at which origins start, where the value leaves room.

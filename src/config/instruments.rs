@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use foreshock_dataflows::settings::{ExchangeSettings, InstrumentType, ListedInstrument};
 
-use super::error::ConfigErrors;
-use super::file::Document;
 use super::keys::{CLOCKS, QUOTE_CHANNELS, TRADE_CHANNELS, gap_after};
-use super::kind::{Charset, Kind, Range, Setting};
-use super::section::{Report, Section};
 use super::{channel, clock, gap_after_of};
+use crate::documents::error::ConfigErrors;
+use crate::documents::file::Document;
+use crate::documents::kind::{Charset, NumberRange, Setting, ValueKind};
+use crate::documents::section::{Report, Section};
 
 /// Reads and checks the list.
 pub fn read(document: &Document) -> Result<Vec<ListedInstrument>, ConfigErrors> {
@@ -43,14 +43,14 @@ fn instrument(section: &mut Section) -> ListedInstrument {
     let exchange = section.text("exchange", Charset::Name);
     let symbol = section.text("symbol", Charset::Symbol);
     let id = section.text("id", Charset::Id);
-    let kind = match section.required("type", Kind::Choice(&["spot", "perpetual", "future"])) {
+    let kind = match section.required("type", ValueKind::Choice(&["spot", "perpetual", "future"])) {
         Some(Setting::Word("perpetual")) => InstrumentType::Perpetual,
         Some(Setting::Word("future")) => InstrumentType::Future,
         _ => InstrumentType::Spot,
     };
     let base = section.text("base", Charset::Id);
     let quote = section.text("quote", Charset::Id);
-    let contract_value = section.optional_number("contract_value", Range::Positive).unwrap_or(1.0);
+    let contract_value = section.optional_number("contract_value", NumberRange::Positive).unwrap_or(1.0);
     let inverse = section.flag("inverse").unwrap_or(false);
     if kind == InstrumentType::Spot && (inverse || contract_value != 1.0) {
         section.refuse(

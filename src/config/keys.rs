@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 use foreshock_operators::stages::MAX_HORIZONS;
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND};
 
-use super::kind::{Charset, Kind};
+use crate::documents::duration::LONGEST;
+use crate::documents::kind::{Charset, ValueKind};
 
 /// The exchanges that have settings of their own.
 pub const EXCHANGES: [&str; 5] = ["coinbase", "binance", "binance-usdm", "binance-coinm", "okx"];
@@ -17,20 +18,18 @@ pub const QUOTE_CHANNELS: [&str; 3] = ["auto", "bookTicker", "ticker"];
 pub const TRADE_CHANNELS: [&str; 4] = ["auto", "trade", "aggTrade", "ticker"];
 
 const HOUR: Nanos = 3600 * SECOND;
-/// The longest length of time that a setting takes.
-pub const LONGEST: Nanos = 24 * HOUR;
 /// The largest window, in ticks or samples.
 const MOST_SAMPLES: i64 = 100_000;
 
 /// A key and what its value may be.
 #[derive(Debug)]
-pub struct Key {
+pub struct ConfigKey {
     /// Its name, with dots between levels.
     pub path: String,
-    pub kind: Kind,
+    pub kind: ValueKind,
 }
 
-impl Key {
+impl ConfigKey {
     /// The environment variable that sets it.
     pub fn variable(&self) -> String {
         format!("FORESHOCK_{}", self.path.to_uppercase().replace('.', "__").replace('-', "_"))
@@ -38,98 +37,104 @@ impl Key {
 }
 
 /// How long a silence is no gap, wherever that can be said.
-pub const fn gap_after(words: &'static [&'static str]) -> Kind {
-    Kind::Duration { min: MILLISECOND, max: LONGEST, words }
+pub const fn gap_after(words: &'static [&'static str]) -> ValueKind {
+    ValueKind::Duration { min: MILLISECOND, max: LONGEST, words }
 }
 
-const fn duration(min: Nanos, max: Nanos) -> Kind {
-    Kind::Duration { min, max, words: &[] }
+const fn duration(min: Nanos, max: Nanos) -> ValueKind {
+    ValueKind::Duration { min, max, words: &[] }
 }
 
 /// All keys, in the order in which they are printed.
-pub static KEYS: LazyLock<Vec<Key>> = LazyLock::new(|| {
-    let samples = Kind::Integer { min: 2, max: MOST_SAMPLES };
+pub static KEYS: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
+    let samples = ValueKind::Integer { min: 2, max: MOST_SAMPLES };
     let formats = &["auto", "coinbase-exchange", "coinbase-advanced-trade", "binance", "okx", "canonical"];
     let mut keys = vec![
-        ("input.format", Kind::Choice(formats)),
-        ("input.max_message_bytes", Kind::Bytes { min: 1 << 10, max: 256 << 20 }),
+        ("input.format", ValueKind::Choice(formats)),
+        ("input.max_message_bytes", ValueKind::Bytes { min: 1 << 10, max: 256 << 20 }),
         ("input.max_ahead", duration(0, LONGEST)),
-        ("instruments.file", Kind::File),
-        ("instruments.unknown", Kind::Choice(&["auto", "accept", "deadletter"])),
-        ("instruments.max", Kind::Integer { min: 1, max: 1_000_000 }),
+        ("instruments.file", ValueKind::File),
+        ("instruments.unknown", ValueKind::Choice(&["auto", "accept", "deadletter"])),
+        ("instruments.max", ValueKind::Integer { min: 1, max: 1_000_000 }),
         ("order.reorder", duration(0, HOUR)),
         ("gaps.after", gap_after(&["off"])),
     ];
     let exchange = [
         ("gap_after", gap_after(&["inherit", "off"])),
-        ("clock", Kind::Choice(&CLOCKS)),
-        ("quote_channel", Kind::Choice(&QUOTE_CHANNELS)),
-        ("trade_channel", Kind::Choice(&TRADE_CHANNELS)),
+        ("clock", ValueKind::Choice(&CLOCKS)),
+        ("quote_channel", ValueKind::Choice(&QUOTE_CHANNELS)),
+        ("trade_channel", ValueKind::Choice(&TRADE_CHANNELS)),
     ];
     let rest = [
         ("features.window", duration(MILLISECOND, LONGEST)),
-        ("features.return_horizons", Kind::Durations { min: MILLISECOND, max: LONGEST, most: MAX_HORIZONS }),
+        (
+            "features.return_horizons",
+            ValueKind::Durations { min: MILLISECOND, max: LONGEST, most: MAX_HORIZONS },
+        ),
         ("features.spread_window", samples),
         ("features.spread_min_samples", samples),
         ("zscore.window", samples),
         ("zscore.min_samples", samples),
-        ("model.variant", Kind::Choice(&["ml", "baseline"])),
-        ("model.ml", Kind::File),
-        ("model.sha256", Kind::Digest),
-        ("model.baseline", Kind::File),
-        ("model.baseline_sha256", Kind::Digest),
-        ("alerts.file", Kind::File),
-        ("job.name", Kind::Text(Charset::Id)),
-        ("job.delivery", Kind::Choice(&["auto", "exactly_once", "at_least_once"])),
-        ("job.memory_budget", Kind::Bytes { min: 8 << 20, max: 256 << 30 }),
-        ("job.control", Kind::Choice(&["on", "off"])),
-        ("kafka.brokers", Kind::Addresses),
-        ("kafka.start", Kind::Choice(&["latest", "earliest"])),
-        ("kafka.create_topics", Kind::Bool),
-        ("kafka.partitions", Kind::Integer { min: 1, max: 10_000 }),
-        ("kafka.replication_factor", Kind::IntegerOr { min: 1, max: 100, words: &["default"] }),
+        ("model.variant", ValueKind::Choice(&["ml", "baseline"])),
+        ("model.ml", ValueKind::File),
+        ("model.sha256", ValueKind::Digest),
+        ("model.baseline", ValueKind::File),
+        ("model.baseline_sha256", ValueKind::Digest),
+        ("alerts.file", ValueKind::File),
+        ("job.name", ValueKind::Text(Charset::Id)),
+        ("job.delivery", ValueKind::Choice(&["auto", "exactly_once", "at_least_once"])),
+        ("job.memory_budget", ValueKind::Bytes { min: 8 << 20, max: 256 << 30 }),
+        ("job.control", ValueKind::Choice(&["on", "off"])),
+        ("kafka.brokers", ValueKind::Addresses),
+        ("kafka.start", ValueKind::Choice(&["latest", "earliest"])),
+        ("kafka.create_topics", ValueKind::Bool),
+        ("kafka.partitions", ValueKind::Integer { min: 1, max: 10_000 }),
+        ("kafka.replication_factor", ValueKind::IntegerOr { min: 1, max: 100, words: &["default"] }),
         ("kafka.commit_interval", duration(10 * MILLISECOND, 60 * SECOND)),
         ("kafka.transaction_timeout", duration(SECOND, 900 * SECOND)),
-        ("kafka.lost_offsets", Kind::Choice(&["fail", "gap", "earliest"])),
+        ("kafka.lost_offsets", ValueKind::Choice(&["fail", "gap", "earliest"])),
         ("kafka.stalled_after", duration(SECOND, HOUR)),
         ("kafka.stop_timeout", duration(SECOND, HOUR)),
-        ("kafka.properties", Kind::Properties),
-        ("kafka.consumer_properties", Kind::Properties),
-        ("kafka.producer_properties", Kind::Properties),
-        ("topics.input", Kind::Topics),
-        ("topics.features", Kind::Topic),
-        ("topics.predictions", Kind::Topic),
-        ("topics.metrics", Kind::Topic),
-        ("topics.gaps", Kind::Topic),
-        ("topics.alerts", Kind::Topic),
-        ("topics.deadletter", Kind::Topic),
-        ("topics.control", Kind::Topic),
-        ("state.store", Kind::Store),
+        ("kafka.properties", ValueKind::Properties),
+        ("kafka.consumer_properties", ValueKind::Properties),
+        ("kafka.producer_properties", ValueKind::Properties),
+        ("topics.input", ValueKind::Topics),
+        ("topics.features", ValueKind::Topic),
+        ("topics.predictions", ValueKind::Topic),
+        ("topics.metrics", ValueKind::Topic),
+        ("topics.gaps", ValueKind::Topic),
+        ("topics.alerts", ValueKind::Topic),
+        ("topics.deadletter", ValueKind::Topic),
+        ("topics.control", ValueKind::Topic),
+        ("state.store", ValueKind::Store),
         ("state.interval", duration(100 * MILLISECOND, HOUR)),
-        ("state.keep", Kind::Integer { min: 1, max: 1000 }),
-        ("cluster.secret_file", Kind::OptionalFile),
+        ("state.keep", ValueKind::Integer { min: 1, max: 1000 }),
+        ("cluster.secret_file", ValueKind::OptionalFile),
         ("cluster.connect_timeout", duration(SECOND, HOUR)),
-        ("http.listen", Kind::Listen),
-        ("http.max_body_bytes", Kind::Bytes { min: 1 << 10, max: 64 << 20 }),
-        ("http.max_rows", Kind::Integer { min: 1, max: 100_000 }),
-        ("http.max_connections", Kind::Integer { min: 1, max: 100_000 }),
+        ("http.listen", ValueKind::Listen),
+        ("http.max_body_bytes", ValueKind::Bytes { min: 1 << 10, max: 64 << 20 }),
+        ("http.max_rows", ValueKind::Integer { min: 1, max: 100_000 }),
+        ("http.max_connections", ValueKind::Integer { min: 1, max: 100_000 }),
         ("http.timeout", duration(100 * MILLISECOND, 300 * SECOND)),
-        ("backtest.chunk_bytes", Kind::Bytes { min: 4 << 10, max: 4 << 20 }),
-        ("log.format", Kind::Choice(&["text", "json"])),
-        ("log.level", Kind::LogLevel),
+        ("backtest.chunk_bytes", ValueKind::Bytes { min: 4 << 10, max: 4 << 20 }),
+        ("log.format", ValueKind::Choice(&["text", "json"])),
+        ("log.level", ValueKind::LogLevel),
     ];
-    let mut all: Vec<Key> = keys.drain(..).map(|(path, kind)| Key { path: path.to_owned(), kind }).collect();
+    let mut all: Vec<ConfigKey> =
+        keys.drain(..).map(|(path, kind)| ConfigKey { path: path.to_owned(), kind }).collect();
     for name in EXCHANGES {
         all.extend(
-            exchange.iter().map(|(key, kind)| Key { path: format!("exchanges.{name}.{key}"), kind: *kind }),
+            exchange
+                .iter()
+                .map(|(key, kind)| ConfigKey { path: format!("exchanges.{name}.{key}"), kind: *kind }),
         );
     }
-    all.extend(rest.into_iter().map(|(path, kind)| Key { path: path.to_owned(), kind }));
+    all.extend(rest.into_iter().map(|(path, kind)| ConfigKey { path: path.to_owned(), kind }));
     all
 });
 
 /// The key of this path.
-pub fn key(path: &str) -> Option<&'static Key> {
+pub fn key(path: &str) -> Option<&'static ConfigKey> {
     KEYS.iter().find(|key| key.path == path)
 }
 
@@ -154,7 +159,7 @@ mod tests {
 
     #[test]
     fn every_key_has_a_variable_of_its_own() {
-        let variables: BTreeSet<String> = KEYS.iter().map(Key::variable).collect();
+        let variables: BTreeSet<String> = KEYS.iter().map(ConfigKey::variable).collect();
         assert_eq!(variables.len(), KEYS.len());
         assert!(variables.contains("FORESHOCK_EXCHANGES__BINANCE_USDM__GAP_AFTER"));
     }

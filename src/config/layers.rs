@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use foreshock_operators::time::Nanos;
 
-use super::error::{ConfigErrors, Origin};
-use super::file::{Document, FileRef};
-use super::keys::{self, KEYS, Key};
-use super::kind::{Kind, Setting};
-use super::section::Report;
-use super::suggest;
-use super::yaml::{Node, Value};
+use super::keys::{self, ConfigKey, KEYS};
+use crate::documents::error::{ConfigErrors, Origin};
+use crate::documents::file::{Document, FileRef};
+use crate::documents::kind::{Setting, ValueKind};
+use crate::documents::section::Report;
+use crate::documents::suggest;
+use crate::documents::yaml::{Node, Value};
 
 /// Variables that have a short name besides.
 const SHORT_NAMES: [(&str, &str); 2] = [("MODEL_VARIANT", "model.variant"), ("LOG_LEVEL", "log.level")];
@@ -100,7 +100,14 @@ impl Layers {
         }
     }
 
-    fn set(&mut self, key: &'static Key, setting: Setting, shown: &Value, origin: Origin, folder: &Path) {
+    fn set(
+        &mut self,
+        key: &'static ConfigKey,
+        setting: Setting,
+        shown: &Value,
+        origin: Origin,
+        folder: &Path,
+    ) {
         let effective = Effective { setting, shown: shown.clone(), origin, folder: folder.to_owned() };
         self.values.insert(&key.path, effective);
     }
@@ -120,7 +127,7 @@ impl Layers {
             match KEYS.iter().find(|key| key.variable() == *name) {
                 Some(key) => self.apply_variable(name, key, text),
                 None => {
-                    let names: Vec<String> = KEYS.iter().map(Key::variable).collect();
+                    let names: Vec<String> = KEYS.iter().map(ConfigKey::variable).collect();
                     let hint = suggest::hint(name, names.iter().map(String::as_str));
                     let problem =
                         format!("unknown, expected FORESHOCK_ and a key's path with __ between levels{hint}");
@@ -130,7 +137,7 @@ impl Layers {
         }
     }
 
-    fn apply_variable(&mut self, name: &str, key: &'static Key, text: &str) {
+    fn apply_variable(&mut self, name: &str, key: &'static ConfigKey, text: &str) {
         let origin = Origin::Variable(name.into());
         let value = key.kind.from_variable(text);
         match key.kind.read(&value) {
@@ -249,9 +256,9 @@ impl Layers {
 
     /// All values in force, in the order of the table, files as resolved.
     pub fn into_values(mut self) -> Vec<(&'static str, Effective)> {
-        let take = |key: &'static Key| {
+        let take = |key: &'static ConfigKey| {
             let mut effective = self.values.remove(key.path.as_str())?;
-            if let (Kind::File, Setting::Text(text)) = (key.kind, &effective.setting)
+            if let (ValueKind::File, Setting::Text(text)) = (key.kind, &effective.setting)
                 && let Ok(file) = FileRef::named(text, &effective.folder)
             {
                 effective.shown = Value::Text(file.to_string());

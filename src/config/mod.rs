@@ -5,20 +5,13 @@
 //!                                                                          │
 //!                                  instruments.yaml, alerts.yaml, a model ─┘ (the files that keys name)
 //! ```
-//! [`keys`] says which keys there are and [`kind`] what their values may be; nothing else decides that.
+//! [`keys`] says which keys there are and [`crate::documents::kind`] what their values may be; nothing else decides that.
 
 mod alerts;
 mod check;
-pub mod duration;
-mod error;
-mod file;
 mod instruments;
 pub mod keys;
-pub mod kind;
 mod layers;
-pub mod section;
-pub(crate) mod suggest;
-pub mod yaml;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foreshock_dataflows::emit::Kind as EmitKind;
+use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::settings::{
     ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Settings, Unknown,
 };
@@ -37,16 +30,17 @@ use foreshock_operators::order::OrderSettings;
 use foreshock_operators::row::Channel;
 use foreshock_operators::seconds::SecondSettings;
 
+use crate::documents::duration;
+use crate::documents::error::{ConfigErrors, Origin};
+use crate::documents::file::FileRef;
+use crate::documents::kind::Setting;
 use crate::models;
 
 pub use alerts::read as rules_of;
 pub use check::check_config;
-pub use error::{ConfigError, ConfigErrors, Origin};
-pub use file::{Document, FileRef};
 pub use layers::Effective;
 
 use keys::KEYS;
-use kind::Setting;
 use layers::Layers;
 
 /// What the program is about to do: some defaults depend on it.
@@ -75,28 +69,28 @@ pub struct Config {
     pub mode: Mode,
     /// What changes results.
     pub settings: Settings,
-    pub input: Input,
-    pub backtest: Backtest,
+    pub input: InputConfig,
+    pub backtest: BacktestConfig,
     pub job: String,
-    pub delivery: Delivery,
+    pub delivery: DeliveryGuarantee,
     /// Bytes that a process may hold of what is on its way, state aside.
     pub memory_budget: usize,
     /// Whether control records are obeyed and may be appended.
     pub control: bool,
     pub kafka: Kafka,
-    pub topics: Topics,
+    pub topics: TopicsConfig,
     pub state: StateStore,
-    pub cluster: Cluster,
+    pub cluster: ClusterConfig,
     /// `None`: there is to be no HTTP server.
     pub http: Option<Http>,
-    pub log: Log,
+    pub log: LogConfig,
     /// Every key with the value in force and where it comes from, in the order of the table of keys.
     pub values: Vec<(&'static str, Effective)>,
 }
 
 /// How messages are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Input {
+pub struct InputConfig {
     /// `None`: told from the messages.
     pub format: Option<Format>,
     pub max_message_bytes: usize,
@@ -104,7 +98,7 @@ pub struct Input {
 
 /// How recorded files are worked through.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backtest {
+pub struct BacktestConfig {
     pub chunk_bytes: usize,
 }
 
@@ -131,7 +125,7 @@ pub struct Kafka {
 
 /// What is promised of outputs when a process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Delivery {
+pub enum DeliveryGuarantee {
     /// Each is there once.
     ExactlyOnce,
     /// Each is there, some perhaps twice.
@@ -160,17 +154,17 @@ pub struct StateStore {
 
 /// How processes of one job find each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cluster {
+pub struct ClusterConfig {
     pub secret_file: Option<PathBuf>,
     pub connect_timeout: Duration,
 }
 
 /// What is read and written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Topics {
+pub struct TopicsConfig {
     pub input: Vec<String>,
     /// By kind; `scored` is for files only.
-    pub output: BTreeMap<EmitKind, String>,
+    pub output: BTreeMap<OutputKind, String>,
 }
 
 /// Where and how far the HTTP server goes.
@@ -185,7 +179,7 @@ pub struct Http {
 
 /// How the program logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Log {
+pub struct LogConfig {
     pub json: bool,
     /// A level, or levels by module: `warn,foreshock=debug`.
     pub level: String,
@@ -225,8 +219,8 @@ impl Config {
 
         let listed = layers.read_file("instruments.file").map(|document| instruments::read(&document));
         let rules = layers.read_file("alerts.file").map(|document| alerts::read(&document));
-        let listed = settle(&mut layers, listed).unwrap_or_default();
-        let rules = settle(&mut layers, rules).unwrap_or_default();
+        let listed = take_errors_out(&mut layers, listed).unwrap_or_default();
+        let rules = take_errors_out(&mut layers, rules).unwrap_or_default();
         let max = layers.integer("instruments.max");
         if listed.len() as i64 > max {
             let problem = format!("found {max}, but the instruments file lists {}", listed.len());
@@ -265,7 +259,7 @@ impl Config {
         Ok(Config {
             mode,
             settings,
-            input: Input {
+            input: InputConfig {
                 format: Format::parse(layers.word("input.format")),
                 max_message_bytes: layers.integer("input.max_message_bytes") as usize,
             },
@@ -280,13 +274,13 @@ impl Config {
                 interval: layers.time("state.interval"),
                 keep: layers.integer("state.keep") as usize,
             },
-            cluster: Cluster {
+            cluster: ClusterConfig {
                 secret_file: layers.path("cluster.secret_file"),
                 connect_timeout: layers.time("cluster.connect_timeout"),
             },
             http: http(&layers),
-            backtest: Backtest { chunk_bytes: layers.integer("backtest.chunk_bytes") as usize },
-            log: Log {
+            backtest: BacktestConfig { chunk_bytes: layers.integer("backtest.chunk_bytes") as usize },
+            log: LogConfig {
                 json: layers.word("log.format") == "json",
                 level: layers.text("log.level").unwrap_or_default().to_owned(),
             },
@@ -339,17 +333,17 @@ impl Config {
     }
 }
 
-fn delivery(word: &str, mode: Mode) -> Delivery {
+fn delivery(word: &str, mode: Mode) -> DeliveryGuarantee {
     match (word, mode) {
-        ("at_least_once", _) | ("auto", Mode::Demo) => Delivery::AtLeastOnce,
-        _ => Delivery::ExactlyOnce,
+        ("at_least_once", _) | ("auto", Mode::Demo) => DeliveryGuarantee::AtLeastOnce,
+        _ => DeliveryGuarantee::ExactlyOnce,
     }
 }
 
-fn topics(layers: &Layers) -> Topics {
-    let output = EmitKind::of_topics();
-    let named = |kind: EmitKind| Some((kind, layers.text(&format!("topics.{}", kind.name()))?.to_owned()));
-    Topics { input: layers.texts("topics.input"), output: output.filter_map(named).collect() }
+fn topics(layers: &Layers) -> TopicsConfig {
+    let output = OutputKind::of_topics();
+    let named = |kind: OutputKind| Some((kind, layers.text(&format!("topics.{}", kind.name()))?.to_owned()));
+    TopicsConfig { input: layers.texts("topics.input"), output: output.filter_map(named).collect() }
 }
 
 fn http(layers: &Layers) -> Option<Http> {
@@ -424,7 +418,7 @@ fn check_transactions(layers: &mut Layers) {
 }
 
 /// Takes the errors out of a result.
-fn settle<T>(layers: &mut Layers, result: Option<Result<T, ConfigErrors>>) -> Option<T> {
+fn take_errors_out<T>(layers: &mut Layers, result: Option<Result<T, ConfigErrors>>) -> Option<T> {
     result?.map_err(|errors| layers.errors.absorb(errors)).ok()
 }
 
@@ -457,7 +451,7 @@ fn load_model(layers: &mut Layers) -> Option<Model> {
     let document = layers.read_file(path)?;
     let horizons = layers.durations("features.return_horizons");
     let model = models::read(&document, &horizons);
-    let model = settle(layers, Some(model))?;
+    let model = take_errors_out(layers, Some(model))?;
     if model.variant() != variant {
         let problem = format!(
             "found a model of kind {}, expected {}",

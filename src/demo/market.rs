@@ -59,7 +59,7 @@ impl Default for MarketSettings {
 
 /// One message of the market.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct MadeUpMessage {
     pub time: Time,
     /// `demo:SYN-A`: the key of its record.
     pub key: String,
@@ -69,7 +69,7 @@ pub struct Message {
 
 /// The market: an endless run of messages in the order of event time.
 #[derive(Clone, Debug)]
-pub struct Market {
+pub struct MadeUpMarket {
     settings: MarketSettings,
     random: Random,
     instruments: Vec<Instrument>,
@@ -108,9 +108,9 @@ struct Burst {
     strength: f64,
 }
 
-impl Market {
+impl MadeUpMarket {
     /// A market that opens at `settings.start`.
-    pub fn new(settings: MarketSettings) -> Market {
+    pub fn new(settings: MarketSettings) -> MadeUpMarket {
         assert!((1..=INSTRUMENTS_MAX).contains(&settings.instruments), "a market has 1 to 26 instruments");
         assert!(settings.quotes_per_second > 0 && settings.trades_per_second > 0, "a market has messages");
         let mut random = Random(settings.seed);
@@ -139,7 +139,7 @@ impl Market {
             .collect();
         let from = settings.start.plus(FIRST_BURST);
         let burst = Burst { instrument: 0, from, to: from.plus(10 * SECOND), strength: 1.0 };
-        Market { settings, random, instruments, burst, bursts: 0 }
+        MadeUpMarket { settings, random, instruments, burst, bursts: 0 }
     }
 
     /// Goes on to the burst after the one that has ended: 20 to 30 s after its beginning, 8 to 12 s long.
@@ -164,10 +164,10 @@ impl Market {
     }
 }
 
-impl Iterator for Market {
-    type Item = Message;
+impl Iterator for MadeUpMarket {
+    type Item = MadeUpMessage;
 
-    fn next(&mut self) -> Option<Message> {
+    fn next(&mut self) -> Option<MadeUpMessage> {
         let number = (0..self.instruments.len()).min_by_key(|number| self.instruments[*number].next_at())?;
         let time = self.instruments[number].next_at();
         while time >= self.burst.to {
@@ -185,7 +185,7 @@ impl Iterator for Market {
             instrument.trade_at = time.plus(random.around(mean));
             instrument.trade(time, random)
         };
-        Some(Message { time, key: format!("{EXCHANGE}:{}", instrument.name), bytes })
+        Some(MadeUpMessage { time, key: format!("{EXCHANGE}:{}", instrument.name), bytes })
     }
 }
 

@@ -7,13 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use foreshock_dataflows::emit::Kind;
+use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_operators::time::{MILLISECOND, Nanos, TimeText};
 
-use super::market::{EXCHANGE, Market, MarketSettings};
-use crate::backtest::input::Input;
-use crate::backtest::log::LogSettings;
-use crate::backtest::sniff::Expected;
+use super::market::{EXCHANGE, MadeUpMarket, MarketSettings};
 use crate::config::Config;
 use crate::http::Server;
 use crate::kafka::embedded::Embedded;
@@ -21,9 +18,12 @@ use crate::kafka::partitioner::partition_of;
 use crate::kafka::sender::{Outgoing, Sender};
 use crate::live::Job;
 use crate::metrics::Metrics;
+use crate::recordings::input::RecordedInput;
+use crate::recordings::log::LogSettings;
+use crate::recordings::sniff::Expected;
 use crate::replay::pace::Pace;
-use crate::replay::{Counters, Feed, Target};
-use crate::status::{AlertChange, Board, Phase, State, wall_time};
+use crate::replay::{Feed, ReplayCounters, Target};
+use crate::status::{AlertChange, JobStatus, Phase, State, wall_time};
 
 /// The recorded slice: 36 s of BTCUSDT on Binance, spot and perpetual.
 const RECORDED: [(&str, &[u8]); 2] = [
@@ -47,14 +47,14 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When a port is in use, or one of the parts can't go on.
-pub fn run(mut config: Config, workers: usize, kinds: Vec<Kind>, stop: &Arc<AtomicBool>) -> Result<()> {
+pub fn run(mut config: Config, workers: usize, kinds: Vec<OutputKind>, stop: &Arc<AtomicBool>) -> Result<()> {
     let topics = config.topics.clone();
     let all = topics.input.iter().chain(topics.output.values()).map(|topic| (topic.as_str(), PARTITIONS));
     let broker = Embedded::start(all)?;
     config.kafka.brokers = broker.address();
-    let (board, metrics) = (Arc::<Board>::default(), Metrics::new());
+    let (job_status, metrics) = (Arc::<JobStatus>::default(), Metrics::new());
     let http = config.http.as_ref();
-    let server = http.map(|http| Server::start(http, board.clone(), metrics.clone())).transpose()?;
+    let server = http.map(|http| Server::start(http, job_status.clone(), metrics.clone())).transpose()?;
     introduce(&config, server.as_ref(), workers)?;
 
     let feeding = Arc::new(AtomicBool::new(false));
@@ -69,7 +69,7 @@ pub fn run(mut config: Config, workers: usize, kinds: Vec<Kind>, stop: &Arc<Atom
         adopt: false,
         retry: false,
         until_end: false,
-        board: board.clone(),
+        job_status: job_status.clone(),
         metrics,
         stop: job_stop.clone(),
     };
@@ -78,14 +78,17 @@ pub fn run(mut config: Config, workers: usize, kinds: Vec<Kind>, stop: &Arc<Atom
         let job = named("job").spawn_scoped(scope, || job.run())?;
         let recorded = named("recorded").spawn_scoped(scope, || recorded(&config, &feeding))?;
         let made_up = named("made up").spawn_scoped(scope, || made_up(&config, &feeding))?;
-        let told =
-            tell(&board, stop, || job.is_finished() || recorded.is_finished() || made_up.is_finished());
+        let shown =
+            tell(&job_status, stop, || job.is_finished() || recorded.is_finished() || made_up.is_finished());
         // First the feeds, so that the job has all of what they sent.
         feeding.store(true, Ordering::Relaxed);
         let fed = [recorded, made_up].map(|feed| feed.join().map_err(|_| anyhow!("a feed panicked")));
         let messages: i64 = fed.iter().flatten().flatten().sum();
         let deadline = Instant::now() + SETTLE_WITHIN;
-        while !job.is_finished() && board.state().counts.messages_in < messages && Instant::now() < deadline {
+        while !job.is_finished()
+            && job_status.state().counts.messages_in < messages
+            && Instant::now() < deadline
+        {
             thread::sleep(TICK);
         }
         job_stop.store(true, Ordering::Relaxed);
@@ -93,7 +96,7 @@ pub fn run(mut config: Config, workers: usize, kinds: Vec<Kind>, stop: &Arc<Atom
         for fed in fed {
             fed??;
         }
-        told?;
+        shown?;
         Ok((messages, done?.counts.messages_in))
     });
     server.into_iter().for_each(Server::stop);
@@ -104,8 +107,8 @@ pub fn run(mut config: Config, workers: usize, kinds: Vec<Kind>, stop: &Arc<Atom
 fn introduce(config: &Config, server: Option<&Server>, workers: usize) -> Result<()> {
     let broker = &config.kafka.brokers;
     let http = server.map_or("(off)".to_owned(), |server| server.address().to_string());
-    let predictions = config.topics.output.get(&Kind::Predictions).map_or("", String::as_str);
-    let alerts = config.topics.output.get(&Kind::Alerts).map_or("", String::as_str);
+    let predictions = config.topics.output.get(&OutputKind::Predictions).map_or("", String::as_str);
+    let alerts = config.topics.output.get(&OutputKind::Alerts).map_or("", String::as_str);
     say(format_args!(
         "foreshock demo: an embedded broker, a recorded slice of BTCUSDT and a made-up market, {workers} workers\n\
          \n  \
@@ -120,23 +123,23 @@ fn introduce(config: &Config, server: Option<&Server>, workers: usize) -> Result
 }
 
 /// Tells every few seconds what is happening, until it is time to stop.
-fn tell(board: &Board, stop: &AtomicBool, is_over: impl Fn() -> bool) -> Result<()> {
+fn tell(job_status: &JobStatus, stop: &AtomicBool, is_over: impl Fn() -> bool) -> Result<()> {
     let started = Instant::now();
-    let (mut ticks, mut told_at) = (0, started);
+    let (mut ticks, mut shown_at) = (0, started);
     let mut last_alert: Option<AlertChange> = None;
     while !stop.load(Ordering::Relaxed) && !is_over() {
         thread::sleep(TICK);
-        let state = board.state();
+        let state = job_status.state();
         if state.last_alert != last_alert {
             last_alert.clone_from(&state.last_alert);
             if let Some(alert) = &last_alert {
                 say(format_args!("{:>5.0} s  {}", started.elapsed().as_secs_f64(), alert_text(alert)))?;
             }
         }
-        if told_at.elapsed() >= TELL_EVERY && state.phase == Phase::Running {
-            let rate = (state.counts.ticks - ticks) as f64 / told_at.elapsed().as_secs_f64();
+        if shown_at.elapsed() >= TELL_EVERY && state.phase == Phase::Running {
+            let rate = (state.counts.ticks - ticks) as f64 / shown_at.elapsed().as_secs_f64();
             say(format_args!("{:>5.0} s  {}", started.elapsed().as_secs_f64(), line(&state, rate)))?;
-            (ticks, told_at) = (state.counts.ticks, Instant::now());
+            (ticks, shown_at) = (state.counts.ticks, Instant::now());
         }
     }
     Ok(())
@@ -168,7 +171,7 @@ fn say(text: std::fmt::Arguments) -> Result<()> {
 fn recorded(config: &Config, stop: &AtomicBool) -> Result<i64> {
     let feed = Feed {
         log: LogSettings {
-            inputs: RECORDED.map(|(name, bytes)| Input::Builtin(name, bytes)).into(),
+            inputs: RECORDED.map(|(name, bytes)| RecordedInput::Builtin(name, bytes)).into(),
             expected: Expected::default(),
             chunk_bytes: config.backtest.chunk_bytes,
             max_message_bytes: config.input.max_message_bytes,
@@ -184,7 +187,7 @@ fn recorded(config: &Config, stop: &AtomicBool) -> Result<i64> {
         topic: config.topics.input[0].clone(),
         partitions: None,
     };
-    let counters = Counters::default();
+    let counters = ReplayCounters::default();
     feed.run(&target, stop, &counters).context("the recorded feed can't go on")?;
     Ok(counters.messages.load(Ordering::Relaxed) as i64)
 }
@@ -194,7 +197,7 @@ fn made_up(config: &Config, stop: &AtomicBool) -> Result<i64> {
     let client_id = format!("{}-made-up", config.job);
     let topic = &config.topics.input[0];
     let mut sender = Sender::new(&config.kafka, &client_id, topic, config.input.max_message_bytes)?;
-    let market = Market::new(MarketSettings { start: wall_time(), ..MarketSettings::default() });
+    let market = MadeUpMarket::new(MarketSettings { start: wall_time(), ..MarketSettings::default() });
     for message in market {
         let mut ahead: Nanos = message.time.since(wall_time());
         while ahead > 0 && !stop.load(Ordering::Relaxed) {

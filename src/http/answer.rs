@@ -10,15 +10,15 @@ use utoipa::ToSchema;
 
 /// Why a request was not served.
 #[derive(Debug)]
-pub struct Problem {
+pub struct HttpProblem {
     pub status: StatusCode,
-    pub told: Told,
+    pub body: ErrorBody,
 }
 
 /// An error, as it is told.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Error)]
-pub struct Told {
+pub struct ErrorBody {
     /// What was found and what was expected.
     #[schema(example = "rows[1].ret_std: invalid type: string \"high\", expected a finite number or null")]
     pub error: String,
@@ -32,21 +32,21 @@ pub struct Told {
     pub row: Option<usize>,
 }
 
-impl Problem {
+impl HttpProblem {
     /// A problem that no field is to blame for.
-    pub fn new(status: StatusCode, error: impl Into<String>) -> Problem {
-        Problem { status, told: Told { error: error.into(), field: None, row: None } }
+    pub fn new(status: StatusCode, error: impl Into<String>) -> HttpProblem {
+        HttpProblem { status, body: ErrorBody { error: error.into(), field: None, row: None } }
     }
 
     /// There is no model yet.
-    pub fn no_model() -> Problem {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no model is loaded")
+    pub fn no_model() -> HttpProblem {
+        HttpProblem::new(StatusCode::SERVICE_UNAVAILABLE, "no model is loaded")
     }
 }
 
-impl IntoResponse for Problem {
+impl IntoResponse for HttpProblem {
     fn into_response(self) -> Response {
-        json(self.status, &self.told)
+        json(self.status, &self.body)
     }
 }
 

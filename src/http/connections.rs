@@ -40,7 +40,7 @@ pub async fn serve(
     let is_stopping = stop.clone();
     tokio::select! {
         biased;
-        () = told(&mut stop) => {}
+        () = await_stop(&mut stop) => {}
         () = accept(&listener, &permits, |stream, permit| {
             let open = Open { metrics: metrics.clone(), _permit: permit };
             open.metrics.connections.inc();
@@ -119,7 +119,7 @@ async fn connection(
     let mut connection = pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = told(&mut stop) => {
+        () = await_stop(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -130,6 +130,6 @@ async fn connection(
 }
 
 /// Waits until the server is to stop; its owner being gone says so too.
-async fn told(stop: &mut watch::Receiver<bool>) {
+async fn await_stop(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }

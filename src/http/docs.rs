@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use utoipa_swagger_ui::Config;
 
-use super::answer::{Problem, Told, bytes_of};
+use super::answer::{ErrorBody, HttpProblem, bytes_of};
 
 const PAGE: &str = r#"<!doctype html>
 <html lang="en">
@@ -55,11 +55,11 @@ pub async fn page() -> Response {
     params(("file" = String, Path, description = "The name of the file", example = "swagger-ui.css")),
     responses(
         (status = 200, description = "The file", body = String, content_type = "application/octet-stream"),
-        (status = 404, description = "No such file", body = Told,
+        (status = 404, description = "No such file", body = ErrorBody,
             example = json!({"error": "there is nothing at /docs/none.js"})),
     )
 )]
-pub async fn file(Path(name): Path<String>) -> Result<Response, Problem> {
+pub async fn file(Path(name): Path<String>) -> Result<Response, HttpProblem> {
     let mut response = match &*name {
         "start.js" => bytes_of("text/javascript", StatusCode::OK, START),
         "swagger-ui.css" => vendored("text/css", &name)?,
@@ -71,13 +71,13 @@ pub async fn file(Path(name): Path<String>) -> Result<Response, Problem> {
     Ok(response)
 }
 
-fn vendored(kind: &'static str, name: &str) -> Result<Response, Problem> {
+fn vendored(kind: &'static str, name: &str) -> Result<Response, HttpProblem> {
     match utoipa_swagger_ui::serve(name, Arc::new(Config::default())) {
         Ok(Some(file)) => Ok(bytes_of(kind, StatusCode::OK, file.bytes.into_owned())),
         _ => Err(nothing(name)),
     }
 }
 
-fn nothing(name: &str) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at /docs/{name}"))
+fn nothing(name: &str) -> HttpProblem {
+    HttpProblem::new(StatusCode::NOT_FOUND, format!("there is nothing at /docs/{name}"))
 }

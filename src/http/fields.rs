@@ -20,7 +20,7 @@ pub struct Name<'a> {
 }
 
 /// What a name stands for.
-pub enum Key {
+pub enum FieldKey {
     /// By the number of the name.
     Feature(usize, FeatureRef),
     Rows,
@@ -28,25 +28,25 @@ pub enum Key {
 }
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {
-    type Value = Key;
+    type Value = FieldKey;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<FieldKey, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl Visitor<'_> for Name<'_> {
-    type Value = Key;
+    type Value = FieldKey;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a name")
     }
 
-    fn visit_str<E: Error>(self, name: &str) -> Result<Key, E> {
+    fn visit_str<E: Error>(self, name: &str) -> Result<FieldKey, E> {
         Ok(match self.scorer.feature(name) {
-            Some((at, feature)) => Key::Feature(at, feature),
-            None if name == ROWS && !self.is_row => Key::Rows,
-            None => Key::Unknown(name.to_owned()),
+            Some((at, feature)) => FieldKey::Feature(at, feature),
+            None if name == ROWS && !self.is_row => FieldKey::Rows,
+            None => FieldKey::Unknown(name.to_owned()),
         })
     }
 }

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::account;
 use crate::status::{Phase, ShardState};
 
-use super::answer::{self, Problem, Told, bytes_of, json};
+use super::answer::{self, ErrorBody, HttpProblem, bytes_of, json};
 use super::routes::App;
 use super::traffic::EndpointStats;
 
@@ -140,7 +140,7 @@ fn unless(reason: Option<&String>) -> StatusCode {
     })),
 ))]
 pub async fn health(State(app): State<Arc<App>>) -> Response {
-    let (state, serving) = (app.board.state(), app.board.serving());
+    let (state, serving) = (app.job_status.state(), app.job_status.serving());
     let no_model = || serving.is_none().then(|| "no model is loaded".to_owned());
     let reason = state.problem().or_else(no_model);
     let health = Health {
@@ -163,7 +163,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
         example = json!({"ready": false, "reason": "catching up: 1532 messages to read"})),
 ))]
 pub async fn ready(State(app): State<Arc<App>>) -> Response {
-    let state = app.board.state();
+    let state = app.job_status.state();
     let reason = match state.phase {
         Phase::Running if state.caught_up => None,
         Phase::Running => {
@@ -180,7 +180,7 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
     (status = 200, description = "The versions", body = Version),
 ))]
 pub async fn version(State(app): State<Arc<App>>) -> Response {
-    let serving = app.board.serving();
+    let serving = app.job_status.serving();
     let version = Version {
         api_version: "1",
         model_version: serving.as_ref().map(|serving| serving.model.version.to_string()),
@@ -196,7 +196,7 @@ pub async fn version(State(app): State<Arc<App>>) -> Response {
     (status = 200, description = "The counts", body = Stats),
 ))]
 pub async fn stats(State(app): State<Arc<App>>) -> Response {
-    let state = app.board.state();
+    let state = app.job_status.state();
     let endpoints = app.traffic.stats();
     let requests = endpoints.iter().map(|endpoint| endpoint.requests).sum();
     let errors = endpoints.iter().map(|endpoint| endpoint.errors).sum();
@@ -217,11 +217,11 @@ pub async fn stats(State(app): State<Arc<App>>) -> Response {
 #[utoipa::path(get, path = "/metrics", tag = "job", responses(
     (status = 200, description = "The metrics", body = String, content_type = "text/plain",
         example = "# HELP http_requests_total Requests answered, by method, endpoint and status.\n# TYPE http_requests_total counter\nhttp_requests_total{endpoint=\"/health\",method=\"GET\",status=\"200\"} 3\n"),
-    (status = 500, description = "The metrics can't be written", body = Told),
+    (status = 500, description = "The metrics can't be written", body = ErrorBody),
 ))]
-pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+pub async fn metrics(State(app): State<Arc<App>>) -> Result<Response, HttpProblem> {
     let text = TextEncoder::new().encode_to_string(&app.metrics.registry.gather()).map_err(|error| {
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("could not write the metrics: {error}"))
+        HttpProblem::new(StatusCode::INTERNAL_SERVER_ERROR, format!("could not write the metrics: {error}"))
     })?;
     Ok(bytes_of("text/plain; version=0.0.4; charset=utf-8", StatusCode::OK, text))
 }

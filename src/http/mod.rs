@@ -33,7 +33,7 @@ use tracing::{error, info};
 
 use crate::config;
 use crate::metrics::Metrics;
-use crate::status::Board;
+use crate::status::JobStatus;
 
 use routes::App;
 
@@ -47,7 +47,7 @@ pub struct Server {
 
 impl Server {
     /// Binds at once, so that a port in use is an error here, and serves until it is stopped.
-    pub fn start(settings: &config::Http, board: Arc<Board>, metrics: Metrics) -> Result<Server> {
+    pub fn start(settings: &config::Http, job_status: Arc<JobStatus>, metrics: Metrics) -> Result<Server> {
         let listener = listen(settings.listen).map_err(|problem| {
             let listen = settings.listen;
             anyhow!("could not listen at {listen}: {problem}; set http.listen to another port")
@@ -63,7 +63,7 @@ impl Server {
             tokio::net::TcpListener::from_std(listener).context("could not start the HTTP server")?
         };
         let connection_metrics = metrics.http.clone();
-        let router = routes::router(App::new(settings, board, metrics));
+        let router = routes::router(App::new(settings, job_status, metrics));
         let (stop, stopped) = watch::channel(false);
         let settings = settings.clone();
         let thread = std::thread::Builder::new()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform, TreeFeature};
+use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform, TreeFeature};
 use foreshock_operators::time::{Nanos, SECOND};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::models;
 use crate::status::Serving;
 
-use super::answer::{self, Problem, Told, json};
+use super::answer::{self, ErrorBody, HttpProblem, json};
 use super::routes::App;
 
 /// The model in force.
@@ -135,15 +135,15 @@ impl ModelInfo {
         let horizons = &serving.features.horizons;
         let (mut intercept, mut threshold, mut shown) = (None, None, None);
         let features = match &model.kind {
-            Kind::Baseline { threshold: at, null } => {
+            ModelKind::Baseline { threshold: at, null } => {
                 threshold = Some(*at);
                 vec![ModelFeature::plain(FeatureRef::VolatilityZ, (*null).into(), horizons)]
             }
-            Kind::Logistic { intercept: start, terms } => {
+            ModelKind::Logistic { intercept: start, terms } => {
                 intercept = Some(*start);
                 terms.iter().map(|term| ModelFeature::of(term, horizons)).collect()
             }
-            Kind::Trees { features, trees } => {
+            ModelKind::Trees { features, trees } => {
                 shown = Some(TreesShown { count: trees.count(), nodes: trees.nodes(), depth: trees.depth() });
                 features.iter().map(|feature| ModelFeature::of_tree(feature, horizons)).collect()
             }
@@ -195,10 +195,10 @@ impl ModelFeature {
 /// The model in force, as its file says it.
 #[utoipa::path(get, path = "/model/info", tag = "predictions", responses(
     (status = 200, description = "The model", body = ModelInfo),
-    (status = 503, description = "No model is loaded", body = Told,
+    (status = 503, description = "No model is loaded", body = ErrorBody,
         example = json!({"error": "no model is loaded"})),
 ))]
-pub async fn model_info(State(app): State<Arc<App>>) -> Result<Response, Problem> {
-    let serving = app.board.serving().ok_or_else(Problem::no_model)?;
+pub async fn model_info(State(app): State<Arc<App>>) -> Result<Response, HttpProblem> {
+    let serving = app.job_status.serving().ok_or_else(HttpProblem::no_model)?;
     Ok(json(StatusCode::OK, &ModelInfo::of(&serving)))
 }

@@ -12,7 +12,7 @@ use utoipa::{OpenApi, PartialSchema, ToSchema};
 
 use crate::models;
 
-use super::answer::{Told, bytes_of};
+use super::answer::{ErrorBody, bytes_of};
 use super::routes::App;
 use super::{docs, job, model_info, predict, root};
 
@@ -32,7 +32,7 @@ use super::{docs, job, model_info, predict, root};
         docs::page,
         docs::file
     ),
-    components(schemas(FeatureRow, ManyRows, Told)),
+    components(schemas(FeatureRow, ManyRows, ErrorBody)),
     tags(
         (name = "predictions", description = "The model and its word on rows of features"),
         (name = "job", description = "What the job says of itself"),

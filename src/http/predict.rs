@@ -9,7 +9,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::answer::{self, Problem, Told, json};
+use super::answer::{self, ErrorBody, HttpProblem, json};
 use super::openapi::PredictionRequest;
 use super::request_body;
 use super::routes::App;
@@ -17,7 +17,7 @@ use super::rows;
 
 /// The model's word on one row.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
-pub struct Prediction {
+pub struct PredictionAnswer {
     /// 1 where the probability reaches the model's decision threshold: a spike.
     #[schema(minimum = 0, maximum = 1, example = 0)]
     pub prediction: u8,
@@ -31,7 +31,7 @@ pub struct Prediction {
 #[schema(title = "One prediction")]
 pub struct One<'a> {
     #[serde(flatten)]
-    pub prediction: Prediction,
+    pub prediction: PredictionAnswer,
     #[serde(flatten)]
     pub about: About<'a>,
 }
@@ -41,7 +41,7 @@ pub struct One<'a> {
 #[schema(title = "Predictions")]
 pub struct Many<'a> {
     /// In the order of the rows.
-    pub predictions: Vec<Prediction>,
+    pub predictions: Vec<PredictionAnswer>,
     #[serde(flatten)]
     pub about: About<'a>,
 }
@@ -84,19 +84,19 @@ pub enum Predictions<'a> {
     ),
     responses(
         (status = 200, description = "The model's word on each row", body = Predictions),
-        (status = 400, description = "A row that can't be read, or that the model refuses", body = Told),
-        (status = 408, description = "The body did not arrive in time (`http.timeout`)", body = Told,
+        (status = 400, description = "A row that can't be read, or that the model refuses", body = ErrorBody),
+        (status = 408, description = "The body did not arrive in time (`http.timeout`)", body = ErrorBody,
             example = json!({"error": "the body did not arrive within 10s (http.timeout)"})),
-        (status = 413, description = "The body is too large (`http.max_body_bytes`)", body = Told,
+        (status = 413, description = "The body is too large (`http.max_body_bytes`)", body = ErrorBody,
             example = json!({"error": "the body is too large, expected at most 1048576 bytes (http.max_body_bytes)"})),
-        (status = 503, description = "No model is loaded", body = Told,
+        (status = 503, description = "No model is loaded", body = ErrorBody,
             example = json!({"error": "no model is loaded"})),
     )
 )]
-pub async fn predict(State(app): State<Arc<App>>, body: Body) -> Result<Response, Problem> {
+pub async fn predict(State(app): State<Arc<App>>, body: Body) -> Result<Response, HttpProblem> {
     // Read even where it can't be answered: the connection stays good for the next request.
     let body = request_body::read(body, app.settings.max_body_bytes, app.settings.timeout).await?;
-    let scorer = app.scorers.of(&app.board).ok_or_else(Problem::no_model)?;
+    let scorer = app.scorers.of(&app.job_status).ok_or_else(HttpProblem::no_model)?;
     let read = rows::read(&body, &scorer, app.settings.max_rows)?;
     let model = &scorer.serving.model;
     let about = About {
@@ -105,10 +105,13 @@ pub async fn predict(State(app): State<Arc<App>>, body: Body) -> Result<Response
         timestamp: answer::text(answer::now()),
         unknown_features: &read.unknown,
     };
-    let predictions: Vec<Prediction> = read
+    let predictions: Vec<PredictionAnswer> = read
         .predictions
         .iter()
-        .map(|(probability, spike)| Prediction { prediction: u8::from(*spike), probability: *probability })
+        .map(|(probability, spike)| PredictionAnswer {
+            prediction: u8::from(*spike),
+            probability: *probability,
+        })
         .collect();
     let answer = match predictions[..] {
         [prediction] if !read.is_list => Predictions::One(One { prediction, about }),

@@ -11,9 +11,9 @@ use axum::routing::{MethodRouter, get, post};
 
 use crate::config;
 use crate::metrics::Metrics;
-use crate::status::Board;
+use crate::status::JobStatus;
 
-use super::answer::Problem;
+use super::answer::HttpProblem;
 use super::root::Index;
 use super::scorer::Scorers;
 use super::traffic::{Traffic, count};
@@ -23,7 +23,7 @@ use super::{docs, job, model_info, openapi, predict, root};
 #[derive(Debug)]
 pub struct App {
     pub settings: config::Http,
-    pub board: Arc<Board>,
+    pub job_status: Arc<JobStatus>,
     pub metrics: Metrics,
     pub traffic: Traffic,
     pub scorers: Scorers,
@@ -34,11 +34,11 @@ pub struct App {
 
 impl App {
     /// Nothing served yet.
-    pub fn new(settings: &config::Http, board: Arc<Board>, metrics: Metrics) -> App {
+    pub fn new(settings: &config::Http, job_status: Arc<JobStatus>, metrics: Metrics) -> App {
         let paths = || routes().into_iter().map(|(path, what, _)| (path, what));
         App {
             settings: settings.clone(),
-            board,
+            job_status,
             metrics,
             traffic: Traffic::new(paths().map(|(path, _)| path)),
             scorers: Scorers::default(),
@@ -78,13 +78,13 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-async fn no_path(uri: Uri) -> Problem {
+async fn no_path(uri: Uri) -> HttpProblem {
     let path: String = uri.path().chars().take(200).collect();
-    Problem::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}; / lists what is where"))
+    HttpProblem::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}; / lists what is where"))
 }
 
-async fn no_method(method: Method, uri: Uri) -> Problem {
+async fn no_method(method: Method, uri: Uri) -> HttpProblem {
     let method: String = method.as_str().chars().take(20).collect();
     let path = uri.path();
-    Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} does not work at {path}"))
+    HttpProblem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{method} does not work at {path}"))
 }

@@ -13,9 +13,9 @@ use axum::http::StatusCode;
 use foreshock_operators::model::FeatureRef;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::answer::{Problem, Told};
-use super::fields::{Key, NUMBER, Name, Number, ROWS};
-use super::scorer::{Refused, Row, Scorer};
+use super::answer::{ErrorBody, HttpProblem};
+use super::fields::{FieldKey, NUMBER, Name, Number, ROWS};
+use super::scorer::{PostedRow, ScoreRefusal, Scorer};
 
 /// The most different names in one row that are no features.
 const MAX_UNKNOWN: usize = 1000;
@@ -38,9 +38,10 @@ pub struct Read {
 }
 
 /// Reads a body and scores its rows.
-pub fn read(body: &[u8], scorer: &Scorer, max_rows: usize) -> Result<Read, Problem> {
-    let text = std::str::from_utf8(body)
-        .map_err(|error| Problem::new(StatusCode::BAD_REQUEST, format!("the body is not UTF-8: {error}")))?;
+pub fn read(body: &[u8], scorer: &Scorer, max_rows: usize) -> Result<Read, HttpProblem> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        HttpProblem::new(StatusCode::BAD_REQUEST, format!("the body is not UTF-8: {error}"))
+    })?;
     let mut reader = Reader::new(scorer, max_rows);
     let mut json = serde_json::Deserializer::from_str(text);
     let object = Object { reader: &mut reader, is_row: false };
@@ -59,13 +60,13 @@ struct Reader<'a> {
     /// The name of the value being read.
     field: Option<Field>,
     /// What is wrong, where it was found here and not by serde.
-    refused: Option<Refused>,
+    refused: Option<ScoreRefusal>,
 }
 
 /// What a row was given so far.
 #[derive(Default)]
 struct Given {
-    row: Row,
+    row: PostedRow,
     /// The names that were there, as bits by their numbers.
     names: u64,
     /// Names that are no features.
@@ -87,11 +88,11 @@ impl<'a> Reader<'a> {
 
     /// Notes what is wrong; the error only ends the reading.
     fn refuse<E: Error>(&mut self, field: Option<&str>, why: impl Into<String>) -> E {
-        self.refused = Some(Refused { field: field.map(shown), why: why.into() });
+        self.refused = Some(ScoreRefusal { field: field.map(shown), why: why.into() });
         E::custom("refused")
     }
 
-    fn score<E: Error>(&mut self, row: &Row) -> Result<(), E> {
+    fn score<E: Error>(&mut self, row: &PostedRow) -> Result<(), E> {
         match self.scorer.score(row) {
             Ok(prediction) => self.read.predictions.push(prediction),
             Err(refused) => {
@@ -103,7 +104,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Takes the value of a feature into its row.
-    fn take<E: Error>(
+    fn take_value<E: Error>(
         &mut self,
         given: &mut Given,
         name: usize,
@@ -149,19 +150,19 @@ impl<'a> Reader<'a> {
     }
 
     /// What to tell the client.
-    fn problem(self, error: &serde_json::Error) -> Problem {
+    fn problem(self, error: &serde_json::Error) -> HttpProblem {
         let name = self.field.map(|field| match field {
             Field::Feature(at) => self.scorer.name(at),
             Field::Rows => ROWS,
         });
-        let Refused { field, why } = self.refused.unwrap_or_else(|| {
+        let ScoreRefusal { field, why } = self.refused.unwrap_or_else(|| {
             let found = shown(&error.to_string());
             let why = match (self.field, error.is_data()) {
                 (_, true) => found,
                 (Some(Field::Feature(_)), false) => format!("{found}, expected {NUMBER}"),
                 (_, false) => format!("not JSON: {found}"),
             };
-            Refused { field: name.map(str::to_owned), why }
+            ScoreRefusal { field: name.map(str::to_owned), why }
         });
         let place = match (self.row, &field) {
             (Some(row), Some(field)) => format!("rows[{row}].{field}: "),
@@ -169,8 +170,8 @@ impl<'a> Reader<'a> {
             (None, Some(field)) => format!("{field}: "),
             (None, None) => String::new(),
         };
-        let told = Told { error: format!("{place}{why}"), field, row: self.row };
-        Problem { status: StatusCode::BAD_REQUEST, told }
+        let body = ErrorBody { error: format!("{place}{why}"), field, row: self.row };
+        HttpProblem { status: StatusCode::BAD_REQUEST, body }
     }
 }
 
@@ -208,22 +209,22 @@ impl<'de> Visitor<'de> for Object<'_, '_> {
         let mut given = Given::default();
         while let Some(key) = map.next_key_seed(Name { scorer: reader.scorer, is_row })? {
             match key {
-                Key::Feature(name, feature) => {
+                FieldKey::Feature(name, feature) => {
                     reader.field = Some(Field::Feature(name));
                     let value = map.next_value_seed(Number)?;
                     reader.field = None;
-                    reader.take(&mut given, name, feature, value)?;
+                    reader.take_value(&mut given, name, feature, value)?;
                 }
-                Key::Rows if reader.read.is_list => {
+                FieldKey::Rows if reader.read.is_list => {
                     return Err(reader.refuse(Some(ROWS), "found a second time"));
                 }
-                Key::Rows => {
+                FieldKey::Rows => {
                     reader.read.is_list = true;
                     reader.field = Some(Field::Rows);
                     map.next_value_seed(List { reader })?;
                     reader.field = None;
                 }
-                Key::Unknown(name) => {
+                FieldKey::Unknown(name) => {
                     map.next_value::<IgnoredAny>()?;
                     reader.pass_over(&mut given, name)?;
                 }

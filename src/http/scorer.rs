@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Transform, TreeFeature};
+use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Transform, TreeFeature};
 use foreshock_operators::score::predict_by;
 use foreshock_operators::stages::MAX_HORIZONS;
 
 use crate::models;
-use crate::status::{Board, Serving};
+use crate::status::{JobStatus, Serving};
 
 /// A model together with the names of the features it may be given.
 #[derive(Debug)]
@@ -23,14 +23,14 @@ pub struct Scorers(ArcSwapOption<Scorer>);
 
 /// The features of one row; what was not given is null.
 #[derive(Clone, Debug)]
-pub struct Row {
+pub struct PostedRow {
     /// By [`slot`]; NaN is null.
     values: [f64; SLOTS],
 }
 
 /// Why a row has no prediction.
 #[derive(Debug)]
-pub struct Refused {
+pub struct ScoreRefusal {
     /// The feature to blame; `None` where it is all of them together.
     pub field: Option<String>,
     pub why: String,
@@ -58,14 +58,14 @@ fn slot(feature: FeatureRef) -> usize {
     }
 }
 
-impl Default for Row {
+impl Default for PostedRow {
     /// A row of nulls.
-    fn default() -> Row {
-        Row { values: [f64::NAN; SLOTS] }
+    fn default() -> PostedRow {
+        PostedRow { values: [f64::NAN; SLOTS] }
     }
 }
 
-impl Row {
+impl PostedRow {
     /// The value of a feature; NaN is null.
     pub fn get(&self, feature: FeatureRef) -> f64 {
         self.values[slot(feature)]
@@ -79,8 +79,8 @@ impl Row {
 
 impl Scorers {
     /// The scorer of the model in force, if there is one.
-    pub fn of(&self, board: &Board) -> Option<Arc<Scorer>> {
-        let serving = board.serving()?;
+    pub fn of(&self, job_status: &JobStatus) -> Option<Arc<Scorer>> {
+        let serving = job_status.serving()?;
         let known = self.0.load_full().filter(|scorer| Arc::ptr_eq(&scorer.serving, &serving));
         Some(known.unwrap_or_else(|| {
             let scorer = Arc::new(Scorer::new(serving));
@@ -116,7 +116,7 @@ impl Scorer {
     }
 
     /// The probability of a spike, and whether it reaches the decision threshold.
-    pub fn score(&self, row: &Row) -> Result<(f64, bool), Refused> {
+    pub fn score(&self, row: &PostedRow) -> Result<(f64, bool), ScoreRefusal> {
         let prediction = predict_by(&self.serving.model, |feature| row.get(feature));
         match prediction.spike {
             Some(spike) => Ok((prediction.probability, spike)),
@@ -124,20 +124,22 @@ impl Scorer {
         }
     }
 
-    fn refused(&self, row: &Row) -> Refused {
+    fn refused(&self, row: &PostedRow) -> ScoreRefusal {
         let Model { kind, name: model, .. } = &*self.serving.model;
-        let because = |feature: FeatureRef, why: String| Refused {
+        let because = |feature: FeatureRef, why: String| ScoreRefusal {
             field: Some(models::feature_name(feature, &self.serving.features.horizons)),
             why,
         };
         let needed = || format!("missing or null, expected a finite number: the model {model} needs it");
         let terms = match kind {
-            Kind::Baseline { null: NullPolicy::Refuse, .. } if row.get(FeatureRef::VolatilityZ).is_nan() => {
+            ModelKind::Baseline { null: NullPolicy::Refuse, .. }
+                if row.get(FeatureRef::VolatilityZ).is_nan() =>
+            {
                 return because(FeatureRef::VolatilityZ, needed());
             }
-            Kind::Baseline { .. } => [].as_slice(),
-            Kind::Logistic { terms, .. } => terms,
-            Kind::Trees { features, .. } => {
+            ModelKind::Baseline { .. } => [].as_slice(),
+            ModelKind::Logistic { terms, .. } => terms,
+            ModelKind::Trees { features, .. } => {
                 let is_refused = |one: &&TreeFeature| {
                     one.null == Some(NullPolicy::Refuse) && row.get(one.feature).is_nan()
                 };
@@ -158,6 +160,6 @@ impl Scorer {
             }
         }
         let why = "the values are so large that the model's sum is no number".to_owned();
-        Refused { field: None, why }
+        ScoreRefusal { field: None, why }
     }
 }

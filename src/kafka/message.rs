@@ -10,6 +10,9 @@ use foreshock_operators::time::Time;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use sha2::{Digest, Sha256};
 
+/// Header of every output: the row it comes from, `topic/partition/offset/index`.
+pub const SOURCE: &str = "source";
+
 /// Header of a raw message: the exchange it comes from.
 const EXCHANGE: &str = "exchange";
 /// Header of a raw message: when it was received, in UTC nanoseconds.

@@ -3,7 +3,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-/// One partition of an input topic.
+/// A partition of an input: topic and number.
+pub type Partition = (String, i32);
+
+/// One partition of an input topic, and where it is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shard {
     pub topic: String,
@@ -25,7 +28,7 @@ impl Shard {
 
 /// How far one shard has come.
 #[derive(Debug)]
-pub struct Progress {
+pub struct ShardProgress {
     position: AtomicI64,
     delivered: AtomicI64,
     committed: AtomicI64,
@@ -35,17 +38,17 @@ pub struct Progress {
     reachable: AtomicBool,
 }
 
-impl Progress {
+impl ShardProgress {
     /// A shard about to be read from `start`, with nothing in its state, whose log ended at `end` when it was looked
     /// at.
-    pub fn between(start: i64, end: i64) -> Progress {
-        Progress::of(&Shard { topic: String::new(), partition: 0, start, emit_from: start, end })
+    pub fn between(start: i64, end: i64) -> ShardProgress {
+        ShardProgress::of(&Shard { topic: String::new(), partition: 0, start, emit_from: start, end })
     }
 
     /// The progress of a shard that is about to begin.
-    pub fn of(shard: &Shard) -> Progress {
+    pub fn of(shard: &Shard) -> ShardProgress {
         let Shard { start, emit_from, end, .. } = *shard;
-        Progress {
+        ShardProgress {
             position: AtomicI64::new(start),
             delivered: AtomicI64::new(emit_from),
             committed: AtomicI64::new(emit_from),
@@ -130,7 +133,7 @@ mod tests {
 
     #[test]
     fn lag_is_what_is_not_covered_and_nothing_hides_it() {
-        let progress = Progress::between(5, 9);
+        let progress = ShardProgress::between(5, 9);
         assert_eq!((progress.position(), progress.end()), (5, 9));
         progress.read(8, 1);
         assert_eq!((progress.position(), progress.end()), (8, 9));

@@ -12,9 +12,9 @@ use rdkafka::message::{Header, Message, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
 use tracing::warn;
 
-use super::client::{Role, Words, client_config, is_configured, refused};
-use super::parting::Parting;
 use crate::config::Kafka;
+use crate::kafka::client::{Role, Words, client_config, is_configured, refused};
+use crate::kafka::closing::Closing;
 
 /// What may wait for delivery; then the sender waits too.
 const QUEUE_KBYTES: &str = "65536";
@@ -41,13 +41,13 @@ pub struct Outgoing<'a> {
     pub key: Option<&'a [u8]>,
     pub value: &'a [u8],
     pub headers: &'a [(&'a str, &'a [u8])],
-    /// What a failure is called by, see [`Failure::tag`].
+    /// What a failure is called by, see [`SendFailure::tag`].
     pub tag: usize,
 }
 
 /// A message that was not delivered.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct SendFailure {
     /// The first message's own.
     pub tag: usize,
     pub error: KafkaError,
@@ -59,13 +59,13 @@ pub struct Failure {
 pub struct Sender {
     topic: String,
     config: ClientConfig,
-    producer: Parting<BaseProducer<Reports>>,
+    producer: Closing<BaseProducer<Reports>>,
     sent: u64,
-    progress: Progress,
+    progress: ShardProgress,
 }
 
 /// Whether messages that wait get anywhere.
-struct Progress {
+struct ShardProgress {
     /// `kafka.stalled_after`.
     at_most: Duration,
     delivered: u64,
@@ -97,7 +97,7 @@ impl Sender {
             }
         }
         let producer = producer(&config, Reports::default())?;
-        let progress = Progress::after(0, kafka.stalled_after);
+        let progress = ShardProgress::after(0, kafka.stalled_after);
         Ok(Sender { topic: topic.to_owned(), config, producer, sent: 0, progress })
     }
 
@@ -150,7 +150,7 @@ impl Sender {
     }
 
     /// The first message that was not delivered, and how many there are.
-    pub fn failure(&self) -> Option<Failure> {
+    pub fn failure(&self) -> Option<SendFailure> {
         self.producer.context().0.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -181,7 +181,7 @@ impl Sender {
             if waiting < least {
                 (least, deadline) = (waiting, Instant::now() + patience);
             } else if Instant::now() >= deadline
-                && self.progress.renew(&self.topic, &self.config, &mut self.producer)
+                && self.progress.recreate_client(&self.topic, &self.config, &mut self.producer)
             {
                 (least, deadline) = (i32::MAX, Instant::now() + patience);
             } else if Instant::now() >= deadline {
@@ -196,20 +196,20 @@ impl Sender {
     }
 }
 
-fn producer(config: &ClientConfig, reports: Reports) -> Result<Parting<BaseProducer<Reports>>> {
-    refused(BaseProducer::from_config_and_context(config, reports), "producer").map(Parting::new)
+fn producer(config: &ClientConfig, reports: Reports) -> Result<Closing<BaseProducer<Reports>>> {
+    refused(BaseProducer::from_config_and_context(config, reports), "producer").map(Closing::new)
 }
 
-impl Progress {
-    fn after(delivered: u64, at_most: Duration) -> Progress {
-        Progress { at_most, delivered, moved_at: Instant::now(), are_there: false, renewals: 0 }
+impl ShardProgress {
+    fn after(delivered: u64, at_most: Duration) -> ShardProgress {
+        ShardProgress { at_most, delivered, moved_at: Instant::now(), are_there: false, renewals: 0 }
     }
 
     /// Looks whether anything was delivered, and has the client made anew where that has not been so for long.
-    fn watch(&mut self, topic: &str, config: &ClientConfig, client: &mut Parting<BaseProducer<Reports>>) {
+    fn watch(&mut self, topic: &str, config: &ClientConfig, client: &mut Closing<BaseProducer<Reports>>) {
         let delivered = client.context().0.delivered.load(Ordering::Relaxed);
         if delivered != self.delivered || client.in_flight_count() == 0 {
-            *self = Progress::after(delivered, self.at_most);
+            *self = ShardProgress::after(delivered, self.at_most);
         }
         // Looked at twice: brokers that have just come back need a while.
         if self.moved_at.elapsed() < self.at_most / 2 {
@@ -219,17 +219,17 @@ impl Progress {
         self.are_there = has_leaders(client, topic);
         self.moved_at = Instant::now();
         if were_there && self.are_there {
-            self.renew(topic, config, client);
+            self.recreate_client(topic, config, client);
         }
     }
 
     /// Replaces a client that delivers nothing to brokers that answer by a new one, which sends what has not arrived: the
     /// library can lose a partition's leader for good (librdkafka issue 5430). Says whether it has.
-    fn renew(
+    fn recreate_client(
         &mut self,
         topic: &str,
         config: &ClientConfig,
-        client: &mut Parting<BaseProducer<Reports>>,
+        client: &mut Closing<BaseProducer<Reports>>,
     ) -> bool {
         if self.renewals >= RENEWALS_MAX || !has_leaders(client, topic) {
             return false;
@@ -317,7 +317,7 @@ struct Reports(Arc<Fates>);
 #[derive(Default)]
 struct Fates {
     delivered: AtomicU64,
-    failure: Mutex<Option<Failure>>,
+    failure: Mutex<Option<SendFailure>>,
     /// What is not delivered now is to be sent by another client.
     are_taken_back: AtomicBool,
     returned: Mutex<Vec<Returned>>,
@@ -326,7 +326,7 @@ struct Fates {
 impl Reports {
     fn failed(&self, tag: usize, error: KafkaError) {
         let mut failure = self.0.failure.lock().unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(Failure { tag, error, count: 0 }).count += 1;
+        failure.get_or_insert(SendFailure { tag, error, count: 0 }).count += 1;
     }
 }
 

@@ -19,14 +19,14 @@ use rdkafka::{Offset, TopicPartitionList};
 use timely::scheduling::SyncActivator;
 use tracing::{debug, warn};
 
-use super::client::{Role, Words, client_config, is_configured, refused};
-use super::message::{delivered, digest};
-use super::offsets::is_away;
-use super::parting::{Parting, part_with};
-use super::progress::{Progress, Shard};
+use crate::clock::Clock;
 use crate::config::Kafka;
-use crate::live::clock::Clock;
-use crate::live::wishes::{Begun, Wishes};
+use crate::kafka::admin::offsets::is_away;
+use crate::kafka::client::{Role, Words, client_config, is_configured, refused};
+use crate::kafka::closing::{Closing, close_in_background};
+use crate::kafka::message::{delivered, digest};
+use crate::kafka::progress::{Shard, ShardProgress};
+use crate::state::requests::{SnapshotRequests, StartedSnapshot};
 
 /// The most messages of one delivery: enough that a batch's own cost doesn't matter, few enough that shards take
 /// turns within a millisecond.
@@ -44,15 +44,15 @@ const FETCHED_KBYTES_MIN: usize = 256;
 impl ConsumerContext for Words {}
 
 /// The shards that one worker reads.
-pub struct Source {
+pub struct KafkaSource {
     settings: SourceSettings,
-    consumer: Parting<Arc<BaseConsumer<Words>>>,
+    consumer: Closing<Arc<BaseConsumer<Words>>>,
     queues: Vec<Queue>,
     /// The shard to ask first the next time.
     first: usize,
     activator: Option<Arc<SyncActivator>>,
     /// Clients made anew since the last message.
-    futile: u32,
+    backoff: u32,
 }
 
 /// How shards are read.
@@ -66,7 +66,7 @@ pub struct SourceSettings {
     pub fetched: usize,
     pub clock: Clock,
     /// Who wants snapshots; `None`: nobody.
-    pub wishes: Option<Arc<Wishes>>,
+    pub requests: Option<Arc<SnapshotRequests>>,
 }
 
 struct Queue {
@@ -80,7 +80,7 @@ struct Queue {
     last_record: Option<(i64, [u8; 32])>,
     /// It was read as far as it will be.
     ended: bool,
-    progress: Arc<Progress>,
+    progress: Arc<ShardProgress>,
     /// Names of exchanges that headers gave, so that each is kept once.
     exchanges: Vec<Arc<str>>,
     /// When the client last had something to say, or there was nothing to wait for.
@@ -98,36 +98,41 @@ pub enum Polled {
     Ended,
 }
 
-impl Source {
+impl KafkaSource {
     /// Begins to fetch these shards, each with its number, where they start.
     ///
     /// # Errors
     /// When the client can't be made.
-    pub fn start(settings: SourceSettings, shards: Vec<(u32, Shard, Arc<Progress>)>) -> Result<Source> {
+    pub fn start(
+        settings: SourceSettings,
+        shards: Vec<(u32, Shard, Arc<ShardProgress>)>,
+    ) -> Result<KafkaSource> {
         let places: Vec<(&Shard, i64)> = shards.iter().map(|(_, shard, _)| (shard, shard.start)).collect();
         let (consumer, opened) = fetch(&settings, &places)?;
         let queue =
-            |((number, at, progress), queue): ((u32, Shard, Arc<Progress>), PartitionQueue<Words>)| Queue {
-                queue,
-                name: at.name(),
-                shard: number,
-                next_offset: at.start,
-                last_record: None,
-                at,
-                ended: false,
-                progress,
-                exchanges: EXCHANGES.iter().map(|name| Arc::from(*name)).collect(),
-                moved_at: Instant::now(),
-                warned_at: None,
+            |((number, at, progress), queue): ((u32, Shard, Arc<ShardProgress>), PartitionQueue<Words>)| {
+                Queue {
+                    queue,
+                    name: at.name(),
+                    shard: number,
+                    next_offset: at.start,
+                    last_record: None,
+                    at,
+                    ended: false,
+                    progress,
+                    exchanges: EXCHANGES.iter().map(|name| Arc::from(*name)).collect(),
+                    moved_at: Instant::now(),
+                    warned_at: None,
+                }
             };
         let queues = shards.into_iter().zip(opened).map(queue).collect();
-        Ok(Source {
+        Ok(KafkaSource {
             settings,
-            consumer: Parting::new(consumer),
+            consumer: Closing::new(consumer),
             queues,
             first: 0,
             activator: None,
-            futile: 0,
+            backoff: 0,
         })
     }
 
@@ -179,7 +184,7 @@ impl Source {
             self.first = (self.first + 1) % count;
         }
         if !deliveries.is_empty() {
-            self.futile = 0;
+            self.backoff = 0;
         }
         let ended = self.settings.until_end && self.queues.iter().all(|queue| queue.ended);
         Ok(if ended { Polled::Ended } else { polled })
@@ -187,11 +192,11 @@ impl Source {
 
     /// Has the state of every shard saved that has come past what was told of before: no more rows follow.
     pub fn finish(&mut self, deliveries: &mut Vec<Delivery>) {
-        let Some(wishes) = &self.settings.wishes else { return };
+        let Some(requests) = &self.settings.requests else { return };
         for queue in &self.queues {
-            let snapshot = wishes.last(queue.shard, queue.next_offset);
+            let snapshot = requests.last(queue.shard, queue.next_offset);
             if let Some(snapshot) = snapshot.filter(|_| queue.next_offset >= queue.at.emit_from) {
-                wishes.begin(queue.begun(snapshot.number));
+                requests.note_started(queue.begun(snapshot.number));
                 let cut = Cut { snapshot: Some(snapshot), ..queue.cut(self.settings.clock) };
                 deliveries.push(Delivery { end: false, bytes: Arc::default(), messages: Vec::new(), cut });
             }
@@ -210,11 +215,11 @@ impl Source {
             !queue.ended && queue.progress.is_reachable() && queue.progress.end() > queue.next_offset
         };
         let stalled_for = self.queues.iter().filter(waits).map(|queue| queue.moved_at.elapsed()).max();
-        stalled_for.unwrap_or_default() >= after * (1 << self.futile.min(FUTILE_MAX))
+        stalled_for.unwrap_or_default() >= after * (1 << self.backoff.min(BACKOFF_MAX))
     }
 
     /// Forgives the time so far without messages: there is a reason for it.
-    pub fn forgive(&mut self) {
+    pub fn reset_stall_timer(&mut self) {
         self.queues.iter_mut().for_each(|queue| queue.moved_at = Instant::now());
     }
 
@@ -222,17 +227,17 @@ impl Source {
     ///
     /// # Errors
     /// When the new client can't be made.
-    pub fn renew(&mut self) -> Result<()> {
+    pub fn recreate_client(&mut self) -> Result<()> {
         let places: Vec<(&Shard, i64)> =
             self.queues.iter().map(|queue| (&queue.at, queue.next_offset)).collect();
         let (consumer, opened) = fetch(&self.settings, &places)?;
-        self.consumer = Parting::new(consumer);
+        self.consumer = Closing::new(consumer);
         let replace = |(queue, fresh): (&mut Queue, _)| std::mem::replace(&mut queue.queue, fresh);
         let old: Vec<_> = self.queues.iter_mut().zip(opened).map(replace).collect();
         // Each holds the client too.
-        part_with(old);
-        self.forgive();
-        self.futile += 1;
+        close_in_background(old);
+        self.reset_stall_timer();
+        self.backoff += 1;
         if let Some(activator) = self.activator.clone() {
             self.wake(activator);
         }
@@ -241,9 +246,9 @@ impl Source {
 }
 
 /// Each queue holds the client too.
-impl Drop for Source {
+impl Drop for KafkaSource {
     fn drop(&mut self) {
-        part_with(std::mem::take(&mut self.queues));
+        close_in_background(std::mem::take(&mut self.queues));
     }
 }
 
@@ -280,7 +285,7 @@ fn fetch(settings: &SourceSettings, places: &[(&Shard, i64)]) -> Result<Fetching
 }
 
 /// So often the patience with a client that stands still is doubled.
-pub(super) const FUTILE_MAX: u32 = 5;
+pub(super) const BACKOFF_MAX: u32 = 5;
 
 /// How often the log tells of a shard's passing errors, at the most.
 const WARN_EVERY: Duration = Duration::from_secs(30);
@@ -291,7 +296,7 @@ impl Queue {
         let clock = settings.clock;
         let mut delivery = self.empty();
         let mut bytes = Vec::new();
-        let mut told = None;
+        let mut replayed = None;
         let mut is_full = false;
         let mut reached_end = false;
         while !is_full && !reached_end {
@@ -299,14 +304,14 @@ impl Queue {
                 None => break,
                 Some(Ok(message)) => {
                     // What was told of before and what was not is never in one delivery.
-                    let silent = message.offset() < self.at.emit_from;
-                    if !delivery.messages.is_empty() && delivery.cut.silent != silent {
-                        told = Some((
+                    let suppressed = message.offset() < self.at.emit_from;
+                    if !delivery.messages.is_empty() && delivery.cut.suppressed != suppressed {
+                        replayed = Some((
                             std::mem::replace(&mut delivery, self.empty()),
                             std::mem::take(&mut bytes),
                         ));
                     }
-                    delivery.cut.silent = silent;
+                    delivery.cut.suppressed = suppressed;
                     if delivery.messages.is_empty() {
                         delivery.cut.read_at = clock.nanoseconds();
                     }
@@ -328,7 +333,7 @@ impl Queue {
                 },
             }
         }
-        if let Some((delivery, bytes)) = told {
+        if let Some((delivery, bytes)) = replayed {
             self.hand_over(settings, delivery, bytes, deliveries);
         }
         if !delivery.messages.is_empty() {
@@ -365,8 +370,8 @@ impl Queue {
         }
     }
 
-    fn begun(&self, number: u64) -> Begun {
-        Begun { shard: self.shard, number, offset: self.next_offset, last_record: self.last_record }
+    fn begun(&self, number: u64) -> StartedSnapshot {
+        StartedSnapshot { shard: self.shard, number, offset: self.next_offset, last_record: self.last_record }
     }
 
     fn hand_over(
@@ -379,7 +384,7 @@ impl Queue {
         self.moved_at = Instant::now();
         self.next_offset = delivery.cut.next_offset;
         self.progress.read(self.next_offset, delivery.cut.stamped_at);
-        if let Some(wishes) = &settings.wishes {
+        if let Some(requests) = &settings.requests {
             let last = delivery.messages.last();
             self.last_record = last.map(|last| {
                 let part =
@@ -388,9 +393,9 @@ impl Queue {
                 (last.offset as i64, digest(part(last.key), body, delivery.cut.stamped_at))
             });
             // Before what was told of comes again there is a snapshot already.
-            let snapshot = if delivery.cut.silent { None } else { wishes.take(self.shard) };
+            let snapshot = if delivery.cut.suppressed { None } else { requests.take_request(self.shard) };
             if let Some(snapshot) = snapshot {
-                wishes.begin(self.begun(snapshot.number));
+                requests.note_started(self.begun(snapshot.number));
                 delivery.cut.snapshot = Some(snapshot);
             }
         }

@@ -23,11 +23,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use foreshock_operators::account::Counts;
 use tracing::{info, warn};
 
-use crate::backtest::summary::Summary;
 use crate::cluster::handshake::hex;
 use crate::cluster::secret;
 use crate::config::Config;
-use parent::Account;
+use crate::summary::RunSummary;
+use parent::ProcessReport;
 use set::{End, Set};
 
 /// Exit statuses behind which a new start would end the same way: wrong options or configuration, and what a process
@@ -62,14 +62,14 @@ pub struct Launch {
 
 /// A process has ended in a way that must not be repeated.
 #[derive(Debug)]
-pub struct StaysDown {
+pub struct ProcessStaysDown {
     pub process: usize,
     pub status: u8,
 }
 
-impl fmt::Display for StaysDown {
+impl fmt::Display for ProcessStaysDown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let StaysDown { process, status } = self;
+        let ProcessStaysDown { process, status } = self;
         write!(
             f,
             "process {process} ended with exit status {status}, which is for a person to look at: its log says why"
@@ -77,14 +77,14 @@ impl fmt::Display for StaysDown {
     }
 }
 
-impl std::error::Error for StaysDown {}
+impl std::error::Error for ProcessStaysDown {}
 
 impl Launch {
     /// Runs the job until all processes have ended in order; the account of all, or `None` where none ran at the end.
     ///
     /// # Errors
     /// When processes can't be started, one must stay down, or they can't be stopped in order.
-    pub fn run(mut self) -> Result<Option<Summary>> {
+    pub fn run(mut self) -> Result<Option<RunSummary>> {
         let started = Instant::now();
         let within = 2 * self.config.kafka.stop_timeout + STOP_MARGIN;
         let stop = self.stop.clone();
@@ -96,7 +96,7 @@ impl Launch {
             match set.watch(|| stop.load(Ordering::Relaxed), within, begun) {
                 End::InOrder(accounts) => return Ok(Some(merged(accounts, started.elapsed()))),
                 End::Died { process, stays_down: Some(status), .. } => {
-                    bail!(StaysDown { process, status })
+                    bail!(ProcessStaysDown { process, status })
                 }
                 End::Died { process, how, .. } if stop.load(Ordering::Relaxed) => {
                     bail!("process {process} died while the job was stopping: {how}")
@@ -191,7 +191,7 @@ fn free_ports(count: usize) -> std::io::Result<Vec<String>> {
 }
 
 /// The account of all processes as that of one.
-fn merged(accounts: Vec<Account>, elapsed: Duration) -> Summary {
+fn merged(accounts: Vec<ProcessReport>, elapsed: Duration) -> RunSummary {
     let (mut counts, mut all) = (Counts::default(), Counts::default());
     let mut rows_per_worker = Vec::new();
     let mut peak_rss_bytes = 0;
@@ -201,5 +201,5 @@ fn merged(accounts: Vec<Account>, elapsed: Duration) -> Summary {
         rows_per_worker.extend(account.rows_per_worker);
         peak_rss_bytes += account.peak_rss_bytes;
     }
-    Summary { counts, account: Some(all), rows_per_worker, elapsed, peak_rss_bytes }
+    RunSummary { counts, account: Some(all), rows_per_worker, elapsed, peak_rss_bytes }
 }

@@ -18,8 +18,8 @@ use foreshock_operators::account::Counts;
 use serde::{Deserialize, Serialize};
 use tracing::{error, info};
 
-use crate::backtest::summary::Summary;
-use crate::status::{Board, Phase};
+use crate::status::{JobStatus, Phase};
+use crate::summary::RunSummary;
 
 /// The order to end.
 pub const STOP: &str = "stop\n";
@@ -33,16 +33,16 @@ const ABANDONED: i32 = 1;
 /// What a process tells its supervisor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum News {
+pub enum SupervisorMessage {
     /// It knows where it begins, and has begun.
     Running,
     /// It has ended in order.
-    Ended(Box<Account>),
+    Ended(Box<ProcessReport>),
 }
 
 /// What a process has done.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Account {
+pub struct ProcessReport {
     pub counts: Counts,
     /// Since the job began to read its input.
     pub account: Counts,
@@ -58,10 +58,12 @@ impl Parent {
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn obey(stop: Arc<AtomicBool>, board: Arc<Board>) -> Result<Parent> {
+    pub fn obey(stop: Arc<AtomicBool>, job_status: Arc<JobStatus>) -> Result<Parent> {
         let named = |name: &str| thread::Builder::new().name(name.to_owned());
         named("orders").spawn(move || listen(&stop)).context("could not listen to the supervisor")?;
-        named("news").spawn(move || tell_when_running(&board)).context("could not tell the supervisor")?;
+        named("news")
+            .spawn(move || tell_when_running(&job_status))
+            .context("could not tell the supervisor")?;
         Ok(Parent)
     }
 
@@ -69,10 +71,15 @@ impl Parent {
     ///
     /// # Errors
     /// When nobody listens.
-    pub fn report(summary: &Summary) -> Result<()> {
-        let Summary { counts, account, rows_per_worker, peak_rss_bytes, .. } = summary.clone();
+    pub fn report(summary: &RunSummary) -> Result<()> {
+        let RunSummary { counts, account, rows_per_worker, peak_rss_bytes, .. } = summary.clone();
         let account = account.unwrap_or_default();
-        tell(&News::Ended(Box::new(Account { counts, account, rows_per_worker, peak_rss_bytes })))
+        tell(&SupervisorMessage::Ended(Box::new(ProcessReport {
+            counts,
+            account,
+            rows_per_worker,
+            peak_rss_bytes,
+        })))
     }
 }
 
@@ -88,21 +95,21 @@ fn listen(stop: &AtomicBool) {
     signal_hook::low_level::exit(ABANDONED)
 }
 
-fn tell_when_running(board: &Board) {
+fn tell_when_running(job_status: &JobStatus) {
     loop {
-        match board.state().phase {
+        match job_status.state().phase {
             Phase::Starting => thread::sleep(TICK),
             Phase::Running => break,
             Phase::Stopping | Phase::Failed(_) => return,
         }
     }
-    if let Err(error) = tell(&News::Running) {
+    if let Err(error) = tell(&SupervisorMessage::Running) {
         // The end of its orders will tell.
         info!(error = format!("{error:#}"), "the supervisor doesn't listen");
     }
 }
 
-fn tell(news: &News) -> Result<()> {
+fn tell(news: &SupervisorMessage) -> Result<()> {
     let line = serde_json::to_string(news).context("could not write news as JSON")?;
-    crate::cli::print(format!("{line}\n").as_bytes())
+    crate::summary::print(format!("{line}\n").as_bytes())
 }

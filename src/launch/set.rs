@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use tracing::{info, warn};
 
-use super::parent::{Account, News, STOP};
+use super::parent::{ProcessReport, STOP, SupervisorMessage};
 
 /// How long processes may take to end by themselves when one has died: their own log still says why.
 const GRACE: Duration = Duration::from_secs(5);
@@ -40,13 +40,13 @@ struct Member {
 #[derive(Default)]
 struct Heard {
     running: bool,
-    account: Option<Account>,
+    account: Option<ProcessReport>,
 }
 
 /// How a set ended.
 pub enum End {
     /// All ended in order.
-    InOrder(Vec<Account>),
+    InOrder(Vec<ProcessReport>),
     /// This one died first.
     Died { process: usize, how: String, stays_down: Option<u8> },
     /// It took too long.
@@ -149,7 +149,7 @@ impl Set {
         }
     }
 
-    fn accounts(&mut self) -> Vec<Account> {
+    fn accounts(&mut self) -> Vec<ProcessReport> {
         self.members.iter_mut().for_each(Member::finish);
         self.members.iter().filter_map(|member| member.heard().account.clone()).collect()
     }
@@ -221,8 +221,8 @@ fn hear(from: impl Read, into: &Mutex<Heard>) {
         let Ok(news) = serde_json::from_slice(line) else { return };
         let mut heard = into.lock().unwrap_or_else(PoisonError::into_inner);
         match news {
-            News::Running => heard.running = true,
-            News::Ended(account) => heard.account = Some(*account),
+            SupervisorMessage::Running => heard.running = true,
+            SupervisorMessage::Ended(account) => heard.account = Some(*account),
         }
     });
 }

@@ -8,8 +8,8 @@ use anyhow::{Result, anyhow};
 use tracing::{info, warn};
 
 use super::Shared;
-use crate::kafka::commits::Commits;
-use crate::kafka::offsets::passes;
+use crate::kafka::admin::commits::Commits;
+use crate::kafka::admin::offsets::passes;
 
 /// How long one answer of the coordinator may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);

@@ -40,14 +40,14 @@ impl From<Failure> for StaysDown {
 
 /// Where failures are remembered: a file beside the snapshots, one for each process of a job.
 #[derive(Clone, Debug)]
-pub struct Failures {
+pub struct FailureLog {
     path: PathBuf,
 }
 
-impl Failures {
+impl FailureLog {
     /// Those of a process of a job. Nothing is read or made yet.
-    pub fn of(folder: PathBuf, process: usize) -> Failures {
-        Failures { path: folder.join(format!("failure-{process}.json")) }
+    pub fn of(folder: PathBuf, process: usize) -> FailureLog {
+        FailureLog { path: folder.join(format!("failure-{process}.json")) }
     }
 
     /// Why the job is to stay down at this place, if it is.
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn the_third_failure_at_a_place_keeps_a_job_down_and_another_place_does_not() {
         let folder = tempfile::tempdir().unwrap();
-        let failures = Failures::of(folder.path().join("job"), 0);
+        let failures = FailureLog::of(folder.path().join("job"), 0);
         let place = |offset| vec![("t/0".to_owned(), offset)];
         for _ in 0..2 {
             failures.note(place(7), "bad".to_owned());

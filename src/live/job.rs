@@ -7,36 +7,36 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use foreshock_dataflows::batch::Range;
-use foreshock_dataflows::emit::Kind;
+use foreshock_dataflows::batch::TimeRange;
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::live::{LastSeen, LiveSettings};
 use foreshock_dataflows::messages::Limits;
 use foreshock_dataflows::meter::Meter;
+use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::saving::Saver;
 use foreshock_operators::account::Counts;
 use foreshock_operators::decode::Format;
 use tracing::{info, warn};
 
 use super::alerts::Alerts;
-use super::clock::Clock;
-use super::failures::{Failures, StaysDown};
-use super::life::Life;
-use super::recovery::{self, Beginning};
-use super::snapshots::Keeper;
-use super::start::{self, Start};
-use super::wishes::Wishes;
-use super::{Begun, Shared, serve_model};
+use super::failures::{FailureLog, StaysDown};
+use super::snapshots::CheckpointCoordinator;
+use super::start::incarnation::Incarnation;
+use super::start::recovery::{self, ShardStart};
+use super::start::{self, JobStart};
+use super::{Handover, Shared, serve_model};
+use crate::clock::Clock;
 use crate::cluster::Cluster;
-use crate::cluster::place::Place;
-use crate::config::{Config, Delivery, LostOffsets};
+use crate::cluster::place::ProcessPlace;
+use crate::config::{Config, DeliveryGuarantee, LostOffsets};
 use crate::halt::Halt;
-use crate::kafka::progress::{Progress, Shard};
+use crate::kafka::out::transactions;
+use crate::kafka::progress::{Shard, ShardProgress};
 use crate::kafka::source;
-use crate::kafka::transactions;
 use crate::metrics::Metrics;
 use crate::state::Store;
-use crate::status::{Board, Phase, State};
+use crate::state::requests::SnapshotRequests;
+use crate::status::{JobStatus, Phase, State};
 
 /// How much longer than `kafka.stop_timeout` the other processes may take to end.
 const AFTER_STOP: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ pub struct Job {
     pub config: Config,
     /// Of this process.
     pub workers: usize,
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<OutputKind>,
     /// The format of all messages; `None`: each message's own.
     pub format: Option<Format>,
     /// The exchange of messages that name none.
@@ -60,7 +60,7 @@ pub struct Job {
     pub retry: bool,
     /// End where the logs end: a backtest of topics.
     pub until_end: bool,
-    pub board: Arc<Board>,
+    pub job_status: Arc<JobStatus>,
     pub metrics: Metrics,
     /// Set from outside when the job shall end.
     pub stop: Arc<AtomicBool>,
@@ -101,15 +101,15 @@ impl Job {
     }
 
     fn run_among(self, cluster: Option<Arc<Cluster>>) -> Result<Done> {
-        let (board, stop) = (self.board.clone(), self.stop.clone());
+        let (job_status, stop) = (self.job_status.clone(), self.stop.clone());
         let settings = &self.config.settings;
-        serve_model(&settings.model, &settings.features, &board, &self.metrics);
+        serve_model(&settings.model, &settings.features, &job_status, &self.metrics);
         let mut attempt = self;
-        let told_before = Arc::new(Mutex::new(None));
+        let emitted_before = Arc::new(Mutex::new(None));
         let mut stood_still = false;
         let done = loop {
             let mut begun = false;
-            let done = attempt.start(cluster.clone(), &told_before).and_then(|shared| match shared {
+            let done = attempt.start(cluster.clone(), &emitted_before).and_then(|shared| match shared {
                 Some(shared) => {
                     begun = true;
                     let done = attempt.run_once(&shared);
@@ -124,7 +124,7 @@ impl Job {
                     warn!(error = format!("{error:#}"), "beginning anew from what is committed");
                     attempt.metrics.job.begun_anew.inc();
                     // What has ended has posted that it failed.
-                    board.post(State { phase: Phase::Starting, ..State::clone(&board.state()) });
+                    job_status.post(State { phase: Phase::Starting, ..State::clone(&job_status.state()) });
                     // Done once, where it came to that.
                     attempt.from_beginning &= !begun;
                     attempt.adopt &= !begun;
@@ -132,12 +132,12 @@ impl Job {
                 done => break done.map_err(transactions::explained),
             }
         };
-        let mut state = State::clone(&board.state());
+        let mut state = State::clone(&job_status.state());
         state.phase = match &done {
             Ok(_) => Phase::Stopping,
             Err(error) => Phase::Failed(format!("{error:#}")),
         };
-        board.post(state);
+        job_status.post(state);
         if done.is_ok() && stop.load(Ordering::Relaxed) {
             info!("stopped");
         }
@@ -171,7 +171,7 @@ impl Job {
 
     /// Whether the job can go on by itself after this error, as if it had been started again.
     fn may_begin_anew(&self, error: &anyhow::Error, stood_still: bool) -> bool {
-        self.config.delivery == Delivery::ExactlyOnce
+        self.config.delivery == DeliveryGuarantee::ExactlyOnce
             && !self.stop.load(Ordering::Relaxed)
             // Who was away for so long may have a successor, and leaves it alone.
             && !stood_still
@@ -183,17 +183,17 @@ impl Job {
     fn start(
         &self,
         cluster: Option<Arc<Cluster>>,
-        told_before: &Arc<Mutex<Option<Counts>>>,
+        emitted_before: &Arc<Mutex<Option<Counts>>>,
     ) -> Result<Option<Arc<Shared>>> {
         let others = cluster.as_deref();
-        let place = others.map_or(Place::alone(self.workers), Cluster::place);
+        let place = others.map_or(ProcessPlace::alone(self.workers), Cluster::place);
         if !others.map_or(Ok(true), Cluster::await_turn)? {
             return Ok(None);
         }
         let settings = &self.config.settings;
         let clock = Clock::start();
         let instruments = Instruments::new(settings.instruments.clone());
-        let Some(Start { shards, beginnings, markets, store }) = start::start(self, place, &instruments)?
+        let Some(JobStart { shards, beginnings, markets, store }) = start::start(self, place, &instruments)?
         else {
             return Ok(None);
         };
@@ -203,7 +203,7 @@ impl Job {
             return Ok(None);
         }
         let limits = Limits {
-            range: Range::default(),
+            range: TimeRange::default(),
             max_ahead: settings.max_ahead,
             max_message_bytes: self.config.input.max_message_bytes,
             control: self.config.control,
@@ -216,37 +216,37 @@ impl Job {
         let mut accounts: Vec<Counts> = shards.iter().map(|_| Counts::default()).collect();
         let mut bases = BTreeMap::new();
         let mut clients = BTreeMap::new();
-        let mut lives = BTreeMap::new();
+        let mut incarnations = BTreeMap::new();
         let mut saved = vec![0; shards.len()];
         let mut lost = Vec::new();
-        for (shard, Beginning { client, life, account, saved: at, lost: gone, .. }) in beginnings {
+        for (shard, ShardStart { client, incarnation, account, saved: at, lost: gone, .. }) in beginnings {
             lost.extend(gone);
             restored.add(&account.counts);
             bases.extend(account.base.map(|base| (shard, base)));
             accounts[shard as usize] = account.counts;
             alerts.restore(shard, account.alerts, &self.metrics.job);
             // At its origin there is nothing to save.
-            saved[shard as usize] = at.unwrap_or(life.origin);
-            clients.insert(shard, (client, life.to_string().into()));
-            lives.insert(shard, life);
+            saved[shard as usize] = at.unwrap_or(incarnation.origin);
+            clients.insert(shard, (client, incarnation.to_string().into()));
+            incarnations.insert(shard, incarnation);
         }
         let folder = store.as_ref().and_then(Store::folder).map(Path::to_owned);
-        let failures = folder.map(|folder| Failures::of(folder, place.process));
+        let failures = folder.map(|folder| FailureLog::of(folder, place.process));
         self.metrics.job.lost_offsets.inc_by(lost.len() as u64);
-        let (keeper, savers, wishes) = keeper(store, saved, lives, self.workers);
-        let begun = Begun {
+        let (coordinator, savers, requests) = coordinator(store, saved, incarnations, self.workers);
+        let begun = Handover {
             clients,
             markets: markets.into_iter().map(Some).collect(),
             savers: savers.into_iter().map(Some).collect(),
-            keeper,
-            wishes,
+            coordinator,
+            requests,
         };
         Ok(Some(Arc::new(Shared {
             place,
             cluster,
             until_end: self.until_end,
             kinds: self.kinds.as_slice().into(),
-            progress: shards.iter().map(|at| Arc::new(Progress::of(at))).collect(),
+            progress: shards.iter().map(|at| Arc::new(ShardProgress::of(at))).collect(),
             recovery: recovery::Watch::start(),
             failures,
             lost,
@@ -257,10 +257,10 @@ impl Job {
             last_seen: (0..self.workers).map(|_| LastSeen::default()).collect(),
             meters: (0..self.workers).map(|_| Meter::default()).collect(),
             clock,
-            board: self.board.clone(),
+            job_status: self.job_status.clone(),
             metrics: self.metrics.clone(),
-            silent: Mutex::new(restored),
-            told_before: told_before.clone(),
+            suppressed: Mutex::new(restored),
+            emitted_before: emitted_before.clone(),
             bases,
             accounts: accounts.into_iter().map(Mutex::new).collect(),
             begun: Mutex::new(begun),
@@ -278,17 +278,24 @@ impl Job {
 }
 
 /// The thread that keeps snapshots, and how workers reach it.
-fn keeper(
+fn coordinator(
     store: Option<Store>,
     saved: Vec<i64>,
-    lives: BTreeMap<u32, Life>,
+    incarnations: BTreeMap<u32, Incarnation>,
     workers: usize,
-) -> (Option<Keeper>, Vec<Saver>, Option<Arc<Wishes>>) {
+) -> (Option<CheckpointCoordinator>, Vec<Saver>, Option<Arc<SnapshotRequests>>) {
     let Some(store) = store else { return (None, Vec::new(), None) };
     let (begin, begun) = mpsc::channel();
     let (give, pieces) = mpsc::channel();
     let savers: Vec<Saver> = (0..workers).map(|_| Saver::new(give.clone())).collect();
-    let wishes = Arc::new(Wishes::new(saved.into_iter(), begin));
-    let keeper = Keeper { store, wishes: wishes.clone(), begun, pieces, savers: savers.clone(), lives };
-    (Some(keeper), savers, Some(wishes))
+    let requests = Arc::new(SnapshotRequests::new(saved.into_iter(), begin));
+    let coordinator = CheckpointCoordinator {
+        store,
+        requests: requests.clone(),
+        begun,
+        pieces,
+        savers: savers.clone(),
+        incarnations,
+    };
+    (Some(coordinator), savers, Some(requests))
 }

@@ -9,18 +9,14 @@
 
 mod account;
 mod alerts;
-pub mod clock;
 mod committer;
 pub mod failures;
 mod job;
-pub mod life;
-mod recovery;
+
 mod snapshots;
-mod start;
+pub mod start;
 mod supervisor;
-mod unended;
 mod watcher;
-pub mod wishes;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -30,12 +26,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use foreshock_dataflows::emit::Kind;
+use foreshock_dataflows::encode_records::Publication;
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::live::{LastSeen, LiveSettings};
 use foreshock_dataflows::market::Market;
 use foreshock_dataflows::meter::Meter;
-use foreshock_dataflows::publish::Publication;
+use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::saving::Saver;
 use foreshock_dataflows::settings::Settings;
 use foreshock_operators::account::Counts;
@@ -45,55 +41,55 @@ use foreshock_operators::model::Model;
 use tracing::info;
 
 use crate::cluster::Cluster;
-use crate::cluster::place::Place;
-use crate::config::{Config, Delivery, MemoryShare};
+use crate::cluster::place::ProcessPlace;
+use crate::config::{Config, DeliveryGuarantee, MemoryShare};
 use crate::halt::Halt;
-use crate::kafka::progress::{Progress, Shard};
-use crate::kafka::transactions::Client;
+use crate::kafka::out::transactions::Client;
+use crate::kafka::progress::{Shard, ShardProgress};
 use crate::metrics::Metrics;
 use crate::models::kind_name;
-use crate::status::{Board, Serving, wall_time};
+use crate::status::{JobStatus, Serving, wall_time};
 
+use crate::clock::Clock;
+use crate::state::requests::SnapshotRequests;
 use account::ShardAccount;
 use alerts::Alerts;
-use clock::Clock;
-use failures::Failures;
-use snapshots::Keeper;
-use wishes::Wishes;
+use failures::FailureLog;
+use snapshots::CheckpointCoordinator;
 
 pub use job::{Done, Job};
 
 /// What the threads of a job share.
 struct Shared {
     config: Config,
-    place: Place,
+    place: ProcessPlace,
     /// The other processes of the job, if there are any.
     cluster: Option<Arc<Cluster>>,
     until_end: bool,
-    kinds: Arc<[Kind]>,
+    kinds: Arc<[OutputKind]>,
     shards: Arc<[Shard]>,
     /// By shard; those of other processes stand still.
-    progress: Arc<[Arc<Progress>]>,
+    progress: Arc<[Arc<ShardProgress>]>,
     decode: LiveSettings,
     instruments: Instruments,
     /// By worker of this process, as all of these.
     last_seen: Vec<LastSeen>,
     meters: Vec<Meter>,
     clock: Clock,
-    board: Arc<Board>,
+    job_status: Arc<JobStatus>,
     metrics: Metrics,
     /// Of what this process does not tell, since it was told of before: what is restored and read again.
-    silent: Mutex<Counts>,
+    suppressed: Mutex<Counts>,
     /// The same of the first attempt that came to an end with it.
-    told_before: Arc<Mutex<Option<Counts>>>,
+    emitted_before: Arc<Mutex<Option<Counts>>>,
     /// By shard: of the job, as far as it is known.
     accounts: Vec<Mutex<Counts>>,
     /// By shard: the settings that the job began it with.
     bases: BTreeMap<u32, Arc<Settings>>,
     /// What the shards of this process are begun with.
-    begun: Mutex<Begun>,
-    recovery: recovery::Watch,
-    failures: Option<Failures>,
+    begun: Mutex<Handover>,
+    recovery: start::recovery::Watch,
+    failures: Option<FailureLog>,
     /// What was gone at the start, and what was done about it.
     lost: Vec<String>,
     /// When the process was last not let run for as long as a transaction may take.
@@ -111,19 +107,24 @@ struct Shared {
 }
 
 /// What the threads of a job take over when they begin.
-struct Begun {
+struct Handover {
     /// By shard: the producer of its outputs, and what is noted beside its offset.
     clients: BTreeMap<u32, (Arc<Client>, Arc<str>)>,
     /// By worker of this process.
     markets: Vec<Option<Market>>,
     /// By worker of this process; empty where no snapshots are kept.
     savers: Vec<Option<Saver>>,
-    keeper: Option<Keeper>,
-    wishes: Option<Arc<Wishes>>,
+    coordinator: Option<CheckpointCoordinator>,
+    requests: Option<Arc<SnapshotRequests>>,
 }
 
 /// Puts a model in force for HTTP and metrics.
-fn serve_model(model: &Arc<Model>, features: &Arc<FeatureSettings>, board: &Board, metrics: &Metrics) {
+fn serve_model(
+    model: &Arc<Model>,
+    features: &Arc<FeatureSettings>,
+    job_status: &JobStatus,
+    metrics: &Metrics,
+) {
     info!(
         name = &*model.name,
         version = &*model.version,
@@ -135,7 +136,7 @@ fn serve_model(model: &Arc<Model>, features: &Arc<FeatureSettings>, board: &Boar
     metrics.job.model_info.reset();
     metrics.job.model_info.with_label_values(&info).set(1);
     metrics.job.model_loaded.set(1);
-    board.serve(Serving { model: model.clone(), features: features.clone(), loaded_at: wall_time() });
+    job_status.serve(Serving { model: model.clone(), features: features.clone(), loaded_at: wall_time() });
 }
 
 impl Shared {
@@ -144,9 +145,11 @@ impl Shared {
         let result = thread::scope(|scope| -> Result<()> {
             let watcher = named("watcher").spawn_scoped(scope, || watcher::watch(&self))?;
             let committer = named("committer").spawn_scoped(scope, || self.commit())?;
-            let keeper = self.begun().keeper.take();
-            let keeper = keeper
-                .map(|keeper| named("snapshots").spawn_scoped(scope, || snapshots::keep(&self, keeper)))
+            let coordinator = self.begun().coordinator.take();
+            let coordinator = coordinator
+                .map(|coordinator| {
+                    named("snapshots").spawn_scoped(scope, || snapshots::keep(&self, coordinator))
+                })
                 .transpose()?;
             let workers = named("workers").spawn_scoped(scope, || self.work()).inspect_err(|_| {
                 // The others wait for them.
@@ -162,8 +165,8 @@ impl Shared {
             self.delivered.store(true, Ordering::Release);
             let committed = committer.join().map_err(|_| anyhow!("the committer panicked"))?;
             watcher.join().map_err(|_| anyhow!("the watcher panicked"))?;
-            if let Some(keeper) = keeper {
-                keeper.join().map_err(|_| anyhow!("the keeper of snapshots panicked"))?;
+            if let Some(coordinator) = coordinator {
+                coordinator.join().map_err(|_| anyhow!("the keeper of snapshots panicked"))?;
             }
             supervisor::post(&self);
             match self.halt.reason() {
@@ -171,13 +174,13 @@ impl Shared {
                 None => worked.and(committed),
             }
         });
-        let mut told_before = self.told_before.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut emitted_before = self.emitted_before.lock().unwrap_or_else(PoisonError::into_inner);
         if self.recovery.has_ended() {
-            told_before.get_or_insert_with(|| self.silent().clone());
+            emitted_before.get_or_insert_with(|| self.suppressed().clone());
         }
         result?;
         let account = self.account_so_far();
-        let counts = account.since(told_before.as_ref().unwrap_or(&self.silent()));
+        let counts = account.since(emitted_before.as_ref().unwrap_or(&self.suppressed()));
         if let Some(wrong) = account.imbalance() {
             bail!("the account does not add up, which is a bug: {wrong}");
         }
@@ -188,7 +191,7 @@ impl Shared {
     fn work(self: &Arc<Shared>) -> Result<()> {
         let shared = self.clone();
         // Before any worker starts: the graph can't end where one never built its part of it.
-        let Place { workers, .. } = self.place;
+        let ProcessPlace { workers, .. } = self.place;
         let ends = (self.place.first()..self.place.first() + workers).map(|index| {
             let ends = worker::open(self, index);
             ends.map(Some).with_context(|| format!("worker {index} could not start"))
@@ -241,10 +244,10 @@ impl Shared {
         if model.is_none() && features.is_none() {
             return;
         }
-        let Some(serving) = self.board.serving() else { return };
+        let Some(serving) = self.job_status.serving() else { return };
         let (model, features) = (model.unwrap_or(&serving.model), features.unwrap_or(&serving.features));
         if serving.model != *model || serving.features != *features {
-            serve_model(model, features, &self.board, &self.metrics);
+            serve_model(model, features, &self.job_status, &self.metrics);
         }
     }
 
@@ -278,12 +281,12 @@ impl Shared {
     /// Commits offsets where outputs don't do that themselves.
     fn commit(&self) -> Result<()> {
         match self.config.delivery {
-            Delivery::ExactlyOnce => Ok(()),
-            Delivery::AtLeastOnce => committer::commit(self),
+            DeliveryGuarantee::ExactlyOnce => Ok(()),
+            DeliveryGuarantee::AtLeastOnce => committer::commit(self),
         }
     }
 
-    fn begun(&self) -> MutexGuard<'_, Begun> {
+    fn begun(&self) -> MutexGuard<'_, Handover> {
         self.begun.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -303,8 +306,8 @@ impl Shared {
         ShardAccount { base: self.bases.get(&shard).cloned(), counts, alerts }
     }
 
-    fn silent(&self) -> MutexGuard<'_, Counts> {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
+    fn suppressed(&self) -> MutexGuard<'_, Counts> {
+        self.suppressed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the job with the other processes, and has them end with this one.
@@ -349,16 +352,16 @@ impl Shared {
         if !publication.alerts.is_empty() {
             let mut alerts = self.alerts.lock().unwrap_or_else(PoisonError::into_inner);
             for (instrument, alert) in publication.alerts.drain(..) {
-                if !publication.cut.silent {
+                if !publication.cut.suppressed {
                     let labels = [alert.state.name(), alert.priority.name()];
                     metrics.alerts.with_label_values(&labels).inc();
                 }
                 alerts.note(shard, &self.instruments.get(instrument), *alert, metrics);
             }
         }
-        if publication.cut.silent {
+        if publication.cut.suppressed {
             // Counted by the process that told of it.
-            self.silent().add(counts);
+            self.suppressed().add(counts);
             return metrics.replayed_rows.inc_by(counts.rows_processed().unsigned_abs());
         }
         self.rows_per_worker[worker].fetch_add(counts.rows_processed(), Ordering::Relaxed);

@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 use foreshock_dataflows::changes;
 use foreshock_dataflows::market::Market;
-use foreshock_dataflows::saving::{Piece, Saver, What};
+use foreshock_dataflows::saving::{Piece, PieceContent, Saver};
 use tracing::{debug, warn};
 
 use super::Shared;
 use super::account::ShardAccount;
-use super::life::Life;
-use super::wishes::{Begun, Wishes};
+use super::start::incarnation::Incarnation;
 use crate::faults;
+use crate::state::requests::{SnapshotRequests, StartedSnapshot};
 use crate::state::{Header, RecordPrint, Store, StoreError, Writer, Written};
 use crate::status::wall_time;
 
@@ -32,7 +32,7 @@ pub const DEFINITION: &str = "definition";
 const TICK: Duration = Duration::from_millis(5);
 
 /// A shard that gets no rows for so long after a wish is passed over.
-const WISH_FOR: Duration = Duration::from_millis(500);
+const REQUEST_FOR: Duration = Duration::from_millis(500);
 
 /// How long the log keeps quiet about further snapshots that can't be written.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -41,20 +41,20 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 const END_WITHIN: Duration = Duration::from_secs(30);
 
 /// What the thread needs.
-pub struct Keeper {
+pub struct CheckpointCoordinator {
     pub store: Store,
-    pub wishes: Arc<Wishes>,
-    pub begun: Receiver<Begun>,
+    pub requests: Arc<SnapshotRequests>,
+    pub begun: Receiver<StartedSnapshot>,
     pub pieces: Receiver<Piece>,
     /// By worker of this process.
     pub savers: Vec<Saver>,
     /// By shard; of those of other processes nothing is known.
-    pub lives: BTreeMap<u32, Life>,
+    pub incarnations: BTreeMap<u32, Incarnation>,
 }
 
 /// A snapshot that is being written.
 struct Writing {
-    begun: Begun,
+    begun: StartedSnapshot,
     since: Instant,
     /// `None`: it has failed, and its pieces are let go.
     writer: Option<Writer>,
@@ -69,53 +69,53 @@ struct Waiting {
     written: Written,
 }
 
-struct Wish {
+struct RequestedSnapshot {
     shard: u32,
     at: Instant,
 }
 
 /// Keeps snapshots until the job has ended.
-pub fn keep(shared: &Shared, keeper: Keeper) {
-    let mut kept = Kept {
+pub fn keep(shared: &Shared, coordinator: CheckpointCoordinator) {
+    let mut kept = Checkpoints {
         shared,
-        keeper,
+        coordinator,
         writing: BTreeMap::new(),
         waiting: Vec::new(),
-        wish: None,
+        request: None,
         rounds: shared.own_shards().map(|shard| (shard as u32, Instant::now())).collect(),
-        told_at: None,
+        warned_at: None,
     };
     kept.run();
 }
 
-struct Kept<'a> {
+struct Checkpoints<'a> {
     shared: &'a Shared,
-    keeper: Keeper,
+    coordinator: CheckpointCoordinator,
     /// By shard and number.
     writing: BTreeMap<(u32, u64), Writing>,
     waiting: Vec<Waiting>,
-    wish: Option<Wish>,
+    request: Option<RequestedSnapshot>,
     /// When each shard's last snapshot was begun, or wished for in vain.
     rounds: BTreeMap<u32, Instant>,
-    told_at: Option<Instant>,
+    warned_at: Option<Instant>,
 }
 
-impl Kept<'_> {
+impl Checkpoints<'_> {
     fn run(&mut self) {
         let mut ending: Option<Instant> = None;
         loop {
             // Looked at first: pieces of the last snapshots are then in the channel.
             let is_ending = self.shared.delivered.load(Ordering::Acquire);
-            let is_empty = match self.keeper.pieces.recv_timeout(TICK) {
+            let is_empty = match self.coordinator.pieces.recv_timeout(TICK) {
                 Ok(piece) => {
-                    self.take(piece);
-                    self.keeper
+                    self.write_piece(piece);
+                    self.coordinator
                         .pieces
                         .try_iter()
                         .take(1_000)
                         .collect::<Vec<_>>()
                         .into_iter()
-                        .for_each(|p| self.take(p));
+                        .for_each(|p| self.write_piece(p));
                     false
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => true,
@@ -128,22 +128,22 @@ impl Kept<'_> {
                     return;
                 }
             } else {
-                self.wish();
+                self.request_due();
             }
         }
     }
 
     /// Wishes for the snapshot that has been due for longest.
-    fn wish(&mut self) {
-        let wishes = self.keeper.wishes.clone();
-        if let Some(Wish { shard, at }) = &self.wish {
-            if at.elapsed() < WISH_FOR {
+    fn request_due(&mut self) {
+        let requests = self.coordinator.requests.clone();
+        if let Some(RequestedSnapshot { shard, at }) = &self.request {
+            if at.elapsed() < REQUEST_FOR {
                 return;
             }
             // No rows, or too late: then it has begun by now.
-            wishes.withdraw(*shard);
+            requests.withdraw(*shard);
             self.rounds.insert(*shard, Instant::now());
-            self.wish = None;
+            self.request = None;
         }
         if !self.writing.is_empty() || !self.waiting.is_empty() {
             return;
@@ -151,30 +151,30 @@ impl Kept<'_> {
         let interval = self.shared.config.state.interval;
         let has_moved = |shard: u32| {
             let progress = &self.shared.progress[shard as usize];
-            progress.committed() != wishes.saved(shard)
+            progress.committed() != requests.saved(shard)
         };
         let due = self.rounds.iter().filter(|(shard, at)| at.elapsed() >= interval && has_moved(**shard));
         if let Some((shard, _)) = due.min_by_key(|(_, at)| **at) {
             let shard = *shard;
-            wishes.wish(shard);
-            self.wish = Some(Wish { shard, at: Instant::now() });
+            requests.request_snapshot(shard);
+            self.request = Some(RequestedSnapshot { shard, at: Instant::now() });
         }
     }
 
-    fn take(&mut self, piece: Piece) {
-        while let Ok(begun) = self.keeper.begun.try_recv() {
-            self.begin(begun);
+    fn write_piece(&mut self, piece: Piece) {
+        while let Ok(begun) = self.coordinator.begun.try_recv() {
+            self.begin_writing(begun);
         }
         let key = (piece.shard, piece.number);
         if let Some(writing) = self.writing.get_mut(&key) {
             let done = match (&mut writing.writer, &piece.what) {
-                (_, What::Done) => {
+                (_, PieceContent::Done) => {
                     writing.done.insert(piece.section);
                     Ok(())
                 }
                 (None, _) => Ok(()),
-                (Some(writer), What::Shard(bytes)) => writer.section(piece.section, bytes),
-                (Some(writer), What::Instrument(id, bytes)) => {
+                (Some(writer), PieceContent::Shard(bytes)) => writer.section(piece.section, bytes),
+                (Some(writer), PieceContent::Instrument(id, bytes)) => {
                     let instrument = self.shared.instruments.get(*id);
                     // Once for each: all of them have been through the first operator.
                     let definition = (piece.section == Market::SECTIONS[0])
@@ -195,33 +195,34 @@ impl Kept<'_> {
             self.finish(key);
         }
         let worker = self.shared.place.worker_of(piece.shard as usize) - self.shared.place.first();
-        self.keeper.savers[worker].taken(piece);
+        self.coordinator.savers[worker].piece_done(piece);
     }
 
-    fn begin(&mut self, begun: Begun) {
+    fn begin_writing(&mut self, begun: StartedSnapshot) {
         let shard = begun.shard;
-        if self.wish.as_ref().is_some_and(|wish| wish.shard == shard) {
-            self.wish = None;
+        if self.request.as_ref().is_some_and(|request| request.shard == shard) {
+            self.request = None;
         }
         self.rounds.insert(shard, Instant::now());
         let at = &self.shared.shards[shard as usize];
-        let Some(life) = self.keeper.lives.get(&shard) else { return };
+        let Some(incarnation) = self.coordinator.incarnations.get(&shard) else { return };
         let header = Header {
             job: self.shared.config.job.clone(),
             topic: at.topic.clone(),
             partition: at.partition,
-            life: life.id.clone(),
+            incarnation: incarnation.id.clone(),
             offset: begun.offset,
-            origin: life.origin,
-            origin_is_cold: life.is_cold(),
+            origin: incarnation.origin,
+            origin_is_cold: incarnation.is_cold(),
             last_record: begun.last_record.map(|(offset, sha256)| RecordPrint { offset, sha256 }),
-            settings: life.settings.clone(),
+            settings: incarnation.settings.clone(),
             made_by: env!("CARGO_PKG_VERSION").to_owned(),
             made_at: wall_time(),
         };
         debug!(target: "foreshock::state", shard, offset = begun.offset, state = "begun");
         faults::mark("snapshot", shard, true);
-        let writer = self.keeper.store.begin(&header).map_err(|error| self.fail(shard, &error)).ok();
+        let writer =
+            self.coordinator.store.begin_snapshot(&header).map_err(|error| self.fail(shard, &error)).ok();
         let key = (shard, begun.number);
         self.writing.insert(key, Writing { begun, since: Instant::now(), writer, done: BTreeSet::new() });
     }
@@ -255,12 +256,12 @@ impl Kept<'_> {
             let at = &self.shared.shards[shard as usize];
             match written.publish() {
                 Ok(entry) => {
-                    let (store, keep) = (&self.keeper.store, self.shared.config.state.keep);
+                    let (store, keep) = (&self.coordinator.store, self.shared.config.state.keep);
                     // What can't be removed now is removed with the next.
                     if let Err(error) = store.prune(&at.topic, at.partition, keep) {
                         debug!(shard, %error, "an old snapshot can't be removed");
                     }
-                    self.keeper.wishes.save(shard, offset);
+                    self.coordinator.requests.note_published(shard, offset);
                     self.shared.metrics.job.saved(&at.topic, at.partition, entry.bytes, since.elapsed());
                     debug!(target: "foreshock::state", shard, offset, bytes = entry.bytes, state = "published");
                     faults::mark("snapshot", shard, false);
@@ -273,7 +274,7 @@ impl Kept<'_> {
     fn fail(&mut self, shard: u32, error: &StoreError) {
         self.shared.metrics.job.snapshots.with_label_values(&["failed"]).inc();
         faults::mark("snapshot", shard, false);
-        if self.told_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
+        if self.warned_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
             let shard = self.shared.shards[shard as usize].name();
             let mut text = error.to_string();
             let mut cause = std::error::Error::source(error);
@@ -286,7 +287,7 @@ impl Kept<'_> {
                 error = text,
                 "a snapshot could not be kept; a restart would read more of its input again"
             );
-            self.told_at = Some(Instant::now());
+            self.warned_at = Some(Instant::now());
         }
     }
 }

@@ -25,7 +25,8 @@ const REFUSED_EVERY: Duration = Duration::from_secs(10);
 pub fn supervise(shared: &Shared, is_finished: impl Fn() -> bool) {
     // Those of before were told of then.
     let refused = shared.account_so_far().deadletter.iter().sum();
-    let mut told = Told { failed: false, stopping: false, caught_up: false, refused, refused_at: None };
+    let mut logged =
+        LoggedState { failed: false, stopping: false, caught_up: false, refused, refused_at: None };
     let mut worked = HashMap::new();
     let mut ticked_at = Instant::now();
     for tick in 0_u64.. {
@@ -40,19 +41,19 @@ pub fn supervise(shared: &Shared, is_finished: impl Fn() -> bool) {
         if tick.is_multiple_of(SILENCES_EACH) {
             count_silences(shared);
         }
-        told.tell(shared);
+        logged.log_news(shared);
         add_operator_times(shared, &mut worked);
         // The supervisor is woken by nothing: what it looks at has no single owner.
         thread::sleep(TICK);
     }
     count_silences(shared);
     add_operator_times(shared, &mut worked);
-    told.tell(shared);
+    logged.log_news(shared);
 }
 
 /// Posts the state at this moment.
 pub fn post(shared: &Shared) {
-    let was = shared.board.state();
+    let was = shared.job_status.state();
     let now = wall_time();
     let shards: Vec<ShardState> = shared.own_shards().map(|at| shard_state(shared, at, now)).collect();
     let all_read = |state: &ShardState| state.position >= state.end;
@@ -76,7 +77,7 @@ pub fn post(shared: &Shared) {
     };
     drop(alerts);
     gauge(shared, &state);
-    shared.board.post(state);
+    shared.job_status.post(state);
 }
 
 fn shard_state(shared: &Shared, at: usize, now: Time) -> ShardState {
@@ -142,7 +143,7 @@ fn add_operator_times(shared: &Shared, worked: &mut HashMap<(usize, &'static str
 }
 
 /// What the log was told already.
-struct Told {
+struct LoggedState {
     failed: bool,
     stopping: bool,
     caught_up: bool,
@@ -150,9 +151,9 @@ struct Told {
     refused_at: Option<Instant>,
 }
 
-impl Told {
-    fn tell(&mut self, shared: &Shared) {
-        let state = shared.board.state();
+impl LoggedState {
+    fn log_news(&mut self, shared: &Shared) {
+        let state = shared.job_status.state();
         if let Some(error) = shared.halt.text()
             && !self.failed
         {

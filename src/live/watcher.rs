@@ -8,8 +8,8 @@ use anyhow::anyhow;
 use tracing::{debug, info, warn};
 
 use super::Shared;
-use crate::config::Delivery;
-use crate::kafka::offsets::Offsets;
+use crate::config::DeliveryGuarantee;
+use crate::kafka::admin::offsets::Offsets;
 use crate::status::wall_time;
 
 /// How often the brokers are asked.
@@ -62,11 +62,13 @@ fn look(shared: &Shared, offsets: &Offsets) -> bool {
             // A topic that is gone is told of by its readers.
             Ok(count) if count > known => {
                 let way_out = match shared.config.delivery {
-                    Delivery::ExactlyOnce => {
+                    DeliveryGuarantee::ExactlyOnce => {
                         "go on under another job.name, which begins behind what is there (kafka.start: latest), with \
                          output topics of at least as many"
                     }
-                    Delivery::AtLeastOnce => "start the job again, with output topics of at least as many",
+                    DeliveryGuarantee::AtLeastOnce => {
+                        "start the job again, with output topics of at least as many"
+                    }
                 };
                 shared.halt.fail(anyhow!(
                     "the topic {topic:?} has {count} partitions now and had {known}: keys may have moved to other \

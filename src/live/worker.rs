@@ -7,12 +7,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use foreshock_dataflows::homes::{Stray, homes};
+use foreshock_dataflows::encode_records::{EncodeRecords, encode_records};
 use foreshock_dataflows::live::{LiveDecode, decode};
 use foreshock_dataflows::market::{Market, market};
-use foreshock_dataflows::publish::{Publish, publish};
+use foreshock_dataflows::ownership::{ForeignConflict, ownership};
 use foreshock_dataflows::saving::Saver;
-use foreshock_dataflows::source::{Turn, deliveries};
+use foreshock_dataflows::source::{NextPoll, deliveries};
 use foreshock_operators::time::SECOND;
 use timely::dataflow::Scope;
 use timely::worker::Worker;
@@ -20,13 +20,13 @@ use tracing::warn;
 
 use super::Shared;
 use super::account::ShardAccount;
-use crate::config::Delivery;
-use crate::kafka::at_least_once::AtLeastOnce;
-use crate::kafka::exactly_once::{Counters, ExactlyOnce, Opened, Pace};
-use crate::kafka::outlet::{Accepted, Backlog, Outlet};
-use crate::kafka::progress::{Progress, Shard};
-use crate::kafka::source::{Polled, Source, SourceSettings};
-use crate::kafka::transactions::Committers;
+use crate::config::DeliveryGuarantee;
+use crate::kafka::out::at_least_once::AtLeastOnce;
+use crate::kafka::out::exactly_once::{ExactlyOnce, LaneStart, TransactionCounters, TransactionPace};
+use crate::kafka::out::sink::{Accepted, Backlog, Sink};
+use crate::kafka::out::transactions::Committers;
+use crate::kafka::progress::{Shard, ShardProgress};
+use crate::kafka::source::{KafkaSource, Polled, SourceSettings};
 use crate::metrics::JobMetrics;
 
 /// How long a worker sleeps when nothing wakes it: then it looks at delivery reports and at whether to stop.
@@ -37,8 +37,8 @@ const FULL: Duration = Duration::from_millis(1);
 
 /// Where a worker's rows come from and its outputs go, and the states between.
 pub struct Ends {
-    source: Source,
-    outlet: Box<dyn Outlet + Send>,
+    source: KafkaSource,
+    sink: Box<dyn Sink + Send>,
     market: Market,
     saver: Option<Saver>,
 }
@@ -49,9 +49,9 @@ pub struct Ends {
 /// When outputs were not delivered in time at the end.
 pub fn work(worker: &mut Worker, ends: Ends, shared: &Arc<Shared>) -> Result<()> {
     let index = worker.index() - shared.place.first();
-    let Ends { source, outlet, market, saver } = ends;
-    let (source, outlet) = (Rc::new(RefCell::new(source)), Rc::new(RefCell::new(outlet)));
-    build(worker, index, shared, &source, &outlet, market, saver);
+    let Ends { source, sink, market, saver } = ends;
+    let (source, sink) = (Rc::new(RefCell::new(source)), Rc::new(RefCell::new(sink)));
+    build(worker, index, shared, &source, &sink, market, saver);
     let metrics = &shared.metrics.job;
     let label = worker.index().to_string();
     let steps = metrics.steps.with_label_values(&[&label]);
@@ -66,33 +66,33 @@ pub fn work(worker: &mut Worker, ends: Ends, shared: &Arc<Shared>) -> Result<()>
     metrics.backlog_limit.set(shared.memory().outputs as i64);
     while worker.step_or_park(Some(IDLE)) {
         steps.inc();
-        let outlet = &mut **outlet.borrow_mut();
-        pump(outlet, shared);
-        gauge(outlet.backlog());
+        let sink = &mut **sink.borrow_mut();
+        poll_sink(sink, shared);
+        gauge(sink.backlog());
         shared.note_recovery();
-        if let Err(error) = watch_over(&mut source.borrow_mut(), outlet, shared) {
+        if let Err(error) = watch_over(&mut source.borrow_mut(), sink, shared) {
             shared.halt.fail(error);
         }
     }
     if shared.halt.is_set() {
         return Ok(());
     }
-    let mut outlet = outlet.borrow_mut();
-    let drained = outlet.drain(shared.config.kafka.stop_timeout, &mut |accepted| observe(&accepted, shared));
-    gauge(outlet.backlog());
+    let mut sink = sink.borrow_mut();
+    let drained = sink.drain(shared.config.kafka.stop_timeout, &mut |accepted| observe(&accepted, shared));
+    gauge(sink.backlog());
     drained
 }
 
 /// Replaces a client that has stood still although brokers answer: the library can lose a partition's leader for
 /// good (librdkafka issue 5430).
-fn watch_over(source: &mut Source, outlet: &mut dyn Outlet, shared: &Shared) -> Result<()> {
+fn watch_over(source: &mut KafkaSource, sink: &mut dyn Sink, shared: &Shared) -> Result<()> {
     if !shared.kafka_connected.load(Ordering::Acquire) {
-        source.forgive();
-        outlet.forgive();
+        source.reset_stall_timer();
+        sink.reset_stall_timer();
         return Ok(());
     }
     let (at_most, renewals) = (shared.config.kafka.stalled_after, &shared.metrics.job.client_renewals);
-    if outlet.renew_stalled(at_most)? {
+    if sink.recreate_stalled_client(at_most)? {
         warn!(
             seconds = at_most.as_secs(),
             "nothing was delivered, with brokers that answer; made a new producer"
@@ -105,7 +105,7 @@ fn watch_over(source: &mut Source, outlet: &mut dyn Outlet, shared: &Shared) -> 
             "nothing was read, with brokers that answer; making a new consumer"
         );
         renewals.with_label_values(&["consumer"]).inc();
-        source.renew()?;
+        source.recreate_client()?;
     }
     Ok(())
 }
@@ -116,7 +116,7 @@ fn watch_over(source: &mut Source, outlet: &mut dyn Outlet, shared: &Shared) -> 
 /// When the library refuses.
 pub fn open(shared: &Shared, index: usize) -> Result<Ends> {
     let config = &shared.config;
-    let mine: Vec<(u32, Shard, Arc<Progress>)> = shared
+    let mine: Vec<(u32, Shard, Arc<ShardProgress>)> = shared
         .shards
         .iter()
         .zip(shared.progress.iter())
@@ -130,21 +130,21 @@ pub fn open(shared: &Shared, index: usize) -> Result<Ends> {
         until_end: shared.until_end,
         fetched: shared.memory().fetched,
         clock: shared.clock,
-        wishes: shared.begun().wishes.clone(),
+        requests: shared.begun().requests.clone(),
     };
     let local = index - shared.place.first();
     let numbers: Vec<u32> = mine.iter().map(|(number, ..)| *number).collect();
-    let source = Source::start(settings, mine)?;
+    let source = KafkaSource::start(settings, mine)?;
     let market = shared.begun().markets[local].take().context("its states are taken, which is a bug")?;
     let saver = shared.begun().savers.get_mut(local).and_then(Option::take);
-    let outlet = outlet(shared, &numbers)?;
-    Ok(Ends { source, outlet, market, saver })
+    let sink = sink(shared, &numbers)?;
+    Ok(Ends { source, sink, market, saver })
 }
 
 /// Where the outputs of these shards go.
-fn outlet(shared: &Shared, shards: &[u32]) -> Result<Box<dyn Outlet + Send>> {
+fn sink(shared: &Shared, shards: &[u32]) -> Result<Box<dyn Sink + Send>> {
     let config = &shared.config;
-    if config.delivery == Delivery::AtLeastOnce {
+    if config.delivery == DeliveryGuarantee::AtLeastOnce {
         return Ok(Box::new(AtLeastOnce::start(
             &config.kafka,
             &config.topics,
@@ -158,14 +158,14 @@ fn outlet(shared: &Shared, shards: &[u32]) -> Result<Box<dyn Outlet + Send>> {
     let mut begun = shared.begun();
     let open = |shard: &u32| {
         let (client, note) = begun.clients.remove(shard).context("its producer is taken, which is a bug")?;
-        Ok(Opened { shard: *shard, client, progress: shared.progress[*shard as usize].clone(), note })
+        Ok(LaneStart { shard: *shard, client, progress: shared.progress[*shard as usize].clone(), note })
     };
     let opened = shards.iter().map(open).collect::<Result<Vec<_>>>()?;
     // A transaction that has taken half of the room may as well end.
     let bytes = shared.memory().outputs / shards.len().max(1) / 2;
-    let pace = Pace { interval: config.kafka.commit_interval, bytes };
+    let pace = TransactionPace { interval: config.kafka.commit_interval, bytes };
     let metrics = &shared.metrics.job;
-    let counters = Counters { commits: metrics.commits.clone(), aborted: metrics.aborted.clone() };
+    let counters = TransactionCounters { commits: metrics.commits.clone(), aborted: metrics.aborted.clone() };
     Ok(Box::new(ExactlyOnce::new(
         opened,
         &config.topics,
@@ -182,8 +182,8 @@ fn build(
     worker: &mut Worker,
     index: usize,
     shared: &Arc<Shared>,
-    source: &Rc<RefCell<Source>>,
-    outlet: &Rc<RefCell<Box<dyn Outlet + Send>>>,
+    source: &Rc<RefCell<KafkaSource>>,
+    sink: &Rc<RefCell<Box<dyn Sink + Send>>>,
     mut states: Market,
     saver: Option<Saver>,
 ) {
@@ -192,27 +192,27 @@ fn build(
     worker.dataflow::<u64, _, _>(|scope| {
         let has_ended = Rc::new(Cell::new(false));
         if shared.place.processes > 1 {
-            watch_homes(scope, index, shared, has_ended.clone());
+            watch_ownership(scope, index, shared, has_ended.clone());
         }
-        let (polled, filled, job) = (source.clone(), outlet.clone(), shared.clone());
+        let (polled, filled, job) = (source.clone(), sink.clone(), shared.clone());
         if let Some(saver) = &saver {
             states.save_to(saver);
         }
         let poll = move |arrived: &mut Vec<_>| {
-            let (mut source, outlet) = (polled.borrow_mut(), filled.borrow());
+            let (mut source, sink) = (polled.borrow_mut(), filled.borrow());
             if job.is_stopping() {
                 // What failed leaves the state as it was saved last.
                 if !job.halt.is_set() {
                     source.finish(arrived);
                 }
                 has_ended.set(true);
-                return Turn::Ended;
+                return NextPoll::Ended;
             }
             // Each shard has its share, so that one whose outputs wait leaves the others theirs.
             let share = job.memory().outputs / source.shards().max(1);
             let is_full = Cell::new(false);
             let has_room = |shard| {
-                let has_room = outlet.backlog_bytes_of(shard) < share;
+                let has_room = sink.backlog_bytes_of(shard) < share;
                 is_full.set(is_full.get() || !has_room);
                 has_room
             };
@@ -221,18 +221,18 @@ fn build(
                 waits.inc();
             }
             match polled {
-                Ok(Polled::More) => Turn::Again,
-                Ok(Polled::Drained) if is_full.get() => Turn::Wait(FULL),
-                Ok(Polled::Drained) => Turn::Wait(IDLE),
+                Ok(Polled::More) => NextPoll::Again,
+                Ok(Polled::Drained) if is_full.get() => NextPoll::Wait(FULL),
+                Ok(Polled::Drained) => NextPoll::Wait(IDLE),
                 Ok(Polled::Ended) => {
                     source.finish(arrived);
                     has_ended.set(true);
-                    Turn::Ended
+                    NextPoll::Ended
                 }
                 Err(error) => {
                     job.halt.fail(error);
                     has_ended.set(true);
-                    Turn::Ended
+                    NextPoll::Ended
                 }
             }
         };
@@ -242,7 +242,7 @@ fn build(
             move || clock.milliseconds(),
             |activator| {
                 let activator = Arc::new(activator);
-                outlet.borrow_mut().wake(activator.clone());
+                sink.borrow_mut().wake(activator.clone());
                 source.borrow_mut().wake(activator);
             },
         );
@@ -250,19 +250,19 @@ fn build(
         let mut decoder = LiveDecode::new(shared.decode.clone(), &shared.instruments, last_seen);
         let (names, base) = (shared.decode.shards.clone(), shared.decode.settings.clone());
         let mut publisher =
-            Publish::new(shared.kinds.clone(), names, shared.instruments.clone(), base.clone());
-        for (shard, begun) in states.take_begun() {
-            publisher.settle(shard, shared.bases.get(&shard).unwrap_or(&base), &begun.changes);
+            EncodeRecords::new(shared.kinds.clone(), names, shared.instruments.clone(), base.clone());
+        for (shard, begun) in states.take_restored() {
+            publisher.begin_shard(shard, shared.bases.get(&shard).unwrap_or(&base), &begun.changes);
             shared.serve_changes(shard, &begun.changes);
-            decoder.begin(shard, begun);
+            decoder.resume_shard(shard, begun);
         }
         if let Some(saver) = &saver {
             decoder.save_to(saver.clone());
         }
         let rows = decode(deliveries, decoder, meter);
         let outcomes = market(rows, states, meter);
-        let (outlet, job) = (outlet.clone(), shared.clone());
-        let deliver = move |mut publication: foreshock_dataflows::publish::Publication| {
+        let (sink, job) = (sink.clone(), shared.clone());
+        let deliver = move |mut publication: foreshock_dataflows::encode_records::Publication| {
             if job.halt.is_set() {
                 return;
             }
@@ -282,16 +282,16 @@ fn build(
                 let account = job.account_of(cut.shard);
                 saver.shard(cut.shard, snapshot.number, ShardAccount::SECTION, account.bytes());
             }
-            let outlet = &mut **outlet.borrow_mut();
-            outlet.take(publication);
-            pump(outlet, &job);
+            let sink = &mut **sink.borrow_mut();
+            sink.push(publication);
+            poll_sink(sink, &job);
         };
-        publish(outcomes, publisher, deliver, meter);
+        encode_records(outcomes, publisher, deliver, meter);
     });
 }
 
 /// Ends the job where an instrument is met in shards of two processes.
-fn watch_homes<'scope>(
+fn watch_ownership<'scope>(
     scope: Scope<'scope, u64>,
     index: usize,
     shared: &Arc<Shared>,
@@ -300,20 +300,20 @@ fn watch_homes<'scope>(
     // One of a process's workers tells for all: they share a table.
     let instruments = (index == 0).then(|| shared.instruments.clone());
     let job = shared.clone();
-    let strayed = move |Stray { exchange, symbol, home, met_in }: Stray| {
+    let conflict = move |ForeignConflict { exchange, symbol, owner, met_in }: ForeignConflict| {
         let shard = |number: u32| job.shards.get(number as usize).map(Shard::name).unwrap_or_default();
         job.halt.fail(anyhow::anyhow!(
             "{exchange}:{symbol} was met in {} and in {}: an instrument's rows must be in one partition of one \
              topic, so that they have an order; key the messages by <exchange>:<symbol>",
-            shard(home),
+            shard(owner),
             shard(met_in),
         ));
     };
-    homes(scope, instruments, move || has_ended.get(), strayed);
+    ownership(scope, instruments, move || has_ended.get(), conflict);
 }
 
-fn pump(outlet: &mut dyn Outlet, shared: &Shared) {
-    if let Err(error) = outlet.pump(&mut |accepted| observe(&accepted, shared)) {
+fn poll_sink(sink: &mut dyn Sink, shared: &Shared) {
+    if let Err(error) = sink.poll(&mut |accepted| observe(&accepted, shared)) {
         shared.halt.fail(error);
     }
 }

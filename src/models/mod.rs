@@ -6,18 +6,19 @@
 mod xgboost;
 
 use foreshock_operators::model::{
-    FeatureRef, Kind as ModelKind, Model, NullPolicy, Term, Transform, TreeFeature, return_name,
+    FeatureRef, Model, ModelKind, NullPolicy, Term, Transform, TreeFeature, return_name,
 };
 use foreshock_operators::time::{Nanos, SECOND};
 use foreshock_operators::trees;
 use sha2::{Digest, Sha256};
 
-use crate::config::keys::LONGEST;
-use crate::config::kind::{Charset, Kind, Range, Setting};
-use crate::config::section::{Report, Section};
-use crate::config::suggest;
-use crate::config::yaml::Value;
-use crate::config::{ConfigErrors, Document, FileRef};
+use crate::documents::duration::LONGEST;
+use crate::documents::error::ConfigErrors;
+use crate::documents::file::{Document, FileRef};
+use crate::documents::kind::{Charset, NumberRange, Setting, ValueKind};
+use crate::documents::section::{Report, Section};
+use crate::documents::suggest;
+use crate::documents::yaml::Value;
 
 /// The most features a logistic model may have.
 const MAX_FEATURES: usize = 1000;
@@ -113,7 +114,7 @@ fn model(mut section: Section, sources: &mut Sources) -> Option<Model> {
     let horizons = sources.horizons;
     let name = section.text("name", Charset::Id);
     let version = section.text("version", Charset::Id);
-    let kind = match section.required("kind", Kind::Choice(&KINDS)) {
+    let kind = match section.required("kind", ValueKind::Choice(&KINDS)) {
         Some(Setting::Word("onnx")) => {
             section.refuse("kind", "onnx comes later: this build reads baseline, logistic and trees");
             return None;
@@ -121,14 +122,14 @@ fn model(mut section: Section, sources: &mut Sources) -> Option<Model> {
         Some(Setting::Word(word)) => word,
         _ => return None,
     };
-    let decision_threshold = section.number("decision_threshold", Range::Fraction);
-    let horizon = match section.required("horizon", Kind::Duration { min: SECOND, max: LONGEST, words: &[] })
-    {
-        Some(Setting::Duration(length)) => length,
-        _ => 0,
-    };
+    let decision_threshold = section.number("decision_threshold", NumberRange::Fraction);
+    let horizon =
+        match section.required("horizon", ValueKind::Duration { min: SECOND, max: LONGEST, words: &[] }) {
+            Some(Setting::Duration(length)) => length,
+            _ => 0,
+        };
     if let Some(mut training) = section.section("training") {
-        training.each(Kind::Note);
+        training.each(ValueKind::Note);
         training.finish();
     }
     let kind = match kind {
@@ -153,7 +154,7 @@ fn model(mut section: Section, sources: &mut Sources) -> Option<Model> {
 }
 
 fn baseline(section: &mut Section, horizons: &[Nanos]) -> ModelKind {
-    let threshold = section.number("threshold", Range::Any);
+    let threshold = section.number("threshold", NumberRange::Any);
     let features = section.sections("features");
     let count = features.len();
     let Ok([mut feature]) = <[Section; 1]>::try_from(features) else {
@@ -171,7 +172,7 @@ fn baseline(section: &mut Section, horizons: &[Nanos]) -> ModelKind {
 }
 
 fn logistic(section: &mut Section, horizons: &[Nanos]) -> ModelKind {
-    let intercept = section.number("intercept", Range::Any);
+    let intercept = section.number("intercept", NumberRange::Any);
     let mut terms: Vec<Term> = Vec::new();
     for mut feature in features(section, MAX_FEATURES) {
         if let Some(term) = term(&mut feature, horizons) {
@@ -214,7 +215,7 @@ fn trees(section: &mut Section, sources: &mut Sources) -> Option<ModelKind> {
         }
         entry.finish();
     }
-    let Some(Setting::Text(file)) = section.required("trees", Kind::File) else { return None };
+    let Some(Setting::Text(file)) = section.required("trees", ValueKind::File) else { return None };
     let file = FileRef::named(&file, &sources.document.folder)
         .and_then(|file| file.read_up_to(MAX_TREES_BYTES))
         .map_err(|problem| section.refuse("trees", problem))
@@ -229,7 +230,9 @@ fn trees(section: &mut Section, sources: &mut Sources) -> Option<ModelKind> {
         Ok(trees) => Some(ModelKind::Trees { features: known, trees }),
         Err(problems) => {
             let report = Report::new(file.name);
-            problems.into_iter().for_each(|xgboost::Problem { path, problem }| report.add(0, &path, problem));
+            problems
+                .into_iter()
+                .for_each(|xgboost::TreeFileProblem { path, problem }| report.add(0, &path, problem));
             sources.errors.absorb(report.into_errors());
             None
         }
@@ -238,7 +241,7 @@ fn trees(section: &mut Section, sources: &mut Sources) -> Option<ModelKind> {
 
 fn tree_feature(section: &mut Section, horizons: &[Nanos]) -> Option<TreeFeature> {
     let feature = reference(section, horizons);
-    let null = match section.required("null", Kind::NumberOr(Range::Any, &["missing", "refuse"])) {
+    let null = match section.required("null", ValueKind::NumberOr(NumberRange::Any, &["missing", "refuse"])) {
         Some(Setting::Number(v)) => Some(NullPolicy::Value(v)),
         Some(Setting::Word("missing")) => None,
         _ => Some(NullPolicy::Refuse),
@@ -248,7 +251,7 @@ fn tree_feature(section: &mut Section, horizons: &[Nanos]) -> Option<TreeFeature
 
 fn term(section: &mut Section, horizons: &[Nanos]) -> Option<Term> {
     let feature = reference(section, horizons);
-    let weight = section.number("weight", Range::Any);
+    let weight = section.number("weight", NumberRange::Any);
     let null = null_policy(section);
     let transform = match section.choice("transform", &["none", "abs", "log", "square"]) {
         Some("abs") => Transform::Abs,
@@ -264,8 +267,8 @@ fn term(section: &mut Section, horizons: &[Nanos]) -> Option<Term> {
             format!("found {v}, expected a number above 0 or refuse, since its logarithm is taken"),
         );
     }
-    let mean = section.optional_number("mean", Range::Any);
-    let scale = section.optional_number("scale", Range::Positive);
+    let mean = section.optional_number("mean", NumberRange::Any);
+    let scale = section.optional_number("scale", NumberRange::Positive);
     let given = |key| section.keys().any(|name| name == key);
     if given("mean") != given("scale") {
         let (there, missing) = if given("mean") { ("mean", "scale") } else { ("scale", "mean") };
@@ -275,7 +278,9 @@ fn term(section: &mut Section, horizons: &[Nanos]) -> Option<Term> {
 }
 
 fn reference(section: &mut Section, horizons: &[Nanos]) -> Option<FeatureRef> {
-    let Some(Setting::Text(name)) = section.required("name", Kind::Text(Charset::Id)) else { return None };
+    let Some(Setting::Text(name)) = section.required("name", ValueKind::Text(Charset::Id)) else {
+        return None;
+    };
     let feature = FeatureRef::named(&name, horizons);
     if feature.is_none() {
         section.refuse("name", unknown_feature(&name, horizons));
@@ -294,7 +299,7 @@ fn unknown_feature(name: &str, horizons: &[Nanos]) -> String {
 }
 
 fn null_policy(section: &mut Section) -> NullPolicy {
-    match section.required("null", Kind::NumberOr(Range::Any, &["refuse"])) {
+    match section.required("null", ValueKind::NumberOr(NumberRange::Any, &["refuse"])) {
         Some(Setting::Number(v)) => NullPolicy::Value(v),
         _ => NullPolicy::Refuse,
     }

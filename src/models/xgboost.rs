@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 /// What is wrong, and at which key.
 #[derive(Debug)]
-pub struct Problem {
+pub struct TreeFileProblem {
     pub path: String,
     pub problem: String,
 }
@@ -108,10 +108,14 @@ impl Flag {
 ///
 /// # Errors
 /// All that keeps the file from being read as such a model.
-pub fn read(bytes: &[u8], features: &[FeatureRef], horizons: &[Nanos]) -> Result<Trees, Vec<Problem>> {
+pub fn read(
+    bytes: &[u8],
+    features: &[FeatureRef],
+    horizons: &[Nanos],
+) -> Result<Trees, Vec<TreeFileProblem>> {
     let file: File = serde_json::from_slice(bytes).map_err(|error| {
         let expected = "expected a model that XGBoost saved as JSON, with save_model(\"model.json\")";
-        vec![Problem { path: String::new(), problem: format!("{error}; {expected}") }]
+        vec![TreeFileProblem { path: String::new(), problem: format!("{error}; {expected}") }]
     })?;
     let mut problems = Problems::default();
     let base_margin = problems.check(&file, features, horizons);
@@ -132,16 +136,17 @@ pub fn read(bytes: &[u8], features: &[FeatureRef], horizons: &[Nanos]) -> Result
     if !problems.0.is_empty() {
         return Err(problems.0);
     }
-    Trees::new(base_margin, &trees)
-        .map_err(|problem| vec![Problem { path: "learner.gradient_booster.model.trees".to_owned(), problem }])
+    Trees::new(base_margin, &trees).map_err(|problem| {
+        vec![TreeFileProblem { path: "learner.gradient_booster.model.trees".to_owned(), problem }]
+    })
 }
 
 #[derive(Default)]
-struct Problems(Vec<Problem>);
+struct Problems(Vec<TreeFileProblem>);
 
 impl Problems {
     fn add(&mut self, path: impl Into<String>, problem: impl Into<String>) {
-        self.0.push(Problem { path: path.into(), problem: problem.into() });
+        self.0.push(TreeFileProblem { path: path.into(), problem: problem.into() });
     }
 
     /// Notes whatever is there beside the trees and isn't understood; gives the base margin.

@@ -19,17 +19,17 @@ use anyhow::{Result, bail};
 use foreshock_operators::time::Nanos;
 use tracing::info;
 
-use crate::backtest::Misuse;
-use crate::backtest::input::Input;
-use crate::backtest::log::LogSettings;
 use crate::config::Kafka;
+use crate::kafka::admin::topics::TopicAdmin;
 use crate::kafka::sender::Sender;
-use crate::kafka::topics::Topics;
+use crate::misuse::Misuse;
+use crate::recordings::input::RecordedInput;
+use crate::recordings::log::LogSettings;
 
 use pace::Pace;
 use play::Play;
-use reader::{News, next};
-use summary::Summary;
+use reader::{ReaderMessage, next};
+use summary::ReplaySummary;
 
 /// Recorded files to be played.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ pub struct Target {
 
 /// How far a replay has come, for whoever watches it.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct ReplayCounters {
     /// Handed to the producer so far.
     pub messages: AtomicU64,
     pub bytes: AtomicU64,
@@ -68,14 +68,19 @@ impl Feed {
     /// # Errors
     /// When the log can't be read or understood, brokers can't be reached, the topic can't be had as asked for, or
     /// messages are still on their way after `kafka.stop_timeout` without progress.
-    pub fn run(&self, target: &Target, stop: &AtomicBool, counters: &Counters) -> Result<Summary> {
-        if self.looped && self.log.inputs.contains(&Input::Stdin) {
+    pub fn run(
+        &self,
+        target: &Target,
+        stop: &AtomicBool,
+        counters: &ReplayCounters,
+    ) -> Result<ReplaySummary> {
+        if self.looped && self.log.inputs.contains(&RecordedInput::Stdin) {
             bail!(Misuse("standard input can be read only once: --loop takes files".to_owned()));
         }
         let news = reader::read(self.log.clone(), self.looped)?;
         // What can't be understood shall create no topic.
         let files = match next(&news, stop)? {
-            Some(News::Opened(files)) => files,
+            Some(ReaderMessage::Opened(files)) => files,
             _ => bail!("stopped before the log was open"),
         };
         let partitions = partitions(target)?;
@@ -95,7 +100,7 @@ impl Feed {
 
 /// The topic's partitions, as they are or as they were asked for.
 fn partitions(target: &Target) -> Result<i32> {
-    let topics = Topics::new(&target.kafka, &target.client_id)?;
+    let topics = TopicAdmin::new(&target.kafka, &target.client_id)?;
     let found = topics.ensure(&target.topic, target.partitions.unwrap_or(target.kafka.partitions))?;
     if let Some(wanted) = target.partitions.filter(|wanted| *wanted != found) {
         bail!(

@@ -17,12 +17,12 @@ use tracing::{info, warn};
 
 use super::pace::{Pace, Schedule};
 use super::passes::Passes;
-use super::reader::{News, TICK, next};
-use super::summary::{Ended, Summary};
-use super::{Counters, Feed, Target};
-use crate::backtest::log;
+use super::reader::{ReaderMessage, TICK, next};
+use super::summary::{Ended, ReplaySummary};
+use super::{Feed, ReplayCounters, Target};
 use crate::kafka::partitioner::partition_of;
-use crate::kafka::sender::{Failure, Outgoing, Sender};
+use crate::kafka::sender::{Outgoing, SendFailure, Sender};
+use crate::recordings::log;
 
 /// What the producer's clock can't tell apart.
 const FINEST_WAIT: Duration = Duration::from_millis(2);
@@ -43,7 +43,7 @@ pub struct Play<'f> {
     partitions: i32,
     sender: Sender,
     stop: &'f AtomicBool,
-    counters: &'f Counters,
+    counters: &'f ReplayCounters,
     schedule: Schedule,
     passes: Passes,
     key: Vec<u8>,
@@ -64,7 +64,7 @@ impl<'f> Play<'f> {
         partitions: i32,
         sender: Sender,
         stop: &'f AtomicBool,
-        counters: &'f Counters,
+        counters: &'f ReplayCounters,
     ) -> Play<'f> {
         Play {
             feed,
@@ -86,24 +86,24 @@ impl<'f> Play<'f> {
     }
 
     /// Plays until the log, the duration or the patience of whoever stops it ends.
-    pub fn run(&mut self, news: &Receiver<Result<News>>) -> Result<Ended> {
+    pub fn run(&mut self, news: &Receiver<Result<ReaderMessage>>) -> Result<Ended> {
         self.counters.passes.store(1, Ordering::Relaxed);
         while let Some(what) = next(news, self.stop)? {
             match what {
-                News::Opened(files) => self.files = files,
-                News::Chunk(chunk) => {
+                ReaderMessage::Opened(files) => self.files = files,
+                ReaderMessage::Chunk(chunk) => {
                     if let Some(ended) = self.chunk(&chunk)? {
                         return Ok(ended);
                     }
                 }
-                News::Ended => {
+                ReaderMessage::Ended => {
                     if self.messages == 0 {
                         let names: Vec<_> =
                             self.files.iter().map(|file| format!("{:?}", file.name)).collect();
                         bail!("there is no message in {}", names.join(", "));
                     }
                     if !self.feed.looped {
-                        return Ok(Ended::Log);
+                        return Ok(Ended::RecordedLog);
                     }
                     self.passes.advance()?;
                     self.counters.passes.store(self.passes.begun(), Ordering::Relaxed);
@@ -263,10 +263,10 @@ impl<'f> Play<'f> {
     }
 
     /// What it came to.
-    pub fn summary(&self, target: &Target, ended: Ended, elapsed: Duration) -> Summary {
+    pub fn summary(&self, target: &Target, ended: Ended, elapsed: Duration) -> ReplaySummary {
         let failure = self.sender.failure();
         let undelivered = failure.as_ref().map_or(0, |failure| failure.count);
-        Summary {
+        ReplaySummary {
             topic: target.topic.clone(),
             partitions: self.partitions,
             ended,
@@ -277,7 +277,7 @@ impl<'f> Play<'f> {
             blank: self.blank,
             too_large: self.too_large,
             undelivered,
-            failure: failure.map(|failure| self.told(&failure)).or_else(|| self.sender.fatal()),
+            failure: failure.map(|failure| self.describe(&failure)).or_else(|| self.sender.fatal()),
             passes: self.passes.begun(),
             seconds: elapsed.as_secs_f64(),
             recorded_seconds: self.schedule.recorded() as f64 / 1e9,
@@ -285,7 +285,7 @@ impl<'f> Play<'f> {
     }
 
     /// A failure with the place of its message.
-    fn told(&self, failure: &Failure) -> String {
+    fn describe(&self, failure: &SendFailure) -> String {
         let (file, line) = (failure.tag >> LINE_BITS, failure.tag & ((1 << LINE_BITS) - 1));
         format!("{:?}, line {line}: {}", self.files[file].name, failure.error)
     }

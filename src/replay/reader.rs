@@ -10,7 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use foreshock_dataflows::batch::Chunk;
 use foreshock_dataflows::decode::LogFile;
 
-use crate::backtest::log::{Log, LogSettings};
+use crate::recordings::log::{LogSettings, RecordedLog};
 
 /// Chunks read ahead.
 const AHEAD: usize = 2;
@@ -19,7 +19,7 @@ const AHEAD: usize = 2;
 pub const TICK: Duration = Duration::from_millis(50);
 
 /// What comes from the log.
-pub enum News {
+pub enum ReaderMessage {
     /// A pass begins; what each file holds.
     Opened(Arc<[LogFile]>),
     Chunk(Chunk),
@@ -31,7 +31,7 @@ pub enum News {
 ///
 /// # Errors
 /// When no thread can be started; what goes wrong with the log comes through the channel, as its last news.
-pub fn read(settings: LogSettings, looped: bool) -> Result<Receiver<Result<News>>> {
+pub fn read(settings: LogSettings, looped: bool) -> Result<Receiver<Result<ReaderMessage>>> {
     let (news, receiver) = bounded(AHEAD);
     let work = move || {
         loop {
@@ -51,22 +51,22 @@ pub fn read(settings: LogSettings, looped: bool) -> Result<Receiver<Result<News>
 }
 
 /// One pass; `false`: nobody listens any more.
-fn pass(settings: &LogSettings, news: &Sender<Result<News>>) -> Result<bool> {
+fn pass(settings: &LogSettings, news: &Sender<Result<ReaderMessage>>) -> Result<bool> {
     let tell = |what| news.send(Ok(what)).is_ok();
-    let mut log = Log::open(settings)?;
-    if !tell(News::Opened(log.files())) {
+    let mut log = RecordedLog::open(settings)?;
+    if !tell(ReaderMessage::Opened(log.files())) {
         return Ok(false);
     }
     while let Some(chunk) = log.next_chunk()? {
-        if !tell(News::Chunk(chunk)) {
+        if !tell(ReaderMessage::Chunk(chunk)) {
             return Ok(false);
         }
     }
-    Ok(tell(News::Ended))
+    Ok(tell(ReaderMessage::Ended))
 }
 
 /// The next news of the log; `None`: stopped, or there is no more.
-pub fn next(news: &Receiver<Result<News>>, stop: &AtomicBool) -> Result<Option<News>> {
+pub fn next(news: &Receiver<Result<ReaderMessage>>, stop: &AtomicBool) -> Result<Option<ReaderMessage>> {
     loop {
         match news.recv_timeout(TICK) {
             _ if stop.load(Ordering::Relaxed) => return Ok(None),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// The log is at its end.
-    Log,
+    RecordedLog,
     /// As much of recorded time has passed as was asked for.
     Duration,
     /// It was told to.
@@ -19,7 +19,7 @@ pub enum Ended {
 
 /// What a replay came to. Everything sent has met its fate.
 #[derive(Clone, Debug)]
-pub struct Summary {
+pub struct ReplaySummary {
     pub topic: String,
     pub partitions: i32,
     pub ended: Ended,
@@ -44,7 +44,7 @@ pub struct Summary {
     pub recorded_seconds: f64,
 }
 
-impl Summary {
+impl ReplaySummary {
     fn per_second(&self) -> f64 {
         if self.seconds > 0.0 { self.messages as f64 / self.seconds } else { 0.0 }
     }
@@ -55,7 +55,7 @@ impl Summary {
             "topic": self.topic,
             "partitions": self.partitions,
             "ended": match self.ended {
-                Ended::Log => "log",
+                Ended::RecordedLog => "log",
                 Ended::Duration => "duration",
                 Ended::Stopped => "stopped",
                 Ended::Failed => "failed",
@@ -76,9 +76,9 @@ impl Summary {
     }
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for ReplaySummary {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Summary { topic, messages, seconds, bytes, keys, recorded_seconds, .. } = self;
+        let ReplaySummary { topic, messages, seconds, bytes, keys, recorded_seconds, .. } = self;
         write!(
             out,
             "{messages} messages to {topic} in {seconds:.1} s ({:.0} a second), {bytes} bytes, {keys} keys, \
@@ -101,7 +101,7 @@ impl fmt::Display for Summary {
         match self.ended {
             Ended::Stopped => out.write_str("; stopped"),
             Ended::Failed => out.write_str("; failed"),
-            Ended::Log | Ended::Duration => Ok(()),
+            Ended::RecordedLog | Ended::Duration => Ok(()),
         }
     }
 }

@@ -25,7 +25,7 @@ pub struct Folder {
 
 /// A file of the folder.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct StoredFile {
     pub name: String,
     pub bytes: u64,
     pub stored_at: Time,
@@ -62,7 +62,7 @@ impl Folder {
     }
 
     /// Begins a file that will have this name.
-    pub fn begin(&self, name: &str) -> io::Result<Temporary> {
+    pub fn begin_file(&self, name: &str) -> io::Result<Temporary> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         if !self.path.is_dir() {
             fs::create_dir_all(&self.path)?;
@@ -102,7 +102,7 @@ impl Folder {
     }
 
     /// All files but hidden ones; none where there is no folder yet.
-    pub fn list(&self) -> io::Result<Vec<Found>> {
+    pub fn list(&self) -> io::Result<Vec<StoredFile>> {
         let mut found = Vec::new();
         for (name, entry) in self.names(|name| !name.starts_with('.'))? {
             match entry.metadata() {
@@ -111,7 +111,7 @@ impl Folder {
                 Err(error) => return Err(error),
                 Ok(metadata) if metadata.is_file() => {
                     let nanos = metadata.mtime().saturating_mul(1_000_000_000) + metadata.mtime_nsec();
-                    found.push(Found { name, bytes: metadata.len(), stored_at: Time(nanos) });
+                    found.push(StoredFile { name, bytes: metadata.len(), stored_at: Time(nanos) });
                 }
                 Ok(_) => {}
             }

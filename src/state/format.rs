@@ -14,7 +14,7 @@ use std::io::{self, Read, Write};
 
 use sha2::{Digest, Sha256};
 
-use super::snapshot::Header;
+use super::header::Header;
 
 /// How each snapshot begins. The first byte is no text and the last a line break, so that a copy made as text shows.
 const MAGIC: [u8; 8] = *b"\xf5SHOCKS\n";
@@ -67,7 +67,7 @@ impl ReadError {
 }
 
 /// Writes a snapshot, frame by frame.
-pub struct Encoder<W> {
+pub struct SnapshotEncoder<W> {
     out: W,
     digest: Sha256,
     bytes: u64,
@@ -76,13 +76,14 @@ pub struct Encoder<W> {
     is_broken: bool,
 }
 
-impl<W: Write> Encoder<W> {
+impl<W: Write> SnapshotEncoder<W> {
     /// Begins with a header.
     ///
     /// # Errors
     /// Those of the writer, here and below; after one the snapshot can't be finished.
-    pub fn begin(out: W, header: &Header) -> io::Result<Encoder<W>> {
-        let mut encoder = Encoder { out, digest: Sha256::new(), bytes: 0, frames: 0, is_broken: false };
+    pub fn begin_frames(out: W, header: &Header) -> io::Result<SnapshotEncoder<W>> {
+        let mut encoder =
+            SnapshotEncoder { out, digest: Sha256::new(), bytes: 0, frames: 0, is_broken: false };
         encoder.put(&MAGIC)?;
         encoder.put(&VERSION.to_le_bytes())?;
         encoder.frame(HEADER, &[&serde_json::to_vec(header)?])?;

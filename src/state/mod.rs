@@ -1,7 +1,7 @@
 //! Snapshots of a job's state, and where they are kept.
 //!
 //! ```text
-//! Store::begin ─► Writer (sections, in any order) ─► finish ─► Written ─► publish        Store::newest ─► Snapshot
+//! Store::begin_snapshot ─► Writer (sections, in any order) ─► finish ─► Written ─► publish        Store::newest ─► Snapshot
 //!                 a temporary file ...                          synced      renamed, or uploaded
 //! ```
 //! One file is the state of one shard at one offset. It has its name only when all of it is on the disk, so a crash
@@ -9,11 +9,14 @@
 
 mod folder;
 pub mod format;
+mod header;
 #[cfg(feature = "cloud")]
 mod objects;
+pub mod requests;
 mod snapshot;
 mod store;
 
 pub use format::ReadError;
-pub use snapshot::{Header, InstrumentState, RecordPrint, Snapshot, hex_text};
+pub use header::{Header, RecordPrint, hex_text};
+pub use snapshot::{InstrumentState, Snapshot};
 pub use store::{Entry, Newest, Skipped, Store, StoreError, Writer, Written};

@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 use url::Url;
 
-use super::folder::Found;
+use super::folder::StoredFile;
 
 /// Bytes that are sent or asked for at a time.
 const PART_BYTES: u64 = 8 << 20;
@@ -57,11 +57,11 @@ impl Objects {
         self.folder.clone().join(name).to_string()
     }
 
-    pub fn list(&self) -> io::Result<Vec<Found>> {
+    pub fn list(&self) -> io::Result<Vec<StoredFile>> {
         let listed = self.wait(self.store.list_with_delimiter(Some(&self.folder)))?;
         let found = listed.objects.into_iter().filter_map(|object| {
             let stored_at = Time(object.last_modified.timestamp_nanos_opt().unwrap_or_default());
-            Some(Found { name: object.location.filename()?.to_owned(), bytes: object.size, stored_at })
+            Some(StoredFile { name: object.location.filename()?.to_owned(), bytes: object.size, stored_at })
         });
         Ok(found.collect())
     }

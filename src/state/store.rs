@@ -8,10 +8,11 @@ use std::path::Path;
 use foreshock_operators::time::Time;
 
 use super::folder::{Folder, Temporary};
-use super::format::{Encoder, ReadError};
+use super::format::{ReadError, SnapshotEncoder};
+use super::header::Header;
 #[cfg(feature = "cloud")]
 use super::objects::Objects;
-use super::snapshot::{Header, Snapshot};
+use super::snapshot::Snapshot;
 use crate::faults;
 
 /// The end of a snapshot's name.
@@ -170,7 +171,7 @@ impl Store {
     ///
     /// # Panics
     /// When the header is another job's, or has a negative partition or offset.
-    pub fn begin(&self, header: &Header) -> Result<Writer, StoreError> {
+    pub fn begin_snapshot(&self, header: &Header) -> Result<Writer, StoreError> {
         assert!(header.job == self.job, "a snapshot is kept in its own job's store");
         assert!(header.partition >= 0 && header.offset >= 0, "an offset is not negative");
         let entry = Entry {
@@ -182,12 +183,12 @@ impl Store {
         };
         let failed = |error| StoreError::Io { what: format!("begin a snapshot of {}", entry.name()), error };
         let draft = match &self.place {
-            Place::Folder(folder) => folder.begin(&entry.file()).map(Draft::Named),
+            Place::Folder(folder) => folder.begin_file(&entry.file()).map(Draft::Named),
             #[cfg(feature = "cloud")]
             Place::Objects(_) => super::objects::nameless().map(Draft::Nameless),
         };
         let out = BufWriter::with_capacity(BUFFER_BYTES, draft.map_err(failed)?);
-        let encoder = Encoder::begin(out, header).map_err(failed)?;
+        let encoder = SnapshotEncoder::begin_frames(out, header).map_err(failed)?;
         Ok(Writer { store: self.clone(), entry, encoder })
     }
 
@@ -416,7 +417,7 @@ impl Write for Draft {
 pub struct Writer {
     store: Store,
     entry: Entry,
-    encoder: Encoder<BufWriter<Draft>>,
+    encoder: SnapshotEncoder<BufWriter<Draft>>,
 }
 
 impl Writer {

@@ -195,8 +195,9 @@ fn requests_may_follow_each_other_without_waiting() {
 fn a_port_in_use_is_an_error_at_once() {
     let asked = Asked::start();
     let listen = asked.server.address();
-    let error = Server::start(&Http { listen, ..settings() }, asked.board.clone(), asked.metrics.clone())
-        .unwrap_err();
+    let error =
+        Server::start(&Http { listen, ..settings() }, asked.job_status.clone(), asked.metrics.clone())
+            .unwrap_err();
     let text = format!("{error:#}");
     assert!(text.starts_with(&format!("could not listen at {listen}: ")), "{text}");
     assert!(text.ends_with("; set http.listen to another port"), "{text}");
@@ -231,5 +232,5 @@ fn a_stop_does_not_wait_for_ever() {
     let address = asked.server.address();
     asked.server.stop();
     assert!(slow.is_closed());
-    Server::start(&Http { listen: address, ..settings() }, asked.board, asked.metrics).unwrap().stop();
+    Server::start(&Http { listen: address, ..settings() }, asked.job_status, asked.metrics).unwrap().stop();
 }

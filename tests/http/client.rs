@@ -9,7 +9,7 @@ use std::time::Duration;
 use foreshock::config::{Config, Http, Mode};
 use foreshock::http::Server;
 use foreshock::metrics::Metrics;
-use foreshock::status::{Board, Phase, Serving, State};
+use foreshock::status::{JobStatus, Phase, Serving, State};
 use foreshock_operators::time::{SECOND, Time};
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ pub const LOADED_AT: Time = Time(1_772_441_940 * SECOND);
 /// A server and the board it reads from.
 pub struct Asked {
     pub server: Server,
-    pub board: Arc<Board>,
+    pub job_status: Arc<JobStatus>,
     pub metrics: Metrics,
 }
 
@@ -55,11 +55,11 @@ impl Asked {
 
     /// A job that runs, with this model.
     pub fn with(settings: Http, serving: Option<Serving>) -> Asked {
-        let (board, metrics) = (Arc::new(Board::default()), Metrics::new());
-        board.post(running());
-        serving.into_iter().for_each(|serving| board.serve(serving));
-        let server = Server::start(&settings, board.clone(), metrics.clone()).unwrap();
-        Asked { server, board, metrics }
+        let (job_status, metrics) = (Arc::new(JobStatus::default()), Metrics::new());
+        job_status.post(running());
+        serving.into_iter().for_each(|serving| job_status.serve(serving));
+        let server = Server::start(&settings, job_status.clone(), metrics.clone()).unwrap();
+        Asked { server, job_status, metrics }
     }
 
     pub fn connect(&self) -> Connection {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use foreshock::backtest::summary::Summary;
 use foreshock::status::{Phase, ShardState, State};
+use foreshock::summary::Summary;
 use foreshock_operators::account::Counts;
 use foreshock_operators::time::parse_rfc3339;
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ fn unhealthy_with_the_reason() {
     let asked = Asked::start();
     let check = |state: State, reason: &str| {
         let connected = state.kafka_connected;
-        asked.board.post(state);
+        asked.job_status.post(state);
         let answer = asked.get("/health");
         assert_eq!(answer.status, 503);
         let health = answer.json();
@@ -45,7 +45,7 @@ fn unhealthy_with_the_reason() {
     check(State { phase: Phase::Stopping, ..running() }, "stopping");
     check(State { phase: Phase::Failed("topic gone".into()), ..running() }, "topic gone");
     check(State { kafka_connected: false, ..running() }, "no Kafka broker answers");
-    asked.board.post(running());
+    asked.job_status.post(running());
     asked.get("/health").ok();
 }
 
@@ -62,7 +62,7 @@ fn without_a_model_it_serves_no_one() {
     let version = asked.get("/version").ok();
     assert_eq!((&version["model_version"], &version["model_loaded_at"]), (&Value::Null, &Value::Null));
 
-    asked.board.serve(serving(None, &[]));
+    asked.job_status.serve(serving(None, &[]));
     asked.get("/health").ok();
     asked.predict("{}").ok();
 }
@@ -78,7 +78,7 @@ fn ready_once_it_has_caught_up() {
         (State { phase: Phase::Stopping, ..running() }, "stopping"),
     ];
     for (state, reason) in cases {
-        asked.board.post(state);
+        asked.job_status.post(state);
         let answer = asked.get("/ready");
         assert_eq!((answer.status, answer.json()), (503, json!({"ready": false, "reason": reason})));
     }
@@ -136,7 +136,7 @@ fn stats_tell_requests_fates_and_lag() {
         committed: Some(90),
         lag_seconds: 1.5,
     };
-    asked.board.post(State { counts: counts.clone(), shards: vec![shard], ..running() });
+    asked.job_status.post(State { counts: counts.clone(), shards: vec![shard], ..running() });
     asked.get("/health");
     asked.get("/nothing");
     let stats = asked.get("/stats").ok();
@@ -188,14 +188,14 @@ fn the_model_as_its_file_says_it() {
     });
     assert_eq!(info, expected);
 
-    asked.board.serve(serving(None, &[("MODEL_VARIANT", "baseline")]));
+    asked.job_status.serve(serving(None, &[("MODEL_VARIANT", "baseline")]));
     let info = asked.get("/model/info").ok();
     let features = json!([{"name": "volatility_z", "null": "refuse", "transform": "none"}]);
     assert_eq!((&info["features"], &info["threshold"]), (&features, &json!(3.0)));
     assert_eq!((&info["kind"], &info["variant"]), (&json!("baseline"), &json!("baseline")));
 
     let trees = crate::support::data("models/xgboost-3/model.yaml");
-    asked.board.serve(serving(None, &[("FORESHOCK_MODEL__ML", trees.to_str().unwrap())]));
+    asked.job_status.serve(serving(None, &[("FORESHOCK_MODEL__ML", trees.to_str().unwrap())]));
     let info = asked.get("/model/info").ok();
     assert_eq!((&info["kind"], &info["variant"]), (&json!("trees"), &json!("ml")));
     assert_eq!(info["trees"], json!({"count": 24, "nodes": 2692, "depth": 6}));

@@ -244,7 +244,7 @@ fn a_model_may_refuse_a_row() {
     assert_eq!(quarter, 1.0 / (1.0 + libm_exp(-0.125)));
     assert_eq!(asked.get("/model/info").ok()["horizon_s"], 1.5);
 
-    asked.board.serve(serving(None, &[("MODEL_VARIANT", "baseline")]));
+    asked.job_status.serve(serving(None, &[("MODEL_VARIANT", "baseline")]));
     check("{}", Some("volatility_z"), None, "missing or null");
     assert_eq!(asked.predict(r#"{"volatility_z": 3}"#).ok()["probability"], 0.5);
 }

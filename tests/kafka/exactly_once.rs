@@ -1,13 +1,13 @@
 //! What a job in exactly-once mode promises: outputs that an undisturbed run would have given, each once, whatever
 //! becomes of its processes, its snapshots, its settings and its topics.
 
+mod hanging;
 mod limits;
 mod lost;
 mod refused;
 mod settings;
 mod snapshots;
 mod stops;
-mod unended;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -117,7 +117,7 @@ fn what_waits_is_counted_in_offsets_and_seconds() {
             made_by: String::new(),
             made_at: Time(0),
         };
-        store.begin(&header).unwrap().finish().unwrap().publish().unwrap();
+        store.begin_snapshot(&header).unwrap().finish().unwrap().publish().unwrap();
     }
     let mut command = command(&job);
     command.env("FORESHOCK_STATE__STORE", folder.path());

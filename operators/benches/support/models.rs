@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
+use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
 use foreshock_operators::rules::{Direction, Rule};
 use foreshock_operators::stages::{Metric, Priority, Signal};
 use foreshock_operators::time::SECOND;
@@ -26,7 +26,7 @@ pub fn logistic() -> Arc<Model> {
     Arc::new(Model {
         name: "spike".into(),
         version: "1".into(),
-        kind: Kind::Logistic { intercept: -2.0, terms },
+        kind: ModelKind::Logistic { intercept: -2.0, terms },
         decision_threshold: 0.5,
         horizon: 60 * SECOND,
         sha256: "abc".into(),

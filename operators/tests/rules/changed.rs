@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use foreshock_operators::change::{Change, Placed, What};
+use foreshock_operators::change::{Change, ChangeAt, ChangeKind};
 use foreshock_operators::operator::Operator;
 use foreshock_operators::rules::Rule;
 
@@ -11,10 +11,10 @@ use crate::job::*;
 impl Job {
     /// Puts these rules in force at a time.
     fn change(mut self, at: &str, rules: &[Rule]) -> Self {
-        let what = What::Rules(rules.into());
+        let what = ChangeKind::Rules(rules.into());
         let change = Arc::new(Change { number: 1, id: "c".into(), offset: 1, effective_at: None, what });
         let (at, instrument) = (read_time(at), bitcoin().id);
-        let placed = Placed { instrument, before: 0, order: 0, at, digits: 3, change };
+        let placed = ChangeAt { instrument, before: 0, order: 0, at, digits: 3, change };
         self.operator.on_change(&placed, &mut self.out);
         self
     }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
-use foreshock_operators::change::{Change, Placed, Windows};
+use foreshock_operators::change::{Change, ChangeAt, Windows};
 use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
-use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
+use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
 use foreshock_operators::operator::{Instrument, Operator, Out, RestoreError, load, save};
 use foreshock_operators::order::{Order, OrderSettings};
 use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Side, Source, Trade};
@@ -206,7 +206,7 @@ pub fn model() -> Arc<Model> {
     Arc::new(Model {
         name: "spike".into(),
         version: "1".into(),
-        kind: Kind::Logistic { intercept: -2.0, terms },
+        kind: ModelKind::Logistic { intercept: -2.0, terms },
         decision_threshold: 0.5,
         horizon: 60 * SECOND,
         sha256: "abc".into(),
@@ -301,7 +301,7 @@ impl Operator for Chain {
         self.pass_on(out);
     }
 
-    fn on_change(&mut self, placed: &Placed, out: &mut Out<Scored>) {
+    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Scored>) {
         self.rows.ledger = std::mem::take(&mut out.ledger);
         self.order.on_change(placed, &mut self.rows);
         self.pass_on(out);
