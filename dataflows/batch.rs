@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
+use foreshock_operators::chain::Tagged;
 use foreshock_operators::change::ChangeAt;
-use foreshock_operators::operator::Tagged;
-use foreshock_operators::row::Extent;
+use foreshock_operators::row::{Extent, InstrumentId, Level};
 use foreshock_operators::time::Time;
 use serde::{Deserialize, Serialize};
 
@@ -93,7 +93,7 @@ pub struct SnapshotCut {
     pub at_once: bool,
 }
 
-/// What a live batch carries along besides its rows.
+/// What a live batch comes from: the messages of a shard between two cuts.
 #[derive(Clone, Debug)]
 pub struct SourceSegment {
     pub cut: Cut,
@@ -110,31 +110,69 @@ impl SourceSegment {
     }
 }
 
-/// The part of a chunk that belongs to one worker's instruments, on its way through the operators.
+/// Values of keys of one worker, on their way through the graph, with all that they need. `O` says where they come from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Batch<T> {
+pub struct Batch<T, O, K = InstrumentId> {
+    /// The log has ended behind these.
+    pub end: bool,
+    /// In the order of the log.
+    pub values: Vec<Tagged<T, K>>,
+    /// Changes that hold from some of the values on, in the order of their places.
+    pub changes: Vec<ChangeAt<K>>,
+    /// The fates of what this batch stands for, so far.
+    pub ledger: Ledger,
+    /// The originals of dead letters.
+    pub bytes: Arc<Vec<u8>>,
+    /// Levels of order books: the values hold extents of them.
+    pub levels: Vec<Level>,
+    pub origin: O,
+}
+
+/// Where a batch comes from.
+pub trait Origin {
+    /// The cut behind the batch, where it is one of a shard.
+    fn cut(&self) -> Option<Cut>;
+
+    /// Notes the offset of the oldest message of the shard of which some value waits for others.
+    fn note_waiting(&mut self, oldest: Option<u64>);
+}
+
+/// A part of a chunk of files: that of one worker's instruments.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FromFiles {
     pub epoch: u64,
     /// The worker whose instruments these are.
     pub worker: usize,
-    pub end: bool,
-    /// In the order of the log.
-    pub values: Vec<Tagged<T>>,
-    /// Changes that hold from some of the values on, in the order of their places.
-    pub changes: Vec<ChangeAt>,
-    /// Control records of a log of files that are still to be read.
+    /// Control records that are still to be read: every worker sees all of them.
     pub records: Vec<FoundRecord>,
-    /// The words of a live shard on control records.
+}
+
+/// A delivery of a shard; it never leaves its worker.
+#[derive(Clone, Debug)]
+pub struct FromShard {
+    pub segment: Arc<SourceSegment>,
+    /// Answers to control records.
     pub answers: Vec<Answer>,
-    /// The fates of what this batch stands for, so far.
-    pub ledger: Ledger,
-    /// The chunk's bytes: the originals of dead letters.
-    pub bytes: Arc<Vec<u8>>,
-    /// The offset of the oldest message of a live batch's shard of which a row waits for others: what is behind it
-    /// can't be called done.
+    /// The offset of the oldest message of which a row waits for others: what is behind it can't be called done.
     pub waiting: Option<u64>,
-    /// Where a live batch comes from; it never leaves its worker.
-    #[serde(skip)]
-    pub segment: Option<Arc<SourceSegment>>,
+}
+
+impl Origin for FromFiles {
+    fn cut(&self) -> Option<Cut> {
+        None
+    }
+
+    fn note_waiting(&mut self, _: Option<u64>) {}
+}
+
+impl Origin for FromShard {
+    fn cut(&self) -> Option<Cut> {
+        Some(self.segment.cut)
+    }
+
+    fn note_waiting(&mut self, oldest: Option<u64>) {
+        self.waiting = [self.waiting, oldest].into_iter().flatten().min();
+    }
 }
 
 /// The part of a log that a job looks at, by event time: `from` inclusive, `to` exclusive.

@@ -21,7 +21,7 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator as _;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, FromFiles};
 use crate::control::{Answer, Command, ControlRecord, ControlRefusal, Fate, FoundRecord, read};
 use crate::decode::LogFile;
 use crate::instruments::Instruments;
@@ -170,7 +170,7 @@ impl ShardChanges {
         let ControlRecord { id, effective_at, command } = record;
         let model = match &command {
             Command::Model(model) => Some(model.clone()),
-            Command::Settings(settings) => Some(settings.model.clone()),
+            Command::Settings(settings) => Some(settings.parameters.model.clone()),
             Command::Rules(_) => None,
         };
         let mut answer = Answer {
@@ -238,7 +238,7 @@ impl ShardChanges {
         }
         let missing = self.holding.iter().filter(|change| change.number > *given);
         placed.extend(missing.map(|change| ChangeAt {
-            instrument: row.instrument,
+            key: row.instrument,
             before: before as u32,
             order,
             at: row.event_time,
@@ -295,12 +295,12 @@ impl ShardChanges {
 
     /// The return horizons that the next model must be made for.
     fn horizons(&self) -> &[Nanos] {
-        &self.settings.features.horizons
+        &self.settings.parameters.features.horizons
     }
 
-    fn hold(&mut self, id: Arc<str>, offset: u64, effective_at: Option<Time>, what: ChangeKind) {
+    fn hold(&mut self, id: Arc<str>, offset: u64, effective_at: Option<Time>, kind: ChangeKind) {
         self.newest += 1;
-        let change = Arc::new(Change { number: self.newest, id, offset, effective_at, what });
+        let change = Arc::new(Change { number: self.newest, id, offset, effective_at, kind });
         self.replaced.retain(|older| older.strong_count() > 0);
         let replaced = self.holding.extract_if(.., |older| change.replaces(older));
         self.replaced.extend(replaced.map(|older| Arc::downgrade(&older)));
@@ -310,7 +310,7 @@ impl ShardChanges {
 
 /// Whether operators survive a change that was read from outside.
 fn check(change: &Change) -> Result<(), String> {
-    match &change.what {
+    match &change.kind {
         ChangeKind::Model(model) => model.check(MAX_HORIZONS),
         ChangeKind::Rules(rules) => check_rules(rules),
         ChangeKind::Parameters(parameters) => Parameters::check(parameters),
@@ -352,11 +352,11 @@ impl LogChanges {
     }
 
     /// Takes the records of a batch and places the changes among its rows.
-    pub fn on_batch(&mut self, mut batch: Batch<Row>) -> Batch<Row> {
-        if batch.records.is_empty() && self.shard.newest == 0 {
+    pub fn on_batch(&mut self, mut batch: Batch<Row, FromFiles>) -> Batch<Row, FromFiles> {
+        if batch.origin.records.is_empty() && self.shard.newest == 0 {
             return batch;
         }
-        let records = std::mem::take(&mut batch.records);
+        let records = std::mem::take(&mut batch.origin.records);
         let values = std::mem::take(&mut batch.values);
         let mut records = records.into_iter().peekable();
         for (before, tagged) in values.iter().enumerate() {
@@ -372,7 +372,7 @@ impl LogChanges {
         batch
     }
 
-    fn record(&mut self, found: &FoundRecord, batch: &mut Batch<Row>) {
+    fn record(&mut self, found: &FoundRecord, batch: &mut Batch<Row, FromFiles>) {
         let (start, length) = (found.extent.start as usize, found.extent.length as usize);
         let base = self.shard.settings().clone();
         let mut beyond = None;
@@ -386,7 +386,7 @@ impl LogChanges {
         let Taken { answer, .. } =
             self.shard.take_record(*found, &batch.bytes[start..start + length], may_take);
         // All workers take it, one keeps the account.
-        if batch.epoch % self.workers as u64 != batch.worker as u64 {
+        if batch.origin.epoch % self.workers as u64 != batch.origin.worker as u64 {
             return;
         }
         account(found, &answer, &mut batch.ledger);
@@ -403,9 +403,9 @@ impl LogChanges {
 
 /// Places the changes of a log among the rows of this worker's batches, which must be in order.
 pub fn changes<'scope>(
-    batches: StreamVec<'scope, u64, Batch<Row>>,
+    batches: StreamVec<'scope, u64, Batch<Row, FromFiles>>,
     mut changes: LogChanges,
-) -> StreamVec<'scope, u64, Batch<Row>> {
+) -> StreamVec<'scope, u64, Batch<Row, FromFiles>> {
     batches.unary(Pipeline, NAME, move |_capability, _info| {
         move |input, output| {
             input.for_each(|capability, batches| {

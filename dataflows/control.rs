@@ -98,7 +98,7 @@ impl Command {
         match self {
             Command::Model(model) => ChangeKind::Model(model.clone()),
             Command::Rules(rules) => ChangeKind::Rules(rules.clone()),
-            Command::Settings(settings) => ChangeKind::Parameters(Arc::new(settings.parameters())),
+            Command::Settings(settings) => ChangeKind::Parameters(settings.parameters.clone()),
         }
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use foreshock_operators::account::{Ledger, Reason};
 use foreshock_operators::decode::{Envelope, Format, Line, split_line};
-use foreshock_operators::operator::Tagged;
+use foreshock_operators::chain::Tagged;
 use foreshock_operators::row::{Extent, Row, Source};
 use foreshock_operators::time::Nanos;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::Operator as _;
 
-use crate::batch::{Batch, Chunk, Run, TimeRange};
+use crate::batch::{Batch, Chunk, FromFiles, Run, TimeRange};
 use crate::instruments::Instruments;
 use crate::messages::{BatchLedger, Limits, Messages};
 
@@ -56,35 +56,31 @@ impl Decode {
 
     /// Decodes a chunk into one batch for each of `workers`. Instruments are dealt to workers by number. The
     /// account of the messages goes with one of the batches.
-    pub fn chunk(&mut self, chunk: Chunk, workers: usize) -> Vec<Batch<Row>> {
+    pub fn chunk(&mut self, chunk: Chunk, workers: usize) -> Vec<Batch<Row, FromFiles>> {
         let Chunk { epoch, end, bytes, runs } = chunk;
         let mut account = BatchLedger::default();
         let per_worker = bytes.len() / 256 / workers;
-        let mut batches: Vec<Batch<Row>> = (0..workers)
+        let mut batches: Vec<Batch<Row, FromFiles>> = (0..workers)
             .map(|worker| Batch {
-                epoch,
-                worker,
                 end,
                 values: Vec::with_capacity(per_worker),
                 changes: Vec::new(),
-                records: Vec::new(),
-                answers: Vec::new(),
                 ledger: Ledger::default(),
                 bytes: bytes.clone(),
-                waiting: None,
-                segment: None,
+                levels: Vec::new(),
+                origin: FromFiles { epoch, worker, records: Vec::new() },
             })
             .collect();
         for run in &runs {
             self.run(run, &bytes, &mut account, &mut batches);
         }
-        // Every worker's instruments are to be told of them.
-        batches.iter_mut().for_each(|batch| batch.records.clone_from(&account.records));
+        // They hold for every worker's instruments.
+        batches.iter_mut().for_each(|batch| batch.origin.records.clone_from(&account.records));
         batches[(epoch % workers as u64) as usize].ledger = account.ledger;
         batches
     }
 
-    fn run(&mut self, run: &Run, bytes: &[u8], account: &mut BatchLedger, batches: &mut [Batch<Row>]) {
+    fn run(&mut self, run: &Run, bytes: &[u8], account: &mut BatchLedger, batches: &mut [Batch<Row, FromFiles>]) {
         let file = &self.files[run.file as usize];
         let mut source = Source { file: run.file, line: run.first_line };
         if let Some(length) = run.too_large {
@@ -109,7 +105,7 @@ impl Decode {
                     };
                     let give = |order, row: Row| {
                         let worker = row.instrument.0 as usize % batches.len();
-                        batches[worker].values.push(Tagged { instrument: row.instrument, order, value: row });
+                        batches[worker].values.push(Tagged { key: row.instrument, order, value: row });
                     };
                     let contradiction =
                         self.messages.take_message(file.format, &line[body], &envelope, account, give);
@@ -156,7 +152,7 @@ pub fn decode<'scope>(
     settings: DecodeSettings,
     instruments: &Instruments,
     workers: usize,
-) -> StreamVec<'scope, u64, Batch<Row>> {
+) -> StreamVec<'scope, u64, Batch<Row, FromFiles>> {
     let mut decode = Decode::new(settings, instruments);
     chunks.unary(Pipeline, "decode", move |_capability, _info| {
         move |input, output| {
@@ -174,17 +170,17 @@ pub fn decode<'scope>(
 ///
 /// Every epoch has one batch for every worker, so order needs no frontier: a batch that comes before its turn is
 /// held until the ones before it are here.
-pub fn in_order(batches: StreamVec<'_, u64, Batch<Row>>) -> StreamVec<'_, u64, Batch<Row>> {
-    let by_worker = Exchange::new(|batch: &Batch<Row>| batch.worker as u64);
+pub fn in_order(batches: StreamVec<'_, u64, Batch<Row, FromFiles>>) -> StreamVec<'_, u64, Batch<Row, FromFiles>> {
+    let by_worker = Exchange::new(|batch: &Batch<Row, FromFiles>| batch.origin.worker as u64);
     batches.unary(by_worker, "in_order", move |_capability, _info| {
         let mut next = 0;
-        let mut held: BTreeMap<u64, Batch<Row>> = BTreeMap::new();
+        let mut held: BTreeMap<u64, Batch<Row, FromFiles>> = BTreeMap::new();
         move |input, output| {
             input.for_each(|capability, batches| {
                 // Held batches leave with the capability of the one that sets them free: an earlier epoch's.
                 let mut session = output.session(&capability);
                 for batch in batches.drain(..) {
-                    held.insert(batch.epoch, batch);
+                    held.insert(batch.origin.epoch, batch);
                     while let Some(batch) = held.remove(&next) {
                         next += 1;
                         session.give(batch);

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use foreshock_operators::account::{Counts, DeadLetter};
 use foreshock_operators::encode::{Encoder, dead_letter};
-use foreshock_operators::operator::Tagged;
+use foreshock_operators::chain::Tagged;
 use foreshock_operators::stages::Outcome;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator as _;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, FromFiles};
 use crate::decode::LogFile;
 use crate::instruments::Instruments;
 use crate::output_kind::OutputKind;
@@ -84,7 +84,7 @@ impl EncodeLines {
     }
 
     /// The lines of a batch.
-    pub fn batch(&mut self, batch: Batch<Outcome>) -> Part {
+    pub fn batch(&mut self, batch: Batch<Outcome, FromFiles>) -> Part {
         let room = |size: &usize| Lines { bytes: Vec::with_capacity(size + size / 8), marks: Vec::new() };
         let mut lines: Vec<Lines> = self.sizes.iter().map(room).collect();
         batch.changes.iter().for_each(|placed| self.encoder.learn(&placed.change));
@@ -107,8 +107,8 @@ impl EncodeLines {
         let first_refused = dead.first().map(|letter| self.describe(letter));
         self.sizes = lines.iter().map(|lines| lines.bytes.len()).collect();
         Part {
-            epoch: batch.epoch,
-            worker: batch.worker,
+            epoch: batch.origin.epoch,
+            worker: batch.origin.worker,
             lines,
             counts: batch.ledger.counts,
             first_refused,
@@ -122,7 +122,7 @@ impl EncodeLines {
     }
 
     fn outcome(&mut self, tagged: &Tagged<Outcome>, lines: &mut [Lines]) {
-        let instrument = tagged.instrument;
+        let instrument = tagged.key;
         if !self.encoder.knows(instrument) {
             self.encoder.introduce(&self.instruments.get(instrument));
         }
@@ -156,7 +156,7 @@ impl EncodeLines {
 
 /// Encodes all that arrives and hands it over; nothing flows on.
 pub fn encode_lines<'scope>(
-    outcomes: StreamVec<'scope, u64, Batch<Outcome>>,
+    outcomes: StreamVec<'scope, u64, Batch<Outcome, FromFiles>>,
     mut encode_lines: EncodeLines,
     mut deliver: impl FnMut(Part) + 'static,
 ) {

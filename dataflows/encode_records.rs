@@ -8,7 +8,7 @@ use foreshock_operators::change::Change;
 use foreshock_operators::encode::{Encoder, dead_letter};
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::Model;
-use foreshock_operators::operator::Tagged;
+use foreshock_operators::chain::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId};
 use foreshock_operators::stages::{Alert, Outcome};
 use timely::container::CapacityContainerBuilder;
@@ -16,7 +16,7 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator as _;
 
-use crate::batch::{Batch, Cut, SourceSegment};
+use crate::batch::{Batch, Cut, FromShard, SourceSegment};
 use crate::control::Answer;
 use crate::instruments::Instruments;
 use crate::meter::Meter;
@@ -102,11 +102,11 @@ impl EncodeRecords {
         self.encoders.insert(shard, encoder);
     }
 
-    /// The records of a batch; `None` for a batch that comes from no shard.
-    pub fn batch(&mut self, batch: Batch<Outcome>) -> Option<Publication> {
-        let segment = batch.segment?;
+    /// The records of a batch.
+    pub fn batch(&mut self, batch: Batch<Outcome, FromShard>) -> Publication {
+        let FromShard { segment, answers, waiting } = batch.origin;
         // A row that waits is in no output yet: what is delivered reaches as far as the message it stands in.
-        let delivered = batch.waiting.and_then(|offset| i64::try_from(offset).ok());
+        let delivered = waiting.and_then(|offset| i64::try_from(offset).ok());
         let low_watermark = segment.cut.next_offset.min(delivered.unwrap_or(i64::MAX));
         let mut out = Publication {
             cut: segment.cut,
@@ -157,9 +157,9 @@ impl EncodeRecords {
             }
         }
         if self.kinds.contains(&OutputKind::Control) && !segment.cut.suppressed {
-            batch.answers.iter().for_each(|found| answer(found, shard, &mut out));
+            answers.iter().for_each(|found| answer(found, shard, &mut out));
         }
-        Some(out)
+        out
     }
 
     fn outcome(
@@ -169,7 +169,7 @@ impl EncodeRecords {
         segment: &SourceSegment,
         out: &mut Publication,
     ) {
-        let instrument = tagged.instrument;
+        let instrument = tagged.key;
         if !encoder.knows(instrument) {
             encoder.introduce(&self.instruments.get(instrument));
         }
@@ -223,7 +223,7 @@ impl EncodeRecords {
 }
 
 fn encoder(settings: &Settings) -> Encoder {
-    Encoder::new(&settings.features.horizons, &settings.model)
+    Encoder::new(&settings.parameters.features.horizons, &settings.parameters.model)
 }
 
 fn answer(found: &Answer, shard: &str, out: &mut Publication) {
@@ -253,7 +253,7 @@ fn without_line_break(line: Extent) -> Extent {
 
 /// Encodes all that arrives and hands it over; nothing flows on.
 pub fn encode_records<'scope>(
-    outcomes: StreamVec<'scope, u64, Batch<Outcome>>,
+    outcomes: StreamVec<'scope, u64, Batch<Outcome, FromShard>>,
     mut encode_records: EncodeRecords,
     mut deliver: impl FnMut(Publication) + 'static,
     meter: &Meter,
@@ -266,9 +266,7 @@ pub fn encode_records<'scope>(
             move |input, _output| {
                 input.for_each(|_capability, batches| {
                     for batch in batches.drain(..) {
-                        if let Some(publication) = time.measure(|| encode_records.batch(batch)) {
-                            deliver(publication);
-                        }
+                        deliver(time.measure(|| encode_records.batch(batch)));
                     }
                 });
             }

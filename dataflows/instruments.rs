@@ -9,6 +9,7 @@ use foreshock_operators::operator::Instrument;
 use foreshock_operators::row::{Channel, InstrumentId};
 use rustc_hash::FxHashMap;
 
+use crate::keyed::Subjects;
 use crate::settings::{ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Unknown};
 
 /// All instruments of a job, as some settings see them. Clones share one table.
@@ -115,13 +116,6 @@ impl Instruments {
     /// The shard that an instrument belongs to, once it was met in one.
     pub fn owner(&self, id: InstrumentId) -> Option<u32> {
         self.read().owners.get(id.0 as usize).copied().flatten()
-    }
-
-    /// The instruments that belong to a shard.
-    pub fn of_shard(&self, shard: u32) -> Vec<InstrumentId> {
-        let table = self.read();
-        let numbered = (0..).map(InstrumentId).zip(&table.owners);
-        numbered.filter(|(_, owner)| **owner == Some(shard)).map(|(id, _)| id).collect()
     }
 
     /// The instruments that got a home after the first `known` ones, with that.
@@ -257,6 +251,33 @@ impl Table {
         self.clocks.push(clock);
         self.latest.insert(name, id);
         Some(id)
+    }
+}
+
+impl Subjects for Instruments {
+    type Key = InstrumentId;
+    type Subject = Instrument;
+
+    fn index(key: InstrumentId) -> usize {
+        key.0 as usize
+    }
+
+    fn subject(&self, key: InstrumentId) -> Arc<Instrument> {
+        self.get(key)
+    }
+
+    fn shard_of(&self, key: InstrumentId) -> Option<u32> {
+        self.owner(key)
+    }
+
+    fn of_shard(&self, shard: u32) -> Vec<InstrumentId> {
+        let table = self.read();
+        let numbered = (0..).map(InstrumentId).zip(&table.owners);
+        numbered.filter(|(_, owner)| **owner == Some(shard)).map(|(id, _)| id).collect()
+    }
+
+    fn in_order(&self) -> Vec<InstrumentId> {
+        self.by_name().into_iter().map(|instrument| instrument.id).collect()
     }
 }
 

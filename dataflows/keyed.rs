@@ -1,91 +1,119 @@
-//! Lifts an operator for one instrument into a dataflow over all of a worker's instruments.
+//! Lifts a chain for one key into a dataflow over all of a worker's keys.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foreshock_operators::change::{Change, ChangeAt};
-use foreshock_operators::operator::{Ahead, Operator, Out, RestoreError, Tagged};
-use foreshock_operators::row::InstrumentId;
+use foreshock_operators::chain::{Chain, Gate, Links, Out, SECTION, Stopwatch, Tagged};
+use foreshock_operators::change::{Change, ChangeAt, Parameters};
+use foreshock_operators::operator::{Ahead, Context, RestoreError};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator as _;
 
-use crate::batch::{Batch, SnapshotCut};
+use crate::batch::{Batch, Origin, SnapshotCut};
 use crate::instruments::Instruments;
-use crate::meter::Meter;
+use crate::meter::{ChainTime, Meter};
 use crate::saving::{SWEEP, Saver};
 
-/// The states of so many instruments stay in the processor's caches by themselves.
+/// The states of so many keys stay in the processor's caches by themselves.
 const FEW: usize = 64;
 
 /// So many inputs before its own, memory of a state is asked for. Each step has the time that these inputs take.
 const AHEAD: [(Ahead, usize); 3] = [(Ahead::Far, 24), (Ahead::Near, 16), (Ahead::Next, 8)];
 
-/// One operator's states, by instrument. Knows nothing of timely.
-#[derive(Debug)]
-pub struct Keyed<O: Operator> {
-    settings: O::Settings,
-    /// By shard: the settings that its first row was met under, where they differ.
-    settings_of_shards: BTreeMap<u32, O::Settings>,
-    instruments: Instruments,
-    /// By instrument number; `None` for instruments of other workers.
-    states: Vec<Option<Box<O>>>,
-    /// Whether any state may hold rows back: most can't, and are never asked.
-    may_wait: bool,
-    /// Whether anybody wants to know of rows held back.
-    tracks_low_watermark: bool,
-    saver: Option<Saver>,
-    saving: Option<Saving>,
+/// Who has states: the instruments of a job, or whatever else is a key. Clones share one table.
+pub trait Subjects {
+    type Key: Copy + Default + std::fmt::Debug + 'static;
+    type Subject: std::fmt::Debug;
+
+    /// A small number, from 0, by which states are found.
+    fn index(key: Self::Key) -> usize;
+
+    /// What is known of a key.
+    fn subject(&self, key: Self::Key) -> Arc<Self::Subject>;
+
+    /// The shard that has the key, once that is known.
+    fn shard_of(&self, key: Self::Key) -> Option<u32>;
+
+    /// The keys of a shard.
+    fn of_shard(&self, shard: u32) -> Vec<Self::Key>;
+
+    /// All keys met so far, in an order that is the same in every run.
+    fn in_order(&self) -> Vec<Self::Key>;
 }
+
+/// The states of one worker's keys: a chain each. Knows nothing of timely.
+#[derive(Debug)]
+pub struct Keyed<G, L, U: Subjects = Instruments> {
+    parameters: Arc<Parameters>,
+    /// By shard: the parameters that its first row was met under, where they differ.
+    parameters_of_shards: BTreeMap<u32, Arc<Parameters>>,
+    subjects: U,
+    /// By the key's index; `None` for keys of other workers.
+    states: States<G, L, U>,
+    /// Whether any state may hold inputs back: most can't, and are never asked.
+    may_wait: bool,
+    /// Whether anybody wants to know of inputs held back.
+    tracks_waiting: bool,
+    saver: Option<Saver>,
+    saving: Option<Saving<U::Key>>,
+}
+
+type States<G, L, U> = Vec<Option<Box<Chain<G, L, <U as Subjects>::Subject>>>>;
 
 /// A snapshot of one shard that is not complete.
 #[derive(Debug)]
-struct Saving {
+struct Saving<K> {
     shard: u32,
     number: u64,
     /// Those that had a state at the cut.
-    instruments: Vec<InstrumentId>,
+    keys: Vec<K>,
     /// How many of them were looked at in their order.
     swept: usize,
-    /// By instrument number: its state is still the one at the cut.
+    /// By the key's index: its state is still the one at the cut.
     due: Vec<bool>,
     /// Bytes that the last state took: the next ones are likely to need as much.
     room: usize,
 }
 
-impl<O: Operator> Keyed<O> {
-    /// No states yet: each instrument gets one with its first row.
-    pub fn new(settings: O::Settings, instruments: Instruments) -> Self {
-        let may_wait = O::may_wait(&settings);
+impl<G, L, U> Keyed<G, L, U>
+where
+    U: Subjects,
+    G: Gate<U::Subject>,
+    L: Links<U::Subject, Input = G::Item>,
+{
+    /// No states yet: each key gets one with its first input.
+    pub fn new(parameters: Arc<Parameters>, subjects: U) -> Self {
+        let may_wait = Chain::<G, L, U::Subject>::may_wait(&parameters);
         Keyed {
-            settings,
-            settings_of_shards: BTreeMap::new(),
-            instruments,
+            parameters,
+            parameters_of_shards: BTreeMap::new(),
+            subjects,
             states: Vec::new(),
             may_wait,
-            tracks_low_watermark: true,
+            tracks_waiting: true,
             saver: None,
             saving: None,
         }
     }
 
-    /// Has new instruments of a shard begin with these settings.
-    pub fn assume_settings(&mut self, shard: u32, settings: O::Settings) {
-        self.may_wait |= O::may_wait(&settings);
-        self.settings_of_shards.insert(shard, settings);
+    /// Has new keys of a shard begin with these parameters.
+    pub fn assume_parameters(&mut self, shard: u32, parameters: Arc<Parameters>) {
+        self.may_wait |= Chain::<G, L, U::Subject>::may_wait(&parameters);
+        self.parameters_of_shards.insert(shard, parameters);
     }
 
-    /// Is never asked for the oldest row that waits, which takes a look at every state.
-    pub fn skip_low_watermark(&mut self) {
-        self.tracks_low_watermark = false;
+    /// Whether batches are told of the oldest input that waits, which takes a look at every state.
+    pub fn track_waiting(&mut self, track: bool) {
+        self.tracks_waiting = track;
     }
 
     /// Lets go of all states of a shard.
     pub fn forget(&mut self, shard: u32) {
-        self.settings_of_shards.remove(&shard);
-        for id in self.instruments.of_shard(shard) {
-            if let Some(state) = self.states.get_mut(id.0 as usize) {
+        self.parameters_of_shards.remove(&shard);
+        for key in self.subjects.of_shard(shard) {
+            if let Some(state) = self.states.get_mut(U::index(key)) {
                 *state = None;
             }
         }
@@ -96,14 +124,18 @@ impl<O: Operator> Keyed<O> {
         self.saver = Some(saver);
     }
 
-    /// Feeds a batch to the states of its instruments.
-    pub fn on_batch(&mut self, batch: Batch<O::Input>) -> Batch<O::Output> {
-        let Batch { epoch, worker, end, values, changes, records, answers, ledger, bytes, waiting, segment } =
-            batch;
+    /// Feeds a batch to the states of its keys.
+    pub fn on_batch<O: Origin, W: Stopwatch>(
+        &mut self,
+        batch: Batch<G::Item, O, U::Key>,
+        watch: &mut W,
+    ) -> Batch<L::Output, O, U::Key> {
+        let Batch { end, values, changes, ledger, bytes, levels, mut origin } = batch;
         if let (Some(_), Some(saver)) = (&self.saving, &self.saver) {
             saver.note_rows();
         }
-        let mut out = Out::with_ledger(ledger, values.len());
+        let cut = origin.cut();
+        let mut out = Out::new(Context { ledger, levels, order: 0 }, values.len());
         let mut changes = changes.iter().peekable();
         let mut values = values.into_iter();
         let are_many = self.states.len() > FEW;
@@ -119,82 +151,80 @@ impl<O: Operator> Keyed<O> {
                 }
             }
             let Some(tagged) = values.next() else { break };
-            while let Some(placed) = changes.next_if(|placed| placed.before <= at) {
-                self.change(placed, &mut out);
+            while let Some(change) = changes.next_if(|change| change.before <= at) {
+                self.change(change, &mut out, watch);
             }
-            out.tag(tagged.instrument, tagged.order);
-            self.state(tagged.instrument).on_input(tagged.value, &mut out);
+            out.tag(tagged.key, tagged.order);
+            self.state(tagged.key).on_input(tagged.value, &mut out, watch);
         }
-        changes.for_each(|placed| self.change(placed, &mut out));
+        changes.for_each(|change| self.change(change, &mut out, watch));
         if end {
-            self.end(segment.as_ref().map(|segment| segment.cut.shard), &mut out);
+            self.end(cut.map(|cut| cut.shard), &mut out, watch);
         }
-        let shard = segment.as_ref().map(|segment| segment.cut.shard);
-        let waiting =
-            [waiting, shard.and_then(|shard| self.oldest_waiting(shard))].into_iter().flatten().min();
-        if let Some(cut) = segment.as_ref().map(|segment| segment.cut)
+        origin.note_waiting(cut.and_then(|cut| self.oldest_waiting(cut.shard)));
+        if let Some(cut) = cut
             && let Some(snapshot) = cut.snapshot
         {
             self.mark(cut.shard, snapshot);
         }
-        let Out { values, changes, ledger, .. } = out;
-        Batch { epoch, worker, end, values, changes, records, answers, ledger, bytes, waiting, segment }
+        let Out { values, changes, context: Context { ledger, levels, .. }, .. } = out;
+        Batch { end, values, changes, ledger, bytes, levels, origin }
     }
 
-    fn fetch(&self, coming: &Tagged<O::Input>, ahead: Ahead) {
-        if let Some(Some(state)) = self.states.get(coming.instrument.0 as usize) {
+    fn fetch(&self, coming: &Tagged<G::Item, U::Key>, ahead: Ahead) {
+        if let Some(Some(state)) = self.states.get(U::index(coming.key)) {
             state.fetch(&coming.value, ahead);
         }
     }
 
-    /// Appends the state of an instrument to `bytes`; nothing where it has none.
-    pub fn snapshot(&self, instrument: InstrumentId, bytes: &mut Vec<u8>) {
-        if let Some(Some(state)) = self.states.get(instrument.0 as usize) {
-            state.snapshot(bytes);
+    /// Appends the state of a key to `bytes`; nothing where it has none.
+    pub fn save(&self, key: U::Key, bytes: &mut Vec<u8>) {
+        if let Some(Some(state)) = self.states.get(U::index(key)) {
+            state.save(bytes);
         }
     }
 
-    /// Takes up the state of an instrument that [`Keyed::snapshot`] wrote.
+    /// Takes up the state of a key that [`Keyed::save`] wrote; `changes` are those that its shard keeps.
     ///
     /// # Errors
-    /// As [`Operator::restore`].
+    /// As [`Chain::restore`].
     pub fn restore(
         &mut self,
-        instrument: InstrumentId,
+        key: U::Key,
         changes: &[Arc<Change>],
         bytes: &[u8],
     ) -> Result<(), RestoreError> {
-        let settings = self.settings_of(instrument);
-        let state = O::restore(settings, changes, &self.instruments.get(instrument), bytes)?;
-        *self.slot(instrument) = Some(Box::new(state));
+        let parameters = self.parameters_of(key);
+        let state = Chain::restore(parameters, changes, &*self.subjects.subject(key), bytes)?;
+        *self.slot(key) = Some(Box::new(state));
         Ok(())
     }
 
-    /// The oldest message of a shard of which some state holds a row back.
+    /// The oldest message of a shard of which some state holds an input back.
     fn oldest_waiting(&self, shard: u32) -> Option<u64> {
-        if !self.may_wait || !self.tracks_low_watermark {
+        if !self.may_wait || !self.tracks_waiting {
             return None;
         }
-        let states = self.states.iter().zip(0..).filter_map(|(state, id)| Some((state.as_ref()?, id)));
-        let of_shard = states.filter(|(_, id)| self.instruments.owner(InstrumentId(*id)) == Some(shard));
-        of_shard.filter_map(|(state, _)| state.oldest_waiting()).min()
+        let keys = self.subjects.of_shard(shard);
+        let states = keys.into_iter().filter_map(|key| self.states.get(U::index(key))?.as_ref());
+        states.filter_map(|state| state.oldest_waiting()).min()
     }
 
     /// Saves a bit of what is still to be saved; says when to go on where there is more.
     pub fn sweep(&mut self) -> Option<Duration> {
         let (Some(saving), Some(saver)) = (&mut self.saving, &self.saver) else { return None };
-        if saver.may_sweep(O::NAME) {
-            let began = Instant::now();
-            while saving.sweep_one(&self.states, saver) {
-                if began.elapsed() >= SWEEP {
-                    saver.note_sweep();
-                    return Some(Duration::ZERO);
-                }
-            }
-            self.finish_saving();
-            return None;
+        if !saver.may_sweep() {
+            return Some(SWEEP);
         }
-        Some(SWEEP)
+        let began = Instant::now();
+        while saving.sweep_one::<G, L, U>(&self.states, saver) {
+            if began.elapsed() >= SWEEP {
+                saver.note_sweep();
+                return Some(Duration::ZERO);
+            }
+        }
+        self.finish_saving();
+        None
     }
 
     /// Begins a snapshot of a shard's states as they are now.
@@ -202,12 +232,12 @@ impl<O: Operator> Keyed<O> {
         // One that is not complete by now is of an earlier cut.
         self.finish_saving();
         let Some(saver) = &self.saver else { return };
-        let has_state = |id: &InstrumentId| self.states.get(id.0 as usize).is_some_and(Option::is_some);
-        let instruments: Vec<_> = self.instruments.of_shard(shard).into_iter().filter(has_state).collect();
+        let has_state = |key: &U::Key| self.states.get(U::index(*key)).is_some_and(Option::is_some);
+        let keys: Vec<_> = self.subjects.of_shard(shard).into_iter().filter(has_state).collect();
         let mut due = vec![false; self.states.len()];
-        instruments.iter().for_each(|id| due[id.0 as usize] = true);
-        saver.begin_section(O::NAME);
-        self.saving = Some(Saving { shard, number, instruments, swept: 0, due, room: 0 });
+        keys.iter().for_each(|key| due[U::index(*key)] = true);
+        saver.note_sweep();
+        self.saving = Some(Saving { shard, number, keys, swept: 0, due, room: 0 });
         if at_once {
             self.finish_saving();
         }
@@ -215,112 +245,149 @@ impl<O: Operator> Keyed<O> {
 
     fn finish_saving(&mut self) {
         let (Some(mut saving), Some(saver)) = (self.saving.take(), &self.saver) else { return };
-        while saving.sweep_one(&self.states, saver) {}
-        saver.end_section(saving.shard, saving.number, O::NAME);
+        while saving.sweep_one::<G, L, U>(&self.states, saver) {}
+        saver.end_section(saving.shard, saving.number, SECTION);
     }
 
-    fn settings_of(&self, id: InstrumentId) -> &O::Settings {
+    fn parameters_of(&self, key: U::Key) -> &Arc<Parameters> {
         // Most jobs never change theirs.
-        if self.settings_of_shards.is_empty() {
-            return &self.settings;
+        if self.parameters_of_shards.is_empty() {
+            return &self.parameters;
         }
-        let owner = self.instruments.owner(id);
-        owner.and_then(|shard| self.settings_of_shards.get(&shard)).unwrap_or(&self.settings)
+        let shard = self.subjects.shard_of(key);
+        shard.and_then(|shard| self.parameters_of_shards.get(&shard)).unwrap_or(&self.parameters)
     }
 
-    fn change(&mut self, placed: &ChangeAt, out: &mut Out<O::Output>) {
-        // A change may have rows wait that did not before.
-        self.may_wait |= placed.change.parameters().is_some();
-        out.tag(placed.instrument, placed.order);
-        self.state(placed.instrument).on_change(placed, out);
+    fn change<W: Stopwatch>(
+        &mut self,
+        change: &ChangeAt<U::Key>,
+        out: &mut Out<L::Output, U::Key>,
+        watch: &mut W,
+    ) {
+        // A change may have inputs wait that did not before.
+        if let Some(parameters) = change.change.parameters() {
+            self.may_wait |= Chain::<G, L, U::Subject>::may_wait(parameters);
+        }
+        out.tag(change.key, change.order);
+        self.state(change.key).on_change(&change.change, out, watch);
     }
 
-    fn state(&mut self, id: InstrumentId) -> &mut O {
-        let at = id.0 as usize;
-        if let (Some(saving), Some(saver)) = (&mut self.saving, &self.saver) {
-            saving.save(id, &self.states, saver);
-        }
-        if self.states.get(at).is_none_or(Option::is_none) {
-            let state = O::new(self.settings_of(id), &self.instruments.get(id));
-            *self.slot(id) = Some(Box::new(state));
-        }
-        self.states[at].as_mut().expect("the slot was just filled")
-    }
-
-    fn slot(&mut self, id: InstrumentId) -> &mut Option<Box<O>> {
-        let at = id.0 as usize;
+    fn slot(&mut self, key: U::Key) -> &mut Option<Box<Chain<G, L, U::Subject>>> {
+        let at = U::index(key);
         if self.states.len() <= at {
             self.states.resize_with(at + 1, || None);
         }
         &mut self.states[at]
     }
 
-    /// Instruments end in the order of their names, whatever worker they are on; those of one shard where there
+    /// The state of a key, made where there is none yet; saved first where a snapshot waits for it.
+    #[inline]
+    fn state(&mut self, key: U::Key) -> &mut Chain<G, L, U::Subject> {
+        if let (Some(saving), Some(saver)) = (&mut self.saving, &self.saver) {
+            saving.save::<G, L, U>(key, &self.states, saver);
+        }
+        if self.states.get(U::index(key)).is_none_or(Option::is_none) {
+            let state = Chain::new(self.parameters_of(key), &*self.subjects.subject(key));
+            *self.slot(key) = Some(Box::new(state));
+        }
+        self.states[U::index(key)].as_mut().expect("it was just made")
+    }
+
+    /// Keys end in an order that is the same in every run, whatever worker they are on; those of one shard where there
     /// are several.
-    fn end(&mut self, shard: Option<u32>, out: &mut Out<O::Output>) {
-        for (order, instrument) in self.instruments.by_name().into_iter().enumerate() {
-            if shard.is_some() && self.instruments.owner(instrument.id) != shard {
+    fn end<W: Stopwatch>(
+        &mut self,
+        shard: Option<u32>,
+        out: &mut Out<L::Output, U::Key>,
+        watch: &mut W,
+    ) {
+        for (order, key) in self.subjects.in_order().into_iter().enumerate() {
+            if shard.is_some() && self.subjects.shard_of(key) != shard {
                 continue;
             }
-            if self.states.get(instrument.id.0 as usize).is_some_and(Option::is_some) {
-                out.tag(instrument.id, order as u32);
-                self.state(instrument.id).on_end(out);
+            if self.states.get(U::index(key)).is_some_and(Option::is_some) {
+                out.tag(key, order as u32);
+                self.state(key).on_end(out, watch);
             }
         }
     }
 }
 
-impl Saving {
-    /// Saves an instrument's state, unless that is done or it had none at the cut.
-    fn save<O: Operator>(&mut self, id: InstrumentId, states: &[Option<Box<O>>], saver: &Saver) {
-        let at = id.0 as usize;
+impl<K: Copy> Saving<K> {
+    /// Saves a key's state, unless that is done or it had none at the cut.
+    fn save<G, L, U>(&mut self, key: K, states: &States<G, L, U>, saver: &Saver)
+    where
+        U: Subjects<Key = K>,
+        G: Gate<U::Subject>,
+        L: Links<U::Subject, Input = G::Item>,
+    {
+        let at = U::index(key);
         let Some(due) = self.due.get_mut(at).filter(|due| **due) else { return };
         *due = false;
         if let Some(Some(state)) = states.get(at) {
-            let mut bytes = saver.room(O::NAME);
+            let mut bytes = saver.room();
             bytes.reserve(self.room + self.room / 8);
-            state.snapshot(&mut bytes);
+            state.save(&mut bytes);
             self.room = bytes.len();
-            saver.instrument(self.shard, self.number, O::NAME, id, bytes);
+            saver.key(self.shard, self.number, SECTION, at, bytes);
         }
     }
 
-    /// Looks at the next instrument; `false` where there is none.
-    fn sweep_one<O: Operator>(&mut self, states: &[Option<Box<O>>], saver: &Saver) -> bool {
-        let Some(id) = self.instruments.get(self.swept).copied() else { return false };
+    /// Looks at the next key; `false` where there is none.
+    fn sweep_one<G, L, U>(&mut self, states: &States<G, L, U>, saver: &Saver) -> bool
+    where
+        U: Subjects<Key = K>,
+        G: Gate<U::Subject>,
+        L: Links<U::Subject, Input = G::Item>,
+    {
+        let Some(key) = self.keys.get(self.swept).copied() else { return false };
         self.swept += 1;
-        self.save(id, states, saver);
+        self.save::<G, L, U>(key, states, saver);
         true
     }
 }
 
-/// An operator as a step of a dataflow: one state an instrument, under the operator's name.
-pub fn keyed<'scope, O>(
-    batches: StreamVec<'scope, u64, Batch<O::Input>>,
-    mut keyed: Keyed<O>,
+/// The states as a step of a dataflow, under this name.
+pub fn keyed<'scope, G, L, U, O>(
+    name: &'static str,
+    batches: StreamVec<'scope, u64, Batch<G::Item, O, U::Key>>,
+    mut keyed: Keyed<G, L, U>,
     meter: &Meter,
-) -> StreamVec<'scope, u64, Batch<O::Output>>
+) -> StreamVec<'scope, u64, Batch<L::Output, O, U::Key>>
 where
-    O: Operator + 'static,
-    O::Settings: 'static,
-    O::Input: 'static,
-    O::Output: Clone + 'static,
+    U: Subjects<Subject: 'static> + 'static,
+    G: Gate<U::Subject, Item: 'static> + 'static,
+    L: Links<U::Subject, Input = G::Item, Output: Clone + 'static> + 'static,
+    O: Origin + Clone + 'static,
 {
-    let time = meter.operator(O::NAME);
+    let mut time: ChainTime = meter.chain(&Chain::<G, L, U::Subject>::names());
     let scope = batches.scope();
-    batches.unary(Pipeline, O::NAME, move |_capability, info| {
+    batches.unary(Pipeline, name, move |_capability, info| {
         let activator = scope.activator_for(info.address);
         move |input, output| {
             // In order of arrival: `for_each_stamp` would reorder.
             input.for_each(|capability, batches| {
                 let mut session = output.session(&capability);
                 for batch in batches.drain(..) {
-                    session.give(time.measure(|| keyed.on_batch(batch)));
+                    let started = Instant::now();
+                    let done = match time.sample() {
+                        Some(mut watch) => {
+                            let done = keyed.on_batch(batch, &mut watch);
+                            time.learn(&watch);
+                            done
+                        }
+                        None => keyed.on_batch(batch, &mut ()),
+                    };
+                    time.add(started.elapsed());
+                    session.give(done);
                 }
             });
-            match time.measure(|| keyed.sweep()) {
+            let started = Instant::now();
+            let pause = keyed.sweep();
+            time.add(started.elapsed());
+            match pause {
                 Some(Duration::ZERO) => activator.activate(),
-                // Another operator's turn, or nobody takes what was found.
+                // Rows are on their way, or nobody takes what was found.
                 Some(pause) => activator.activate_after(pause),
                 None => {}
             }

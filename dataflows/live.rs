@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use foreshock_operators::account::{Ledger, Reason};
 use foreshock_operators::change::ChangeAt;
 use foreshock_operators::decode::{EXCHANGES, Envelope, Format, detect};
-use foreshock_operators::operator::Tagged;
+use foreshock_operators::chain::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId, Row, Source};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator as _;
 
-use crate::batch::{Batch, Delivered, Delivery, SourceSegment};
+use crate::batch::{Batch, Delivered, Delivery, FromShard, SourceSegment};
 use crate::changes::{self, RestoredShard, ShardChanges, Taken};
 use crate::control::{Answer, FoundRecord};
 use crate::instruments::Instruments;
@@ -47,7 +47,7 @@ impl LastSeen {
     fn note(&self, rows: &[Tagged<Row>], read_at: u64) {
         let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
-            let at = row.instrument.0 as usize;
+            let at = row.key.0 as usize;
             if times.len() <= at {
                 times.resize(at + 1, None);
             }
@@ -70,8 +70,6 @@ pub struct LiveDecode {
     shards: BTreeMap<u32, ShardDecode>,
     saver: Option<Saver>,
     last_seen: LastSeen,
-    /// How many were decoded so far.
-    deliveries: u64,
 }
 
 impl LiveDecode {
@@ -82,14 +80,11 @@ impl LiveDecode {
             shards: BTreeMap::new(),
             saver: None,
             last_seen,
-            deliveries: 0,
         }
     }
 
     /// Decodes a delivery into one batch.
-    pub fn delivery(&mut self, delivery: Delivery) -> Batch<Row> {
-        let epoch = self.deliveries;
-        self.deliveries += 1;
+    pub fn delivery(&mut self, delivery: Delivery) -> Batch<Row, FromShard> {
         let Delivery { end, bytes, messages, cut } = delivery;
         let mut account = BatchLedger::default();
         let mut decoded = Decoded::with_room(messages.len());
@@ -117,21 +112,9 @@ impl LiveDecode {
         self.last_seen.note(&values, cut.read_at);
         let BatchLedger { mut ledger, .. } = account;
         self.check_ownership(&mut ledger);
-        let segment = Some(Arc::new(SourceSegment { cut, messages, positions }));
-        let records = Vec::new();
-        Batch {
-            epoch,
-            worker: 0,
-            end,
-            values,
-            changes,
-            records,
-            answers,
-            ledger,
-            bytes,
-            waiting: None,
-            segment,
-        }
+        let segment = Arc::new(SourceSegment { cut, messages, positions });
+        let origin = FromShard { segment, answers, waiting: None };
+        Batch { end, values, changes, ledger, bytes, levels: Vec::new(), origin }
     }
 
     /// Has snapshots go there: the section [`changes::NAME`] of each shard.
@@ -245,7 +228,7 @@ impl ShardDecode {
             decoded.positions.resize(order as usize, (message.offset, 0));
             decoded.positions.push((message.offset, row.index));
             changes.place(&row, order, decoded.values.len(), &mut decoded.changes);
-            decoded.values.push(Tagged { instrument: row.instrument, order, value: row });
+            decoded.values.push(Tagged { key: row.instrument, order, value: row });
         });
     }
 
@@ -292,7 +275,7 @@ pub fn decode<'scope>(
     deliveries: StreamVec<'scope, u64, Delivery>,
     mut decode: LiveDecode,
     meter: &Meter,
-) -> StreamVec<'scope, u64, Batch<Row>> {
+) -> StreamVec<'scope, u64, Batch<Row, FromShard>> {
     let time = meter.operator("decode");
     deliveries.unary(Pipeline, "decode", move |_capability, _info| {
         move |input, output| {

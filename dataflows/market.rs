@@ -1,25 +1,21 @@
 //! The path of every row, live or replayed:
 //!
 //! ```text
-//! rows ─► order ─► gaps ─► features ─► seconds ─► score ─► rules ─► outcomes
+//! rows ─► chain of each instrument: order ─► gaps ─► features ─► seconds ─► score ─► rules ─► outcomes
 //! ```
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foreshock_operators::chain::{MarketChain, MarketLinks, SECTION};
 use foreshock_operators::change::Change;
-use foreshock_operators::features::FeatureWindows;
-use foreshock_operators::gaps::Gaps;
-use foreshock_operators::operator::{Operator, RestoreError};
+use foreshock_operators::operator::RestoreError;
 use foreshock_operators::order::Order;
 use foreshock_operators::row::{InstrumentId, Row};
-use foreshock_operators::rules::Rules;
-use foreshock_operators::score::Score;
-use foreshock_operators::seconds::Seconds;
 use foreshock_operators::stages::Outcome;
 use timely::dataflow::StreamVec;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Origin};
 use crate::changes::RestoredShard;
 use crate::instruments::Instruments;
 use crate::keyed::{Keyed, keyed};
@@ -29,127 +25,86 @@ use crate::settings::Settings;
 
 /// The states of one worker's instruments.
 pub struct Market {
-    order: Keyed<Order>,
-    gaps: Keyed<Gaps>,
-    features: Keyed<FeatureWindows>,
-    seconds: Keyed<Seconds>,
-    score: Keyed<Score>,
-    rules: Keyed<Rules>,
+    states: Keyed<Order, MarketLinks>,
     /// What shards go on from, until decoding takes it.
-    begun: BTreeMap<u32, RestoredShard>,
+    restored: BTreeMap<u32, RestoredShard>,
 }
 
 impl Market {
-    /// The sections of a snapshot that states are saved in, in the order of the graph.
-    pub const SECTIONS: [&'static str; 6] =
-        [Order::NAME, Gaps::NAME, FeatureWindows::NAME, Seconds::NAME, Score::NAME, Rules::NAME];
+    /// The section of a snapshot that states are saved in.
+    pub const SECTION: &'static str = SECTION;
 
     /// No states yet.
     pub fn new(settings: &Settings, instruments: &Instruments) -> Market {
-        Market {
-            order: Keyed::new(settings.order, instruments.clone()),
-            gaps: Keyed::new(settings.windows(), instruments.clone()),
-            features: Keyed::new(settings.features.clone(), instruments.clone()),
-            seconds: Keyed::new(settings.seconds, instruments.clone()),
-            score: Keyed::new(settings.model.clone(), instruments.clone()),
-            rules: Keyed::new(settings.rules.clone(), instruments.clone()),
-            begun: BTreeMap::new(),
-        }
+        let states = Keyed::new(settings.parameters.clone(), instruments.clone());
+        Market { states, restored: BTreeMap::new() }
+    }
+
+    /// The names of the operators, in their order.
+    pub fn operators() -> Vec<&'static str> {
+        MarketChain::names()
     }
 
     /// Has new instruments of a shard begin with these settings.
     pub fn assume_settings(&mut self, shard: u32, settings: &Settings) {
-        self.order.assume_settings(shard, settings.order);
-        self.gaps.assume_settings(shard, settings.windows());
-        self.features.assume_settings(shard, settings.features.clone());
-        self.seconds.assume_settings(shard, settings.seconds);
-        self.score.assume_settings(shard, settings.model.clone());
-        self.rules.assume_settings(shard, settings.rules.clone());
+        self.states.assume_parameters(shard, settings.parameters.clone());
     }
 
-    /// Takes up the states of an instrument, by section; `changes` are those that the shard keeps.
+    /// Feeds a batch, which holds the rows of this worker's instruments, in log order.
+    pub fn on_batch<O: Origin>(&mut self, batch: Batch<Row, O>) -> Batch<Outcome, O> {
+        self.states.on_batch(batch, &mut ())
+    }
+
+    /// Appends the state of an instrument to `bytes`; nothing where it has none.
+    pub fn save(&self, instrument: InstrumentId, bytes: &mut Vec<u8>) {
+        self.states.save(instrument, bytes);
+    }
+
+    /// Takes up the state of an instrument; `changes` are those that the shard keeps.
     ///
     /// # Errors
-    /// When one can't be read, or was made with other settings.
+    /// When it can't be read, or was made with other settings.
     pub fn restore(
         &mut self,
         instrument: InstrumentId,
         changes: &[Arc<Change>],
-        sections: &BTreeMap<String, Vec<u8>>,
+        bytes: &[u8],
     ) -> Result<(), RestoreError> {
-        restore(&mut self.order, instrument, changes, sections)?;
-        restore(&mut self.gaps, instrument, changes, sections)?;
-        restore(&mut self.features, instrument, changes, sections)?;
-        restore(&mut self.seconds, instrument, changes, sections)?;
-        restore(&mut self.score, instrument, changes, sections)?;
-        restore(&mut self.rules, instrument, changes, sections)
+        self.states.restore(instrument, changes, bytes)
     }
 
     /// Lets go of all states of a shard.
     pub fn forget(&mut self, shard: u32) {
-        self.order.forget(shard);
-        self.gaps.forget(shard);
-        self.features.forget(shard);
-        self.seconds.forget(shard);
-        self.score.forget(shard);
-        self.rules.forget(shard);
-        self.begun.remove(&shard);
+        self.states.forget(shard);
+        self.restored.remove(&shard);
     }
 
-    /// Nobody asks how far the shards could be called done without their states.
-    pub fn skip_low_watermark(&mut self) {
-        self.order.skip_low_watermark();
-        self.gaps.skip_low_watermark();
-        self.features.skip_low_watermark();
-        self.seconds.skip_low_watermark();
-        self.score.skip_low_watermark();
-        self.rules.skip_low_watermark();
+    /// Whether somebody asks how far the shards could be called done without their states.
+    pub fn track_waiting(&mut self, track: bool) {
+        self.states.track_waiting(track);
     }
 
-    /// Has decoding and publishing of a shard go on from there.
-    pub fn resume_shard(&mut self, shard: u32, begun: RestoredShard) {
-        self.begun.insert(shard, begun);
+    /// Has decoding and encoding of a shard go on from there.
+    pub fn resume_shard(&mut self, shard: u32, restored: RestoredShard) {
+        self.restored.insert(shard, restored);
     }
 
-    /// Gives what shards go on from to whoever decodes and publishes.
+    /// Gives what shards go on from to whoever decodes and encodes.
     pub fn take_restored(&mut self) -> BTreeMap<u32, RestoredShard> {
-        std::mem::take(&mut self.begun)
+        std::mem::take(&mut self.restored)
     }
 
     /// Has snapshots go there.
     pub fn save_to(&mut self, saver: &Saver) {
-        self.order.save_to(saver.clone());
-        self.gaps.save_to(saver.clone());
-        self.features.save_to(saver.clone());
-        self.seconds.save_to(saver.clone());
-        self.score.save_to(saver.clone());
-        self.rules.save_to(saver.clone());
-    }
-}
-
-/// An operator has no state of an instrument before the first row that reached it.
-fn restore<O: Operator>(
-    keyed: &mut Keyed<O>,
-    instrument: InstrumentId,
-    changes: &[Arc<Change>],
-    sections: &BTreeMap<String, Vec<u8>>,
-) -> Result<(), RestoreError> {
-    match sections.get(O::NAME) {
-        Some(bytes) => keyed.restore(instrument, changes, bytes),
-        None => Ok(()),
+        self.states.save_to(saver.clone());
     }
 }
 
 /// Builds the graph on this worker. Batches must hold the rows of this worker's instruments, in log order.
-pub fn market<'scope>(
-    rows: StreamVec<'scope, u64, Batch<Row>>,
+pub fn market<'scope, O: Origin + Clone + 'static>(
+    rows: StreamVec<'scope, u64, Batch<Row, O>>,
     market: Market,
     meter: &Meter,
-) -> StreamVec<'scope, u64, Batch<Outcome>> {
-    let ordered = keyed(rows, market.order, meter);
-    let live = keyed(ordered, market.gaps, meter);
-    let measured = keyed(live, market.features, meter);
-    let sampled = keyed(measured, market.seconds, meter);
-    let scored = keyed(sampled, market.score, meter);
-    keyed(scored, market.rules, meter)
+) -> StreamVec<'scope, u64, Batch<Outcome, O>> {
+    keyed("market", rows, market.states, meter)
 }

@@ -1,23 +1,19 @@
 //! Saves the states of a shard behind one cut while its later rows are already on their way.
 //!
 //! ```text
-//! Cut with a wish ─► each operator marks its states ─► one is saved before its next row, or by a sweep ─► pieces
+//! cut with a request ─► states are marked ─► each is saved before its next row, or by a sweep ─► pieces
 //! ```
-//! Nothing is copied at the cut. The pieces of all operators together are the state behind it.
+//! Nothing is copied at the cut. All pieces together are the state behind it.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SendError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use foreshock_operators::row::InstrumentId;
-
 /// How long one sweep may take: rows wait as long.
 pub const SWEEP: Duration = Duration::from_micros(500);
 
-/// Rows that went through an operator so recently are still on their way through the graph: sweeps let them pass. The
-/// graph is several steps long, and each would otherwise wait for a sweep.
+/// Rows that went through states so recently are still on their way through the graph: sweeps let them pass.
 const ROWS_PASS: Duration = Duration::from_micros(100);
 
 /// Where rows never cease, a sweep comes after so long all the same.
@@ -31,16 +27,15 @@ const PENDING_BYTES_MAX: usize = 16 << 20;
 pub struct Piece {
     pub shard: u32,
     pub number: u64,
-    /// The operator's name.
     pub section: &'static str,
-    pub what: PieceContent,
+    pub content: PieceContent,
 }
 
 /// What a piece holds.
 #[derive(Debug)]
 pub enum PieceContent {
-    /// The state of one instrument.
-    Instrument(InstrumentId, Vec<u8>),
+    /// The state of the key of this index.
+    Key(usize, Vec<u8>),
     /// What belongs to the shard as a whole.
     Shard(Vec<u8>),
     /// All pieces of this section were given.
@@ -56,20 +51,18 @@ pub struct Saver {
     spare: Arc<Mutex<Spare>>,
 }
 
-/// Memory of pieces that were worked off, by section: the next of a section is about as long. Memory that is new to the
-/// process costs several times what writing a state into it does, and rows wait for both.
+/// Memory of pieces that were worked off: the next are about as long. Memory that is new to the process costs several times
+/// what writing a state into it does, and rows wait for both.
 #[derive(Debug, Default)]
 struct Spare {
     bytes: usize,
-    of_sections: BTreeMap<&'static str, Vec<Vec<u8>>>,
+    pieces: Vec<Vec<u8>>,
 }
 
-/// Who sweeps, and when.
+/// When sweeps may be.
 #[derive(Debug, Default)]
 struct Turns {
-    /// The sections that are not done, in the order of the graph: they sweep one after the other.
-    sections: VecDeque<&'static str>,
-    /// When rows last came to an operator that has something to save.
+    /// When rows last came to states that have something to save.
     rows_at: Option<Instant>,
     /// When the last sweep ended.
     swept_at: Option<Instant>,
@@ -83,51 +76,37 @@ impl Saver {
 
     /// Takes a piece back that was worked off.
     pub fn piece_done(&self, piece: Piece) {
-        self.pending_bytes.fetch_sub(piece.what.room(), Ordering::AcqRel);
-        if let PieceContent::Instrument(_, bytes) = piece.what {
-            self.spare().put(piece.section, bytes);
+        self.pending_bytes.fetch_sub(piece.content.room(), Ordering::AcqRel);
+        if let PieceContent::Key(_, bytes) = piece.content {
+            self.spare().put(bytes);
         }
     }
 
     /// Empty memory for a piece.
-    pub(crate) fn room(&self, section: &'static str) -> Vec<u8> {
-        self.spare().take_buffer(section)
+    pub(crate) fn room(&self) -> Vec<u8> {
+        self.spare().take_buffer()
     }
 
     /// Gives what belongs to a shard as a whole: a section of one piece.
     pub fn shard(&self, shard: u32, number: u64, section: &'static str, bytes: Vec<u8>) {
-        self.give(Piece { shard, number, section, what: PieceContent::Shard(bytes) });
-        self.give(Piece { shard, number, section, what: PieceContent::Done });
+        self.give(Piece { shard, number, section, content: PieceContent::Shard(bytes) });
+        self.give(Piece { shard, number, section, content: PieceContent::Done });
     }
 
-    pub(crate) fn begin_section(&self, section: &'static str) {
-        let mut turns = self.turns();
-        turns.sections.push_back(section);
-        turns.swept_at = Some(Instant::now());
-    }
-
-    pub(crate) fn instrument(
-        &self,
-        shard: u32,
-        number: u64,
-        section: &'static str,
-        instrument: InstrumentId,
-        bytes: Vec<u8>,
-    ) {
-        self.give(Piece { shard, number, section, what: PieceContent::Instrument(instrument, bytes) });
+    /// Gives the state of the key of this index.
+    pub(crate) fn key(&self, shard: u32, number: u64, section: &'static str, key: usize, bytes: Vec<u8>) {
+        self.give(Piece { shard, number, section, content: PieceContent::Key(key, bytes) });
     }
 
     pub(crate) fn end_section(&self, shard: u32, number: u64, section: &'static str) {
-        self.turns().sections.retain(|other| *other != section);
-        self.give(Piece { shard, number, section, what: PieceContent::Done });
+        self.give(Piece { shard, number, section, content: PieceContent::Done });
     }
 
-    /// Whether it is this section's turn to sweep, no rows are on their way, and there is room for what it finds.
-    pub(crate) fn may_sweep(&self, section: &'static str) -> bool {
-        let Turns { sections, rows_at, swept_at } = &*self.turns();
+    /// Whether no rows are on their way, and there is room for what a sweep finds.
+    pub(crate) fn may_sweep(&self) -> bool {
+        let Turns { rows_at, swept_at } = &*self.turns();
         let is_past = |at: &Option<Instant>, span| at.is_none_or(|at| at.elapsed() >= span);
-        sections.front() == Some(&section)
-            && (is_past(rows_at, ROWS_PASS) || is_past(swept_at, SWEEP_AT_LEAST_EVERY))
+        (is_past(rows_at, ROWS_PASS) || is_past(swept_at, SWEEP_AT_LEAST_EVERY))
             && self.pending_bytes.load(Ordering::Acquire) < PENDING_BYTES_MAX
     }
 
@@ -142,7 +121,7 @@ impl Saver {
     }
 
     fn give(&self, piece: Piece) {
-        self.pending_bytes.fetch_add(piece.what.room(), Ordering::AcqRel);
+        self.pending_bytes.fetch_add(piece.content.room(), Ordering::AcqRel);
         // Nobody takes pieces any more only where the job ends: then the snapshot isn't wanted.
         if let Err(SendError(piece)) = self.pieces.send(piece) {
             self.piece_done(piece);
@@ -159,17 +138,17 @@ impl Saver {
 }
 
 impl Spare {
-    fn take_buffer(&mut self, section: &'static str) -> Vec<u8> {
-        let bytes = self.of_sections.get_mut(section).and_then(Vec::pop).unwrap_or_default();
+    fn take_buffer(&mut self) -> Vec<u8> {
+        let bytes = self.pieces.pop().unwrap_or_default();
         self.bytes -= bytes.capacity();
         bytes
     }
 
-    fn put(&mut self, section: &'static str, mut bytes: Vec<u8>) {
+    fn put(&mut self, mut bytes: Vec<u8>) {
         if self.bytes + bytes.capacity() <= PENDING_BYTES_MAX {
             bytes.clear();
             self.bytes += bytes.capacity();
-            self.of_sections.entry(section).or_default().push(bytes);
+            self.pieces.push(bytes);
         }
     }
 }
@@ -178,7 +157,7 @@ impl PieceContent {
     /// The memory that it takes.
     fn room(&self) -> usize {
         match self {
-            PieceContent::Instrument(_, bytes) | PieceContent::Shard(bytes) => bytes.capacity(),
+            PieceContent::Key(_, bytes) | PieceContent::Shard(bytes) => bytes.capacity(),
             PieceContent::Done => 0,
         }
     }

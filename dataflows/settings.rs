@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use foreshock_operators::change::{Parameters, Windows};
+use foreshock_operators::change::Parameters;
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::Model;
 use foreshock_operators::order::OrderSettings;
@@ -16,36 +16,22 @@ use sha2::{Digest, Sha256};
 
 /// Everything that decides what a job computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "FlatSettings", into = "FlatSettings")]
 pub struct Settings {
-    pub order: OrderSettings,
-    pub features: Arc<FeatureSettings>,
-    pub seconds: SecondSettings,
-    pub model: Arc<Model>,
-    pub rules: Arc<[Rule]>,
+    /// What operators take of them.
+    pub parameters: Arc<Parameters>,
     /// How far a row's time may lie ahead of its receipt.
     pub max_ahead: Nanos,
     pub instruments: InstrumentSettings,
 }
 
 impl Settings {
-    /// What operators take of them.
-    pub fn parameters(&self) -> Parameters {
-        Parameters {
-            order: self.order,
-            features: self.features.clone(),
-            seconds: self.seconds,
-            model: self.model.clone(),
-            rules: self.rules.clone(),
-        }
-    }
-
     /// What a job could not work with, if anything.
     ///
     /// # Errors
     /// Says which rule is broken.
     pub fn check(&self) -> Result<(), String> {
-        self.parameters().check()?;
+        self.parameters.check()?;
         let InstrumentSettings { max, gap_after, exchanges, listed, .. } = &self.instruments;
         let own = listed.iter().map(|listed| &listed.settings).chain(exchanges.values());
         let limits = own.map(|settings| settings.gap_after).chain(gap_after.map(GapAfter::After));
@@ -70,10 +56,33 @@ impl Settings {
         let json = serde_json::to_vec(self).expect("settings are plain data");
         Sha256::digest(json).iter().map(|byte| format!("{byte:02x}")).collect()
     }
+}
 
-    /// What all windows depend on.
-    pub fn windows(&self) -> Windows {
-        Windows { order: self.order, features: self.features.clone(), seconds: self.seconds }
+/// Settings as control records and snapshots have them.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FlatSettings {
+    order: OrderSettings,
+    features: Arc<FeatureSettings>,
+    seconds: SecondSettings,
+    model: Arc<Model>,
+    rules: Arc<[Rule]>,
+    max_ahead: Nanos,
+    instruments: InstrumentSettings,
+}
+
+impl From<FlatSettings> for Settings {
+    fn from(flat: FlatSettings) -> Settings {
+        let FlatSettings { order, features, seconds, model, rules, max_ahead, instruments } = flat;
+        let parameters = Arc::new(Parameters { order, features, seconds, model, rules });
+        Settings { parameters, max_ahead, instruments }
+    }
+}
+
+impl From<Settings> for FlatSettings {
+    fn from(Settings { parameters, max_ahead, instruments }: Settings) -> FlatSettings {
+        let Parameters { order, features, seconds, model, rules } = Parameters::clone(&parameters);
+        FlatSettings { order, features, seconds, model, rules, max_ahead, instruments }
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::features::FeatureSettings;
 use crate::model::Model;
-use crate::operator::RestoreError;
+use crate::operator::{InForce, Since};
 use crate::order::OrderSettings;
 use crate::row::InstrumentId;
 use crate::rules::{Rule, check_rules};
@@ -30,7 +30,7 @@ pub struct Change {
     pub offset: u64,
     /// An instrument waits for this moment; `None`: it takes effect at once.
     pub effective_at: Option<Time>,
-    pub what: ChangeKind,
+    pub kind: ChangeKind,
 }
 
 /// What a change puts in force.
@@ -54,18 +54,10 @@ pub struct Parameters {
     pub rules: Arc<[Rule]>,
 }
 
-/// What an instrument's windows depend on: where it changes, they start empty.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Windows {
-    pub order: OrderSettings,
-    pub features: Arc<FeatureSettings>,
-    pub seconds: SecondSettings,
-}
-
 /// A change at its place among an instrument's values.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ChangeAt {
-    pub instrument: InstrumentId,
+pub struct ChangeAt<K = InstrumentId> {
+    pub key: K,
     /// Index of the value that it stands before; the count of values where it stands behind all.
     pub before: u32,
     /// Position in the batch of the row that it takes effect at.
@@ -79,7 +71,7 @@ pub struct ChangeAt {
 impl Change {
     /// Whether it leaves nothing to do for an older one, not even for one that still waits for its moment.
     pub fn replaces(&self, older: &Change) -> bool {
-        self.effective_at.is_none() && self.number > older.number && self.what.covers(&older.what)
+        self.effective_at.is_none() && self.number > older.number && self.kind.covers(&older.kind)
     }
 
     /// Whether it may take effect at this moment.
@@ -89,7 +81,7 @@ impl Change {
 
     /// The model that it puts in force, if any.
     pub fn model(&self) -> Option<&Arc<Model>> {
-        match &self.what {
+        match &self.kind {
             ChangeKind::Model(model) => Some(model),
             ChangeKind::Parameters(parameters) => Some(&parameters.model),
             ChangeKind::Rules(_) | ChangeKind::StateLost => None,
@@ -98,7 +90,7 @@ impl Change {
 
     /// The rules that it puts in force, if any.
     pub fn rules(&self) -> Option<&Arc<[Rule]>> {
-        match &self.what {
+        match &self.kind {
             ChangeKind::Rules(rules) => Some(rules),
             ChangeKind::Parameters(parameters) => Some(&parameters.rules),
             ChangeKind::Model(_) | ChangeKind::StateLost => None,
@@ -112,7 +104,7 @@ impl Change {
 
     /// The parameters that it puts in force, if any.
     pub fn parameters(&self) -> Option<&Arc<Parameters>> {
-        match &self.what {
+        match &self.kind {
             ChangeKind::Parameters(parameters) => Some(parameters),
             ChangeKind::Model(_) | ChangeKind::Rules(_) | ChangeKind::StateLost => None,
         }
@@ -132,9 +124,9 @@ impl ChangeKind {
 }
 
 impl Parameters {
-    /// What windows depend on.
-    pub fn windows(&self) -> Windows {
-        Windows { order: self.order, features: self.features.clone(), seconds: self.seconds }
+    /// Whether windows mean the same under both: all but the model and the rules is alike.
+    pub fn same_windows(&self, other: &Parameters) -> bool {
+        *self == Parameters { model: self.model.clone(), rules: self.rules.clone(), ..other.clone() }
     }
 
     /// What operators could not work with, if anything.
@@ -150,28 +142,39 @@ impl Parameters {
     }
 }
 
-/// The number that a state keeps of the change that its settings came from; 0: the configuration.
-pub fn number_of(change: Option<&Arc<Change>>) -> u32 {
-    change.map_or(0, |change| change.number)
+/// A change that takes effect at an input.
+#[derive(Clone, Copy, Debug)]
+pub struct Effect<'a> {
+    pub change: &'a Change,
+    pub before: &'a Parameters,
+    pub now: &'a Parameters,
+    /// The clock at the input.
+    pub at: Time,
+    pub digits: u8,
 }
 
-/// Finds the change that a state names by its number.
-///
-/// # Errors
-/// When it is not among `changes`.
-pub fn change_of(
-    operator: &'static str,
-    changes: &[Arc<Change>],
-    number: u32,
-) -> Result<Option<Arc<Change>>, RestoreError> {
-    if number == 0 {
-        return Ok(None);
-    }
-    match changes.iter().find(|change| change.number == number) {
-        Some(change) => Ok(Some(change.clone())),
-        None => {
-            let why = format!("it names change {number}, which is not there");
-            Err(RestoreError::Unreadable { operator, why })
+impl InForce {
+    /// What is in force once this change has taken effect.
+    pub fn after(&self, change: &Change) -> InForce {
+        let mut next = self.clone();
+        let number = change.number;
+        match &change.kind {
+            ChangeKind::Parameters(parameters) => {
+                next.parameters = parameters.clone();
+                next.since = Since { settings: number, model: number, rules: number };
+            }
+            ChangeKind::Model(model) => {
+                let model = model.clone();
+                next.parameters = Arc::new(Parameters { model, ..Parameters::clone(&next.parameters) });
+                next.since.model = number;
+            }
+            ChangeKind::Rules(rules) => {
+                let rules = rules.clone();
+                next.parameters = Arc::new(Parameters { rules, ..Parameters::clone(&next.parameters) });
+                next.since.rules = number;
+            }
+            ChangeKind::StateLost => {}
         }
+        next
     }
 }

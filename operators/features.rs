@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Change, ChangeAt, change_of, number_of};
+use crate::change::{Effect, Parameters};
 use crate::moments::{SlidingMoments, push_tight};
-use crate::operator::{Ahead, Instrument, Operator, Out, RestoreError, load, save};
+use crate::operator::{Ahead, Collector, Instrument, Mismatch, Operator, consistent, same_settings};
 use crate::packed::{self, Packed};
 use crate::prefetch::{fetch, fetch_all};
 use crate::row::{Body, Quote, Row};
@@ -67,9 +67,6 @@ impl Default for FeatureSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeatureWindows {
     settings: Arc<FeatureSettings>,
-    /// The change that they came from; `None`: the configuration.
-    #[serde(skip)]
-    since: Option<Arc<Change>>,
     /// The ticks that a window or a return still reaches, oldest first.
     #[serde(with = "packed")]
     ticks: VecDeque<Tick>,
@@ -114,17 +111,16 @@ impl Packed for Tick {
 
 impl Operator for FeatureWindows {
     const NAME: &'static str = "features";
-    type Settings = Arc<FeatureSettings>;
     type Input = Live;
     type Output = Measured;
 
-    fn new(settings: &Arc<FeatureSettings>, _: &Instrument) -> Self {
+    fn new(parameters: &Parameters, _: &Instrument) -> Self {
+        let settings = &parameters.features;
         assert!(settings.horizons.len() <= MAX_HORIZONS, "a job has at most {MAX_HORIZONS} horizons");
         assert!(settings.window > 0, "a window has a length");
         assert!(settings.spread_window > 0, "a window holds at least one tick");
         FeatureWindows {
             settings: settings.clone(),
-            since: None,
             ticks: VecDeque::new(),
             dropped: 0,
             references: [0; MAX_HORIZONS],
@@ -136,90 +132,70 @@ impl Operator for FeatureWindows {
         }
     }
 
-    fn on_input(&mut self, input: Live, out: &mut Out<Measured>) {
+    fn on_input(&mut self, input: Live, out: &mut impl Collector<Measured>) {
         match input {
             Live::Gap(gap) => {
                 self.clear();
-                out.give(Measured::Gap(gap));
+                out.push(Measured::Gap(gap));
             }
             Live::Row(row) => match row.body {
                 Body::Quote(quote) => {
-                    out.ledger.counts.ticks += 1;
-                    out.ledger.counts.locked += i64::from(quote.bid == quote.ask);
-                    let features = self.on_tick(&row, &quote);
-                    out.give(Measured::Tick(features));
+                    out.counts().ticks += 1;
+                    out.counts().locked += i64::from(quote.bid == quote.ask);
+                    let settings = out.in_force().since.settings;
+                    let features = self.on_tick(&row, &quote, settings);
+                    out.push(Measured::Tick(features));
                 }
                 Body::Trade(trade) => {
-                    out.ledger.counts.applied += 1;
+                    out.counts().applied += 1;
                     self.price = trade.price;
                     let (clock, digits) = (row.clock, row.digits);
                     let trade_intensity = self.on_trade(clock);
-                    out.give(Measured::Trade { clock, digits, trade_intensity });
+                    out.push(Measured::Trade { clock, digits, trade_intensity });
                 }
-                Body::Heartbeat => {
-                    out.ledger.counts.applied += 1;
-                    out.give(Measured::Heartbeat { clock: row.clock, digits: row.digits });
+                // The clock moves; what the book says is for operators that keep one.
+                Body::Heartbeat | Body::Book(_) => {
+                    out.counts().applied += 1;
+                    out.push(Measured::Heartbeat { clock: row.clock, digits: row.digits });
                 }
             },
         }
     }
 
-    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Measured>) {
-        if let Some(parameters) = placed.change.parameters() {
-            if parameters.features != self.settings {
-                self.clear();
-            }
-            self.settings = parameters.features.clone();
-            self.since = Some(placed.change.clone());
+    fn on_change(&mut self, effect: &Effect, _: &mut impl Collector<Measured>) {
+        if effect.now.features != self.settings {
+            self.clear();
         }
-        out.pass(placed);
+        self.settings = effect.now.features.clone();
     }
 
-    fn fetch(&self, _: &Live, ahead: Ahead) {
+    fn fetch(&self, _: Time, ahead: Ahead) {
         match ahead {
-            Ahead::Far => fetch_all(self),
-            Ahead::Near => {
-                let references = &self.references[..self.settings.horizons.len()];
-                for position in references.iter().copied().chain([self.window_start]) {
-                    self.tick(position.max(self.dropped)).map(fetch);
-                }
-                self.ticks.back().map(fetch);
-                self.trades.front().map(fetch);
-                self.trades.back().map(fetch);
-                self.returns.fetch();
-                self.spreads.fetch();
-            }
-            Ahead::Next => {}
+            Ahead::Far => return fetch_all(self),
+            Ahead::Near => {}
+            Ahead::Next => return,
         }
+        let references = &self.references[..self.settings.horizons.len()];
+        for position in references.iter().copied().chain([self.window_start]) {
+            self.tick(position.max(self.dropped)).map(fetch);
+        }
+        self.ticks.back().map(fetch);
+        self.trades.front().map(fetch);
+        self.trades.back().map(fetch);
+        self.returns.fetch();
+        self.spreads.fetch();
     }
 
-    fn snapshot(&self, bytes: &mut Vec<u8>) {
-        save(&(self, number_of(self.since.as_ref())), bytes);
-    }
-
-    fn restore(
-        settings: &Arc<FeatureSettings>,
-        changes: &[Arc<Change>],
-        _: &Instrument,
-        bytes: &[u8],
-    ) -> Result<Self, RestoreError> {
-        let (mut state, since): (FeatureWindows, u32) = load(Self::NAME, bytes)?;
-        state.since = change_of(Self::NAME, changes, since)?;
-        let changed = state.since.as_ref().and_then(|change| change.parameters());
-        let settings = changed.map_or(settings, |parameters| &parameters.features);
-        if state.settings != *settings {
-            return Err(RestoreError::OtherSettings { operator: Self::NAME });
-        }
-        if !state.is_consistent() {
-            let why = "its windows do not fit each other".to_string();
-            return Err(RestoreError::Unreadable { operator: Self::NAME, why });
-        }
-        Ok(FeatureWindows { settings: settings.clone(), ..state })
+    fn resume(&mut self, parameters: &Parameters, _: &Instrument) -> Result<(), Mismatch> {
+        same_settings(&self.settings, &parameters.features)?;
+        self.settings = parameters.features.clone();
+        consistent(self.is_consistent(), "its windows do not fit each other")
     }
 }
 
 impl FeatureWindows {
-    fn on_tick(&mut self, row: &Row, quote: &Quote) -> Features {
+    /// `settings` is the number of the change that they came from.
+    fn on_tick(&mut self, row: &Row, quote: &Quote, settings: u32) -> Features {
         let clock = row.clock;
         let mid = (quote.bid + quote.ask) / 2.0;
         let spread_abs = quote.ask - quote.bid;
@@ -241,7 +217,7 @@ impl FeatureWindows {
             event_time: row.event_time,
             clock,
             digits: row.digits,
-            settings: number_of(self.since.as_ref()),
+            settings,
             n: moments.count,
             price: self.price,
             midprice: mid,

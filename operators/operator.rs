@@ -1,13 +1,17 @@
 //! The shape of an operator: a state machine for the rows of one instrument.
+//!
+//! An author writes what the operator does with an input, at the end of the log and when a setting changes, and what makes
+//! a saved state a good one. All else is the business of the [chain](crate::chain): which change holds, saving and taking
+//! up, memory asked for ahead, rows that wait.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::account::{DeadLetter, Ledger, Reason};
-use crate::change::{Change, ChangeAt};
+use crate::account::{Counts, DeadLetter, Ledger, Reason};
+use crate::change::{Effect, Parameters};
 use crate::prefetch::fetch_all;
-use crate::row::{Channel, InstrumentId, Row};
+use crate::row::{Channel, InstrumentId, Level, Row};
 use crate::time::{Nanos, Time};
 
 /// What is known of an instrument before its first row: resolved once from configuration.
@@ -19,74 +23,105 @@ pub struct Instrument {
     pub symbol: Arc<str>,
     /// The canonical name, as printed.
     pub name: Arc<str>,
-    /// The channel whose rows are ticks; `None`: the first quote channel that the log carries.
+    /// The channel whose rows are ticks; `None`: the best quote channel that the log has carried so far.
     pub quote_channel: Option<Channel>,
-    /// The channel that trades are counted from; `None`: the first that the log carries.
+    /// The channel that trades are counted from; `None`: the best that the log has carried so far.
     pub trade_channel: Option<Channel>,
     /// The longest silence that is no gap; `None`: silences are never gaps.
     pub gap_after: Option<Nanos>,
 }
 
-/// A value and the row that caused it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Tagged<T> {
-    pub instrument: InstrumentId,
-    /// Position in the batch of the causing row: outputs are written in this order.
-    pub order: u32,
-    pub value: T,
+/// A state machine for one key, which is an instrument unless `S` says otherwise. It sees the key's inputs in the order of
+/// the log, and nothing else. Its state is saved and taken up by serde, bit for bit.
+pub trait Operator<S = Instrument>: Serialize + DeserializeOwned {
+    /// Under this name it is measured and its errors are told.
+    const NAME: &'static str;
+    type Input;
+    type Output;
+
+    /// The state before the first input.
+    fn new(parameters: &Parameters, subject: &S) -> Self;
+
+    /// Takes one input and gives any number of outputs.
+    fn on_input(&mut self, input: Self::Input, out: &mut impl Collector<Self::Output>);
+
+    /// Other parameters hold from the next input on. What is given here still comes under those of before.
+    fn on_change(&mut self, _effect: &Effect, _out: &mut impl Collector<Self::Output>) {}
+
+    /// The log has ended: gives what was only waiting for more of it.
+    fn on_end(&mut self, _out: &mut impl Collector<Self::Output>) {}
+
+    /// Completes a state that was read from a snapshot with what the parameters in force hold, and checks it.
+    ///
+    /// # Errors
+    /// When the state was made under other settings, or its parts do not fit each other: nothing that comes from
+    /// outside may make a later input panic.
+    fn resume(&mut self, parameters: &Parameters, subject: &S) -> Result<(), Mismatch>;
+
+    /// Asks for memory that an input at `time` is going to need which comes some inputs after the one at hand: see
+    /// [`crate::prefetch`]. Only speed depends on it, so few operators say more than this: the lines of the state itself.
+    fn fetch(&self, _time: Time, ahead: Ahead) {
+        if ahead == Ahead::Far {
+            fetch_all(self);
+        }
+    }
 }
 
-/// What an operator gives: values tagged with the row being processed, and entries in the account.
-#[derive(Debug)]
-pub struct Out<T> {
-    instrument: InstrumentId,
-    order: u32,
-    pub values: Vec<Tagged<T>>,
-    /// Changes that the next operator is to take, in the order of their places.
-    pub changes: Vec<ChangeAt>,
+/// Whoever takes what an operator gives: the next operator of the chain.
+pub trait Collector<T> {
+    /// Hands one value on; it is worked on at once.
+    fn push(&mut self, value: T);
+
+    /// The account and the levels of the batch.
+    fn context(&mut self) -> &mut Context;
+
+    /// The parameters in force for the input being processed.
+    fn in_force(&self) -> &InForce;
+
+    /// The counts of the batch.
+    fn counts(&mut self) -> &mut Counts {
+        &mut self.context().ledger.counts
+    }
+}
+
+/// What a chain works on beside its own state: it belongs to the batch.
+#[derive(Debug, Default)]
+pub struct Context {
     pub ledger: Ledger,
+    /// Levels of the books of the batch's rows, which hold extents of it. Rows that are let go append theirs.
+    pub levels: Vec<Level>,
+    /// Position in the batch of the row being processed.
+    pub order: u32,
 }
 
-impl<T> Default for Out<T> {
-    fn default() -> Self {
-        Out::with_ledger(Ledger::default(), 0)
-    }
-}
-
-impl<T> Out<T> {
-    /// An output that adds to an account already begun, with room for `capacity` values.
-    pub fn with_ledger(ledger: Ledger, capacity: usize) -> Self {
-        let (values, changes) = (Vec::with_capacity(capacity), Vec::new());
-        Out { instrument: InstrumentId(0), order: 0, values, changes, ledger }
-    }
-
-    /// Names the row that causes what follows.
-    pub fn tag(&mut self, instrument: InstrumentId, order: u32) {
-        self.instrument = instrument;
-        self.order = order;
-    }
-
-    /// Gives one value.
-    pub fn give(&mut self, value: T) {
-        self.values.push(Tagged { instrument: self.instrument, order: self.order, value });
-    }
-
-    /// Passes a change on: it stands before the value that is given next.
-    pub fn pass(&mut self, placed: &ChangeAt) {
-        let before = self.values.len() as u32;
-        self.changes.push(ChangeAt { before, order: self.order, ..placed.clone() });
-    }
-
-    /// Places a change before the value that is given next.
-    pub fn place(&mut self, at: Time, digits: u8, change: Arc<Change>) {
-        let (before, order) = (self.values.len() as u32, self.order);
-        self.changes.push(ChangeAt { instrument: self.instrument, before, order, at, digits, change });
-    }
-
+impl Context {
     /// Files a dead letter for a row of the batch being processed; the caller counts its fate.
     pub fn refuse(&mut self, row: &Row, reason: Reason, detail: String) {
         let (source, index, extent) = (row.source, row.index, row.extent);
         self.ledger.refuse(DeadLetter { order: self.order, reason, detail, source, index, extent });
+    }
+}
+
+/// What an instrument is computed by, and from which changes that came.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    pub parameters: Arc<Parameters>,
+    pub since: Since,
+}
+
+/// Numbers of the changes that put something in force; 0: the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    /// All parameters together.
+    pub settings: u32,
+    pub model: u32,
+    pub rules: u32,
+}
+
+impl InForce {
+    /// What configuration says.
+    pub fn configured(parameters: Arc<Parameters>) -> InForce {
+        InForce { parameters, since: Since::default() }
     }
 }
 
@@ -101,60 +136,12 @@ pub enum Ahead {
     Next,
 }
 
-/// A state machine for one instrument. It sees the instrument's rows in the order of the log, and nothing else.
-pub trait Operator: Sized {
-    /// Under this name state is saved, logged and measured.
-    const NAME: &'static str;
-    type Settings;
-    type Input;
-    type Output;
-
-    /// The state before the instrument's first row.
-    fn new(settings: &Self::Settings, instrument: &Instrument) -> Self;
-
-    /// Takes one input and gives any number of outputs.
-    fn on_input(&mut self, input: Self::Input, out: &mut Out<Self::Output>);
-
-    /// Takes a change that holds from the next input on, and passes it on.
-    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Self::Output>) {
-        out.pass(placed);
-    }
-
-    /// Asks for the memory that an input is going to need which comes some inputs after the one at hand: see
-    /// [`crate::prefetch`]. Called once for each [`Ahead`], the farthest first.
-    fn fetch(&self, _coming: &Self::Input, ahead: Ahead) {
-        if ahead == Ahead::Far {
-            fetch_all(self);
-        }
-    }
-
-    /// Whether inputs may wait inside for others under these settings.
-    fn may_wait(_settings: &Self::Settings) -> bool {
-        false
-    }
-
-    /// Where in its log the oldest input stands that was taken and is still waiting for others; `None`: none waits.
-    fn oldest_waiting(&self) -> Option<u64> {
-        None
-    }
-
-    /// The log has ended: gives what was only waiting for more of it.
-    fn on_end(&mut self, _out: &mut Out<Self::Output>) {}
-
-    /// Appends the state to `bytes`, bit for bit.
-    fn snapshot(&self, bytes: &mut Vec<u8>);
-
-    /// Reads a state that [`Operator::snapshot`] wrote. `settings` are those of the configuration; where the
-    /// state's own came from a change, that is found among `changes`.
-    ///
-    /// # Errors
-    /// When the bytes are no state of this operator, or of other settings, or name a change that is not there.
-    fn restore(
-        settings: &Self::Settings,
-        changes: &[Arc<Change>],
-        instrument: &Instrument,
-        bytes: &[u8],
-    ) -> Result<Self, RestoreError>;
+/// Why a state that was read does not go with what is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mismatch {
+    OtherSettings,
+    /// Its parts do not fit each other.
+    Inconsistent(String),
 }
 
 /// Why a saved state was not taken.
@@ -164,6 +151,32 @@ pub enum RestoreError {
     Unreadable { operator: &'static str, why: String },
     #[error("the saved state of {operator} was made with other settings")]
     OtherSettings { operator: &'static str },
+}
+
+impl Mismatch {
+    /// For an operator of this name.
+    pub fn of(self, operator: &'static str) -> RestoreError {
+        match self {
+            Mismatch::OtherSettings => RestoreError::OtherSettings { operator },
+            Mismatch::Inconsistent(why) => RestoreError::Unreadable { operator, why },
+        }
+    }
+}
+
+/// `Ok` where the two are the same.
+///
+/// # Errors
+/// Otherwise the state was made under other settings.
+pub fn same_settings<T: PartialEq>(saved: &T, now: &T) -> Result<(), Mismatch> {
+    if saved == now { Ok(()) } else { Err(Mismatch::OtherSettings) }
+}
+
+/// `Ok` where a state's parts fit each other.
+///
+/// # Errors
+/// Otherwise with this reason.
+pub fn consistent(is_consistent: bool, why: &str) -> Result<(), Mismatch> {
+    if is_consistent { Ok(()) } else { Err(Mismatch::Inconsistent(why.to_owned())) }
 }
 
 /// Appends `state` to `bytes` in the format of snapshots (postcard: every f64 keeps its bits).

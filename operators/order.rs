@@ -1,17 +1,17 @@
 //! Puts an instrument's rows in order and takes out what was told twice or too late (docs/definitions.md, "Order").
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::account::Reason;
-use crate::change::{Change, ChangeAt, ChangeKind, change_of, number_of};
+use crate::chain::Gate;
+use crate::change::Parameters;
 use crate::moments::push_tight;
-use crate::operator::{Ahead, Instrument, Operator, Out, RestoreError, load, save};
+use crate::operator::{Ahead, Collector, Instrument, Mismatch, Operator, consistent, same_settings};
 use crate::packed;
-use crate::prefetch::{fetch, fetch_all};
-use crate::row::{Body, Channel, Quote, Row, Source, Trade};
+use crate::prefetch::fetch;
+use crate::row::{Body, Channel, Extent, Level, Quote, Row, Source, Trade};
 use crate::time::{Nanos, Time};
 
 /// How many row ids of a channel are remembered.
@@ -19,6 +19,9 @@ pub const IDS_REMEMBERED: usize = 1_024;
 
 /// How many rows of one instrument may wait for older ones: past that the oldest goes on before its time.
 pub const WAITING_MAX: usize = 262_144;
+
+/// How many levels of books may wait with an instrument's rows: past that too the oldest row goes on before its time.
+pub const WAITING_LEVELS_MAX: usize = 1 << 20;
 
 /// How rows are put in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,9 +41,10 @@ impl OrderSettings {
 }
 
 /// Lets the rows of the channels in use through, once each, none older than the one before it in its channel,
-/// and sets the instrument's clock on them. Changes wait here for the row that they take effect at.
+/// and sets the instrument's clock on them. Whatever waits for a row (see [`crate::chain`]) waits here with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Order {
+    /// Those in force at the last row let through.
     settings: OrderSettings,
     /// The quote and the trade channel that configuration fixed.
     configured: [Option<Channel>; 2],
@@ -54,22 +58,15 @@ pub struct Order {
     /// The largest event time among the rows that came in, waiting ones included.
     arrived: Option<Time>,
     waiting: BTreeMap<Place, Waiting>,
-    /// The number of the newest change that came in.
-    newest_change: u32,
-    /// The change that the settings came from; `None`: the configuration.
-    #[serde(skip)]
-    since: Option<Arc<Change>>,
-    /// Changes that no row has let take effect yet, in the order of their numbers.
-    #[serde(skip)]
-    pending: Vec<Arc<Change>>,
+    /// Levels of all rows that wait.
+    waiting_levels: usize,
 }
 
-/// A row that waits for older ones.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// A row that waits for older ones, with the levels that its batch had of it: the batch is gone when it goes on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Waiting {
     row: Row,
-    /// The number of the newest change that stands before the row in the log.
-    behind: u32,
+    levels: Box<[Level]>,
 }
 
 /// Where a waiting row belongs: by event time, then in the order of the log.
@@ -85,13 +82,12 @@ struct ChannelMemory {
 
 impl Operator for Order {
     const NAME: &'static str = "order";
-    type Settings = OrderSettings;
     type Input = Row;
     type Output = Row;
 
-    fn new(settings: &OrderSettings, instrument: &Instrument) -> Self {
+    fn new(parameters: &Parameters, instrument: &Instrument) -> Self {
         Order {
-            settings: *settings,
+            settings: parameters.order,
             configured: [instrument.quote_channel, instrument.trade_channel],
             quote_channel: instrument.quote_channel,
             trade_channel: instrument.trade_channel,
@@ -99,16 +95,14 @@ impl Operator for Order {
             clock: None,
             arrived: None,
             waiting: BTreeMap::new(),
-            newest_change: 0,
-            since: None,
-            pending: Vec::new(),
+            waiting_levels: 0,
         }
     }
 
-    fn on_input(&mut self, mut row: Row, out: &mut Out<Row>) {
+    fn on_input(&mut self, mut row: Row, out: &mut impl Collector<Row>) {
         if !self.choose_channel(&mut row) {
             // Whether a channel is used is known only here, in the order of the log.
-            let counts = &mut out.ledger.counts;
+            let counts = out.counts();
             if row.alone {
                 // Its message turns from one with rows into an ignored one.
                 counts.rows_in -= 1;
@@ -121,71 +115,52 @@ impl Operator for Order {
         }
         let channel = &mut self.channels[row.channel as usize];
         if row.id.is_some_and(|id| !channel.ids.insert(id)) {
-            out.ledger.counts.duplicate += 1;
+            out.counts().duplicate += 1;
             return;
         }
         if let Some(newest) = channel.newest
             && row.event_time < newest
         {
-            out.ledger.counts.late += 1;
+            out.counts().late += 1;
             let late_by = newest.since(row.event_time);
             let detail =
                 format!("{late_by} ns older than the newest row of its channel {}", row.channel.name());
-            out.refuse(&row, Reason::Late, detail);
+            out.context().refuse(&row, Reason::Late, detail);
             return;
         }
-        let behind = self.newest_change;
         if self.settings.reorder == 0 {
-            self.let_through(row, behind, out);
+            self.let_through(row, out);
             return;
         }
         self.arrived = self.arrived.max(Some(row.event_time));
-        self.waiting.insert((row.event_time, row.source, row.index), Waiting { row, behind });
-        out.ledger.counts.buffered += 1;
+        self.keep(row, out);
         while let Some(first) = self.waiting.first_entry() {
             // The row before may have changed how long rows wait.
             let due = self.arrived.map(|arrived| arrived.minus(self.settings.reorder));
             let waited = Some(first.key().0) <= due;
-            if !waited && self.waiting.len() <= WAITING_MAX {
+            let fits = self.waiting.len() <= WAITING_MAX && self.waiting_levels <= WAITING_LEVELS_MAX;
+            if !waited && fits {
                 break;
             }
-            out.ledger.counts.hurried += i64::from(!waited);
+            out.counts().hurried += i64::from(!waited);
             self.release(out);
         }
     }
 
-    /// Keeps the change until a row behind it in the log is let through at a time at which it is due.
-    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Row>) {
-        let change = &placed.change;
-        if change.what == ChangeKind::StateLost {
-            self.forget_log(out);
-        }
-        self.newest_change = change.number;
-        self.pending.push(change.clone());
-    }
-
-    fn may_wait(settings: &OrderSettings) -> bool {
-        settings.reorder > 0
-    }
-
-    fn oldest_waiting(&self) -> Option<u64> {
-        self.waiting.values().map(|waiting| waiting.row.source.line).min()
-    }
-
-    fn on_end(&mut self, out: &mut Out<Row>) {
+    fn on_end(&mut self, out: &mut impl Collector<Row>) {
         while !self.waiting.is_empty() {
             self.release(out);
         }
     }
 
-    fn fetch(&self, coming: &Row, ahead: Ahead) {
-        let channel = &self.channels[coming.channel as usize];
+    /// Nearly all rows come through the quote channel.
+    fn fetch(&self, _: Time, ahead: Ahead) {
+        let channel = &self.channels[self.quote_channel.unwrap_or(Channel::Ticker) as usize];
         match ahead {
             Ahead::Far => {
                 fetch(&self.clock);
                 fetch(&self.quote_channel);
-                fetch(&self.pending);
-                fetch_all(channel);
+                self.channels.iter().for_each(fetch);
             }
             Ahead::Near => {
                 channel.ids.ids.back().map(fetch);
@@ -194,33 +169,34 @@ impl Operator for Order {
         }
     }
 
-    fn snapshot(&self, bytes: &mut Vec<u8>) {
-        let pending: Vec<u32> = self.pending.iter().map(|change| change.number).collect();
-        save(&(self, number_of(self.since.as_ref()), pending), bytes);
+    fn resume(&mut self, parameters: &Parameters, instrument: &Instrument) -> Result<(), Mismatch> {
+        let configured = [instrument.quote_channel, instrument.trade_channel];
+        same_settings(&(self.settings, self.configured), &(parameters.order, configured))?;
+        let remembers = self.channels.iter().all(|channel| channel.ids.ids.len() <= IDS_REMEMBERED);
+        consistent(remembers, &format!("it remembers more than {IDS_REMEMBERED} ids of a channel"))?;
+        let levels: usize = self.waiting.values().map(|waiting| waiting.levels.len()).sum();
+        consistent(levels == self.waiting_levels, "it counts other levels than wait")
+    }
+}
+
+/// Rows wait here, so the chain's changes that are not due do too.
+impl Gate for Order {
+    type Item = Row;
+
+    /// Rows no longer wait for what is gone, and what follows is no duplicate of it and not late for it. Event time
+    /// still never runs backwards.
+    fn on_lost_log(&mut self, out: &mut impl Collector<Row>) {
+        self.on_end(out);
+        self.channels = Default::default();
+        self.arrived = None;
     }
 
-    fn restore(
-        settings: &OrderSettings,
-        changes: &[Arc<Change>],
-        instrument: &Instrument,
-        bytes: &[u8],
-    ) -> Result<Self, RestoreError> {
-        let (mut state, since, pending): (Order, u32, Vec<u32>) = load(Self::NAME, bytes)?;
-        state.since = change_of(Self::NAME, changes, since)?;
-        let settings =
-            state.since.as_ref().and_then(|change| change.parameters()).map_or(*settings, |p| p.order);
-        for number in pending {
-            state.pending.extend(change_of(Self::NAME, changes, number)?);
-        }
-        let configured = [instrument.quote_channel, instrument.trade_channel];
-        if state.settings != settings || state.configured != configured {
-            return Err(RestoreError::OtherSettings { operator: Self::NAME });
-        }
-        if state.channels.iter().any(|channel| channel.ids.ids.len() > IDS_REMEMBERED) {
-            let why = format!("it remembers more than {IDS_REMEMBERED} ids of a channel");
-            return Err(RestoreError::Unreadable { operator: Self::NAME, why });
-        }
-        Ok(state)
+    fn may_wait(parameters: &Parameters) -> bool {
+        parameters.order.reorder > 0
+    }
+
+    fn oldest_waiting(&self) -> Option<u64> {
+        self.waiting.values().map(|waiting| waiting.row.source.line).min()
     }
 }
 
@@ -232,6 +208,7 @@ impl Order {
         let [configured_quotes, configured_trades] = self.configured;
         match &mut row.body {
             Body::Heartbeat => true,
+            Body::Book(_) => is_chosen(row.channel, &mut self.quote_channel, configured_quotes),
             Body::Trade(_) => is_chosen(row.channel, &mut self.trade_channel, configured_trades),
             Body::Quote(quote) => {
                 quote.trade = quote.trade
@@ -248,51 +225,38 @@ impl Order {
         }
     }
 
-    /// `behind` is the number of the newest change that stands before the row in the log.
-    fn let_through(&mut self, mut row: Row, behind: u32, out: &mut Out<Row>) {
+    /// Has a row wait, with what its batch holds of it.
+    fn keep(&mut self, row: Row, out: &mut impl Collector<Row>) {
+        out.counts().buffered += 1;
+        let levels: Box<[Level]> = match row.body {
+            Body::Book(extent) => extent.of(&out.context().levels).into(),
+            _ => Box::default(),
+        };
+        self.waiting_levels += levels.len();
+        self.waiting.insert((row.event_time, row.source, row.index), Waiting { row, levels });
+    }
+
+    /// Lets the oldest row go on; its levels become those of the batch that lets it go.
+    fn release(&mut self, out: &mut impl Collector<Row>) {
+        let Some((_, Waiting { mut row, levels })) = self.waiting.pop_first() else { return };
+        out.counts().buffered -= 1;
+        if let Body::Book(extent) = &mut row.body {
+            let owned = &mut out.context().levels;
+            *extent = Extent { start: owned.len() as u32, length: levels.len() as u32 };
+            owned.extend_from_slice(&levels);
+        }
+        self.waiting_levels -= levels.len();
+        self.let_through(row, out);
+    }
+
+    fn let_through(&mut self, mut row: Row, out: &mut impl Collector<Row>) {
         self.channels[row.channel as usize].newest = Some(row.event_time);
         let clock = self.clock.map_or(row.event_time, |clock| clock.max(row.event_time));
         self.clock = Some(clock);
         row.clock = clock;
-        if !self.pending.is_empty() {
-            self.take_effect(&row, behind, out);
-        }
-        out.give(row);
-    }
-
-    /// Lets the changes go on that take effect at a row, in the order of the moments they waited for: an instrument
-    /// that comes late to several ends up with the same one in force as the others.
-    fn take_effect(&mut self, row: &Row, behind: u32, out: &mut Out<Row>) {
-        let reached = |change: &Arc<Change>| change.number <= behind;
-        let replacing: Vec<_> = self.pending.iter().filter(|change| reached(change)).cloned().collect();
-        self.pending.retain(|change| !replacing.iter().any(|newer| newer.replaces(change)));
-        let mut due: Vec<_> =
-            self.pending.extract_if(.., |change| reached(change) && change.is_due(row.clock)).collect();
-        due.sort_by_key(|change| (change.effective_at, change.number));
-        for change in due {
-            if let Some(parameters) = change.parameters() {
-                self.settings = parameters.order;
-                self.since = Some(change.clone());
-            }
-            out.place(row.clock, row.digits, change);
-        }
-    }
-
-    /// Nothing that came before has to do with what follows: rows no longer wait for it, and what follows is no
-    /// duplicate of it and not late for it. Event time still never runs backwards.
-    fn forget_log(&mut self, out: &mut Out<Row>) {
-        while !self.waiting.is_empty() {
-            self.release(out);
-        }
-        self.channels = Default::default();
-        self.arrived = None;
-    }
-
-    fn release(&mut self, out: &mut Out<Row>) {
-        if let Some((_, Waiting { row, behind })) = self.waiting.pop_first() {
-            out.ledger.counts.buffered -= 1;
-            self.let_through(row, behind, out);
-        }
+        out.push(row);
+        // A change may have taken effect at it.
+        self.settings = out.in_force().parameters.order;
     }
 }
 

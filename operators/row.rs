@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::time::Time;
 
 /// A small integer that stands for an (exchange, instrument) pair within one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct InstrumentId(pub u32);
 
 /// The stream of a venue that a row came in on (docs/definitions.md, "Input"). Of the channels that carry quotes, and of those that
@@ -52,11 +52,27 @@ pub struct Source {
     pub line: u64,
 }
 
-/// Where a message's bytes stand in the bytes of its batch.
+/// Where something stands in what its batch owns: a message's bytes, or levels of a book.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extent {
     pub start: u32,
     pub length: u32,
+}
+
+impl Extent {
+    /// What stands there; nothing where that lies outside of `owned`.
+    pub fn of<T>(self, owned: &[T]) -> &[T] {
+        let start = self.start as usize;
+        owned.get(start..start + self.length as usize).unwrap_or_default()
+    }
+}
+
+/// One level of an order book.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Level {
+    pub price: f64,
+    /// 0: the level is gone.
+    pub size: f64,
 }
 
 /// Which side took liquidity.
@@ -85,6 +101,8 @@ pub struct Row {
     pub id: Option<u64>,
     pub source: Source,
     pub extent: Extent,
+    /// The number of the newest change that stands before the row in its log: set by the chain, 0 before it.
+    pub behind: u32,
     pub body: Body,
 }
 
@@ -93,6 +111,8 @@ pub struct Row {
 pub enum Body {
     Quote(Quote),
     Trade(Trade),
+    /// Levels of the instrument's book, as they stand in the levels of the batch.
+    Book(Extent),
     Heartbeat,
 }
 

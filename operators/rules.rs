@@ -9,16 +9,16 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use crate::alert_life::{AlertLife, AlertStart, AlertTransition, Point};
-use crate::change::{Change, ChangeAt, change_of, number_of};
-use crate::operator::{Ahead, Instrument, Operator, Out, RestoreError, load, save};
+use crate::change::{Effect, Parameters};
+use crate::operator::{Ahead, Collector, Instrument, Mismatch, Operator};
 use crate::pattern::matches;
 use crate::prefetch::fetch_all;
 use crate::stages::{Alert, AlertState, Features, Outcome, Priority, Sample, Scored, Signal};
-use crate::time::Nanos;
+use crate::time::{Nanos, Time};
 
 /// On which side of its levels a rule raises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,8 +157,6 @@ pub fn check_rules(rules: &[Rule]) -> Result<(), String> {
 pub struct Rules {
     subject: Subject,
     rules: Arc<[Rule]>,
-    /// The change that they came from; `None`: the configuration.
-    since: Option<Arc<Change>>,
     /// Starts, in the instant of the last change, of alerts whose rules it ended: a rule of the same name that comes
     /// in the same instant counts on from them, so that no two alerts have one id.
     ended: Vec<(Arc<str>, AlertStart)>,
@@ -166,6 +164,8 @@ pub struct Rules {
     on_samples: Vec<Watch>,
     /// Rules over probabilities: apart, so that a tick costs nothing where there are none.
     on_ticks: Vec<Watch>,
+    /// Of a state that was just read: the rules that it was made under, and where each stood.
+    read: Vec<(Rule, AlertLife)>,
 }
 
 /// A rule and where it stands.
@@ -177,41 +177,28 @@ struct Watch {
 
 impl Operator for Rules {
     const NAME: &'static str = "rules";
-    type Settings = Arc<[Rule]>;
     type Input = Scored;
     type Output = Outcome;
 
-    fn new(settings: &Arc<[Rule]>, instrument: &Instrument) -> Self {
+    fn new(parameters: &Parameters, instrument: &Instrument) -> Self {
         let (exchange, name) = (instrument.exchange.clone(), instrument.name.clone());
         let mut operator = Rules {
             subject: Subject { exchange, name },
-            rules: settings.clone(),
-            since: None,
+            rules: parameters.rules.clone(),
             ended: Vec::new(),
             on_samples: Vec::new(),
             on_ticks: Vec::new(),
+            read: Vec::new(),
         };
         operator.watch();
         operator
     }
 
-    fn fetch(&self, coming: &Scored, ahead: Ahead) {
-        let watches = match coming {
-            Scored::Tick(..) => &self.on_ticks,
-            Scored::Sample(_) | Scored::Gap(_) => &self.on_samples,
-        };
-        match ahead {
-            Ahead::Far => fetch_all(self),
-            Ahead::Near => watches.iter().for_each(fetch_all),
-            Ahead::Next => {}
-        }
-    }
-
-    fn on_input(&mut self, input: Scored, out: &mut Out<Outcome>) {
+    fn on_input(&mut self, input: Scored, out: &mut impl Collector<Outcome>) {
         let Rules { subject, rules, on_samples, on_ticks, .. } = self;
         match input {
             Scored::Gap(gap) => {
-                out.give(Outcome::Gap(gap));
+                out.push(Outcome::Gap(gap));
                 let point = Point { time: gap.end, digits: gap.digits, value: f64::NAN, zscore: f64::NAN };
                 for watch in on_samples.iter_mut().chain(on_ticks) {
                     let rule = &rules[watch.rule];
@@ -219,7 +206,7 @@ impl Operator for Rules {
                 }
             }
             Scored::Sample(sample) => {
-                out.give(Outcome::Sample(sample));
+                out.push(Outcome::Sample(sample));
                 for watch in on_samples {
                     let rule = &rules[watch.rule];
                     let point = metric_point(&sample, rule.signal);
@@ -227,7 +214,7 @@ impl Operator for Rules {
                 }
             }
             Scored::Tick(features, prediction) => {
-                out.give(Outcome::Tick(features, prediction));
+                out.push(Outcome::Tick(features, prediction));
                 let Features { clock: time, digits, .. } = features;
                 let point = Point { time, digits, value: prediction.probability, zscore: f64::NAN };
                 for watch in on_ticks {
@@ -239,45 +226,51 @@ impl Operator for Rules {
     }
 
     /// Rules that say the same go on; what others have raised ends here.
-    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Outcome>) {
-        if let Some(rules) = placed.change.rules() {
-            self.go_over_to(rules, placed, out);
-            self.since = Some(placed.change.clone());
+    fn on_change(&mut self, effect: &Effect, out: &mut impl Collector<Outcome>) {
+        if let Some(rules) = effect.change.rules() {
+            self.go_over_to(rules, effect, out);
         }
-        out.pass(placed);
     }
 
-    /// Each state carries the whole rule that it was made under.
-    fn snapshot(&self, bytes: &mut Vec<u8>) {
-        let watches = self.on_samples.iter().chain(&self.on_ticks);
-        let states: Vec<(&Rule, &AlertLife)> =
-            watches.map(|watch| (&self.rules[watch.rule], &watch.life)).collect();
-        save(&(states, &self.ended, number_of(self.since.as_ref())), bytes);
+    fn fetch(&self, _: Time, ahead: Ahead) {
+        match ahead {
+            Ahead::Far => fetch_all(self),
+            Ahead::Near => self.on_ticks.iter().for_each(fetch_all),
+            Ahead::Next => {}
+        }
     }
 
     /// States find their rule by its name. A rule without one is new and starts idle; a state whose rule is
     /// gone or says something else is of other settings, unless only `enabled` differs.
-    fn restore(
-        settings: &Arc<[Rule]>,
-        changes: &[Arc<Change>],
-        instrument: &Instrument,
-        bytes: &[u8],
-    ) -> Result<Self, RestoreError> {
-        let (mut states, ended, since): (Vec<(Rule, AlertLife)>, _, u32) = load(Rules::NAME, bytes)?;
-        let since = change_of(Self::NAME, changes, since)?;
-        let rules = since.as_ref().and_then(|change| change.rules()).unwrap_or(settings).clone();
-        let mut operator = Rules { since, ended, ..Rules::new(&rules, instrument) };
-        for watch in operator.on_samples.iter_mut().chain(&mut operator.on_ticks) {
-            let rule = &rules[watch.rule];
+    fn resume(&mut self, parameters: &Parameters, instrument: &Instrument) -> Result<(), Mismatch> {
+        let (mut states, ended) = (std::mem::take(&mut self.read), std::mem::take(&mut self.ended));
+        *self = Rules { ended, ..Rules::new(parameters, instrument) };
+        for watch in self.on_samples.iter_mut().chain(&mut self.on_ticks) {
+            let rule = &self.rules[watch.rule];
             if let Some(found) = states.iter().position(|(saved, _)| saved.agrees_with(rule)) {
                 watch.life = states.swap_remove(found).1;
             }
         }
-        if states.is_empty() {
-            Ok(operator)
-        } else {
-            Err(RestoreError::OtherSettings { operator: Rules::NAME })
-        }
+        if states.is_empty() { Ok(()) } else { Err(Mismatch::OtherSettings) }
+    }
+}
+
+/// Each state carries the whole rule that it was made under.
+impl Serialize for Rules {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let watches = self.on_samples.iter().chain(&self.on_ticks);
+        let states: Vec<(&Rule, &AlertLife)> =
+            watches.map(|watch| (&self.rules[watch.rule], &watch.life)).collect();
+        (states, &self.ended).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Rules {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (read, ended) = Deserialize::deserialize(deserializer)?;
+        let subject = Subject { exchange: "".into(), name: "".into() };
+        let (on_samples, on_ticks) = (Vec::new(), Vec::new());
+        Ok(Rules { subject, rules: [].into(), ended, on_samples, on_ticks, read })
     }
 }
 
@@ -299,8 +292,8 @@ impl Rules {
         }
     }
 
-    fn go_over_to(&mut self, rules: &Arc<[Rule]>, placed: &ChangeAt, out: &mut Out<Outcome>) {
-        let &ChangeAt { at, digits, .. } = placed;
+    fn go_over_to(&mut self, rules: &Arc<[Rule]>, effect: &Effect, out: &mut impl Collector<Outcome>) {
+        let &Effect { at, digits, .. } = effect;
         let before = std::mem::replace(&mut self.rules, rules.clone());
         let mut watches: Vec<Watch> = self.on_samples.drain(..).chain(self.on_ticks.drain(..)).collect();
         self.watch();
@@ -347,10 +340,10 @@ struct Subject {
 
 impl Subject {
     /// Gives the message of one change.
-    fn tell(&self, rule: &Rule, point: Point, change: AlertTransition, out: &mut Out<Outcome>) {
+    fn tell(&self, rule: &Rule, point: Point, change: AlertTransition, out: &mut impl Collector<Outcome>) {
         let Point { time, digits, value, zscore } = point;
-        out.ledger.counts.alerts += 1;
-        out.give(Outcome::Alert(Box::new(Alert {
+        out.counts().alerts += 1;
+        out.push(Outcome::Alert(Box::new(Alert {
             id: alert_id(&rule.name, &self.exchange, &self.name, change.start),
             rule: rule.name.clone(),
             priority: if change.escalated { Priority::P1 } else { rule.priority },
@@ -389,7 +382,7 @@ fn alert_id(rule: &str, exchange: &str, name: &str, start: AlertStart) -> Arc<st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::{SECOND, Time};
+    use crate::time::SECOND;
 
     fn id(rule: &str, exchange: &str, name: &str, at: i64, nth: u32) -> String {
         alert_id(rule, exchange, name, AlertStart { at: Time(at), nth }).to_string()

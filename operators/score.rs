@@ -4,89 +4,60 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Change, ChangeAt, change_of, number_of};
+use crate::change::{Effect, Parameters};
 use crate::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform, TreeFeature};
-use crate::operator::{Instrument, Operator, Out, RestoreError, load, save};
+use crate::operator::{Collector, InForce, Instrument, Mismatch, Operator, same_settings};
 use crate::stages::{Features, Prediction, Sampled, Scored};
 use crate::trees::Slots;
 
 /// Puts the model's prediction beside each tick; a tick that the model can't score is counted as refused.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// The model is the one in force; the state says only which one that was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    model: Arc<Model>,
-    /// The change that it came from; `None`: the configuration.
-    since: Option<Arc<Change>>,
-}
-
-/// What a snapshot keeps of the model: which one it was.
-#[derive(Serialize, Deserialize, PartialEq)]
-struct Identity {
-    name: String,
-    version: String,
-    sha256: String,
+    name: Arc<str>,
+    version: Arc<str>,
+    sha256: Arc<str>,
 }
 
 impl Operator for Score {
     const NAME: &'static str = "score";
-    type Settings = Arc<Model>;
     type Input = Sampled;
     type Output = Scored;
 
-    fn new(model: &Arc<Model>, _: &Instrument) -> Self {
-        Score { model: model.clone(), since: None }
+    fn new(parameters: &Parameters, _: &Instrument) -> Self {
+        Score::by(&parameters.model)
     }
 
-    fn on_input(&mut self, input: Sampled, out: &mut Out<Scored>) {
+    fn on_input(&mut self, input: Sampled, out: &mut impl Collector<Scored>) {
         match input {
-            Sampled::Gap(gap) => out.give(Scored::Gap(gap)),
-            Sampled::Sample(sample) => out.give(Scored::Sample(sample)),
+            Sampled::Gap(gap) => out.push(Scored::Gap(gap)),
+            Sampled::Sample(sample) => out.push(Scored::Sample(sample)),
             Sampled::Tick(features) => {
-                let model = number_of(self.since.as_ref());
-                let prediction = Prediction { model, ..predict(&self.model, &features) };
+                let InForce { parameters, since } = out.in_force();
+                let prediction = Prediction { model: since.model, ..predict(&parameters.model, &features) };
                 match prediction.spike {
-                    Some(_) => out.ledger.counts.predictions += 1,
-                    None => out.ledger.counts.refused += 1,
+                    Some(_) => out.counts().predictions += 1,
+                    None => out.counts().refused += 1,
                 }
-                out.give(Scored::Tick(features, prediction));
+                out.push(Scored::Tick(features, prediction));
             }
         }
     }
 
-    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Scored>) {
-        if let Some(model) = placed.change.model() {
-            self.model = model.clone();
-            self.since = Some(placed.change.clone());
-        }
-        out.pass(placed);
+    fn on_change(&mut self, effect: &Effect, _: &mut impl Collector<Scored>) {
+        *self = Score::by(&effect.now.model);
     }
 
-    fn snapshot(&self, bytes: &mut Vec<u8>) {
-        save(&(Identity::of(&self.model), number_of(self.since.as_ref())), bytes);
-    }
-
-    fn restore(
-        model: &Arc<Model>,
-        changes: &[Arc<Change>],
-        _: &Instrument,
-        bytes: &[u8],
-    ) -> Result<Self, RestoreError> {
-        let (saved, since): (Identity, u32) = load(Self::NAME, bytes)?;
-        let since = change_of(Self::NAME, changes, since)?;
-        let model = since.as_ref().and_then(|change| change.model()).unwrap_or(model).clone();
-        if saved != Identity::of(&model) {
-            return Err(RestoreError::OtherSettings { operator: Self::NAME });
-        }
-        Ok(Score { model, since })
+    fn resume(&mut self, parameters: &Parameters, _: &Instrument) -> Result<(), Mismatch> {
+        same_settings(self, &Score::by(&parameters.model))
     }
 }
 
-impl Identity {
-    fn of(model: &Model) -> Identity {
-        Identity {
-            name: model.name.to_string(),
-            version: model.version.to_string(),
-            sha256: model.sha256.to_string(),
-        }
+impl Score {
+    fn by(model: &Model) -> Score {
+        let Model { name, version, sha256, .. } = model;
+        Score { name: name.clone(), version: version.clone(), sha256: sha256.clone() }
     }
 }
 

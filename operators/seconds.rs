@@ -1,12 +1,10 @@
 //! Metrics of each second and their z-scores (docs/definitions.md, "Per-second metrics").
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Change, ChangeAt, change_of, number_of};
+use crate::change::{Effect, Parameters};
 use crate::moments::SlidingMoments;
-use crate::operator::{Ahead, Instrument, Operator, Out, RestoreError, load, save};
+use crate::operator::{Ahead, Collector, Instrument, Mismatch, Operator, consistent, same_settings};
 use crate::prefetch::{fetch, fetch_all};
 use crate::stages::{Features, Measured, Metric, Reading, Sample, Sampled};
 use crate::time::{SECOND, Time};
@@ -41,9 +39,6 @@ impl Default for SecondSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Seconds {
     settings: SecondSettings,
-    /// The change that they came from; `None`: the configuration.
-    #[serde(skip)]
-    since: Option<Arc<Change>>,
     /// The second being filled; `None` before its first quote.
     open: Option<OpenSecond>,
     /// The samples before, by metric.
@@ -63,33 +58,32 @@ struct OpenSecond {
 
 impl Operator for Seconds {
     const NAME: &'static str = "seconds";
-    type Settings = SecondSettings;
     type Input = Measured;
     type Output = Sampled;
 
-    fn new(settings: &SecondSettings, _: &Instrument) -> Self {
+    fn new(parameters: &Parameters, _: &Instrument) -> Self {
+        let settings = parameters.seconds;
         assert!(settings.zscore_window > 0, "a window holds at least one sample");
         Seconds {
-            settings: *settings,
-            since: None,
+            settings,
             open: None,
             windows: Default::default(),
             volatility_z: f64::NAN,
         }
     }
 
-    fn on_input(&mut self, input: Measured, out: &mut Out<Sampled>) {
+    fn on_input(&mut self, input: Measured, out: &mut impl Collector<Sampled>) {
         match input {
             Measured::Gap(gap) => {
                 self.advance(gap.end, out);
                 self.clear();
-                out.give(Sampled::Gap(gap));
+                out.push(Sampled::Gap(gap));
             }
             Measured::Tick(mut features) => {
                 self.advance(features.clock, out);
                 self.open = Some(OpenSecond::after(&features));
                 features.volatility_z = self.volatility_z;
-                out.give(Sampled::Tick(features));
+                out.push(Sampled::Tick(features));
             }
             Measured::Trade { clock, trade_intensity, .. } => {
                 self.advance(clock, out);
@@ -102,76 +96,44 @@ impl Operator for Seconds {
     }
 
     /// A second that the clock has left ends first, under the settings that it began with.
-    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Sampled>) {
-        if let Some(parameters) = placed.change.parameters() {
-            if parameters.seconds != self.settings {
-                self.advance(placed.at, out);
-                self.clear();
-            }
-            self.settings = parameters.seconds;
-            self.since = Some(placed.change.clone());
+    fn on_change(&mut self, effect: &Effect, out: &mut impl Collector<Sampled>) {
+        if effect.now.seconds != self.settings {
+            self.advance(effect.at, out);
+            self.clear();
         }
-        out.pass(placed);
+        self.settings = effect.now.seconds;
     }
 
-    fn fetch(&self, coming: &Measured, ahead: Ahead) {
+    fn fetch(&self, time: Time, ahead: Ahead) {
+        let ends = self.open.is_some_and(|open| time >= open.end);
         match ahead {
             Ahead::Far => {
                 fetch_all(&self.open);
                 fetch(&self.volatility_z);
             }
-            Ahead::Near if self.ends_with(coming) => fetch_all(&self.windows),
-            Ahead::Next if self.ends_with(coming) => self.windows.iter().for_each(SlidingMoments::fetch),
+            Ahead::Near if ends => fetch_all(&self.windows),
+            Ahead::Next if ends => self.windows.iter().for_each(SlidingMoments::fetch),
             _ => {}
         }
     }
 
-    fn snapshot(&self, bytes: &mut Vec<u8>) {
-        save(&(self, number_of(self.since.as_ref())), bytes);
-    }
-
-    fn restore(
-        settings: &SecondSettings,
-        changes: &[Arc<Change>],
-        _: &Instrument,
-        bytes: &[u8],
-    ) -> Result<Self, RestoreError> {
-        let (mut state, since): (Seconds, u32) = load(Self::NAME, bytes)?;
-        state.since = change_of(Self::NAME, changes, since)?;
-        let changed = state.since.as_ref().and_then(|change| change.parameters());
-        let settings = changed.map_or(*settings, |parameters| parameters.seconds);
-        if state.settings != settings {
-            return Err(RestoreError::OtherSettings { operator: Self::NAME });
-        }
+    fn resume(&mut self, parameters: &Parameters, _: &Instrument) -> Result<(), Mismatch> {
+        same_settings(&self.settings, &parameters.seconds)?;
         let fits = |window: &SlidingMoments| {
-            window.is_consistent() && window.len() <= settings.zscore_window as usize
+            window.is_consistent() && window.len() <= self.settings.zscore_window as usize
         };
-        if !state.windows.iter().all(fits) {
-            let why = "its windows do not fit each other".to_string();
-            return Err(RestoreError::Unreadable { operator: Self::NAME, why });
-        }
-        Ok(state)
+        consistent(self.windows.iter().all(fits), "its windows do not fit each other")
     }
 }
 
 impl Seconds {
-    /// Whether the open second ends when this comes.
-    fn ends_with(&self, coming: &Measured) -> bool {
-        let clock = match coming {
-            Measured::Gap(gap) => gap.end,
-            Measured::Tick(features) => features.clock,
-            Measured::Trade { clock, .. } | Measured::Heartbeat { clock, .. } => *clock,
-        };
-        self.open.is_some_and(|open| clock >= open.end)
-    }
-
     /// The clock has reached `clock`: a second that ended by then gives its sample.
-    fn advance(&mut self, clock: Time, out: &mut Out<Sampled>) {
+    fn advance(&mut self, clock: Time, out: &mut impl Collector<Sampled>) {
         if let Some(open) = self.open.take_if(|open| clock >= open.end) {
             let readings = std::array::from_fn(|metric| self.read(metric, open.values[metric]));
             self.volatility_z = readings[Metric::RealisedVol as usize].zscore;
-            out.ledger.counts.samples += 1;
-            out.give(Sampled::Sample(Sample { time: open.end, digits: open.digits, readings }));
+            out.counts().samples += 1;
+            out.push(Sampled::Sample(Sample { time: open.end, digits: open.digits, readings }));
         }
     }
 

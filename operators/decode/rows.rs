@@ -121,6 +121,7 @@ impl Rows<'_, '_> {
             id: draft.id,
             source: self.envelope.source,
             extent: self.envelope.extent,
+            behind: 0,
             body,
         })
     }
