@@ -21,8 +21,8 @@ use super::snapshots::CheckpointCoordinator;
 use super::start::JobStart;
 use super::start::incarnation::Incarnation;
 use super::start::recovery::ShardStart;
-use super::worker::{self, WorkerStart};
-use super::{Done, Job, JobParts, committer, snapshots, supervisor, watcher};
+use super::worker_start::WorkerStart;
+use super::{Done, Job, JobParts, committer, snapshots, supervisor, watcher, worker};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::cluster::place::ProcessPlace;
@@ -184,7 +184,7 @@ fn run_workers(workers: Vec<WorkerStart>, parts: &JobParts) -> Result<()> {
     let first = spec.place.first();
     // Before any worker starts: the graph can't end where one never built its part of it.
     let opened = (first..).zip(workers).map(|(index, start)| {
-        let opened = worker::open(start, spec, measures);
+        let opened = start.open(spec, measures);
         opened.map(Some).with_context(|| format!("worker {index} could not start"))
     });
     let opened = opened.collect::<Result<Vec<_>>>();

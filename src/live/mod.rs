@@ -20,18 +20,22 @@ mod account;
 mod alerts;
 mod attempt;
 mod committer;
+mod deliver;
 mod ending;
 pub mod failures;
 mod job;
 mod job_report;
 mod job_spec;
 mod measures;
+mod poll;
 mod recovery_watch;
 mod snapshots;
 pub mod start;
 mod supervisor;
 mod watcher;
 mod worker;
+mod worker_ends;
+mod worker_start;
 
 use std::sync::Arc;
 
