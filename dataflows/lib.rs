@@ -20,3 +20,4 @@ pub mod ownership;
 pub mod saving;
 pub mod settings;
 pub mod source;
+pub mod stage;

@@ -114,7 +114,7 @@ struct BacktestArgs {
     /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter, scored; by default all
     /// but scored.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_file_kind, requires = "out")]
-    encode_lines: Vec<OutputKind>,
+    emit: Vec<OutputKind>,
 
     /// Folder for the outputs, one file a kind; `-` writes a single kind to standard output. Without it only the
     /// summary is printed.
@@ -248,7 +248,7 @@ fn backtest(args: BacktestArgs) -> Result<()> {
 
 /// Where the outputs go and which there are.
 fn destination(args: &BacktestArgs) -> Result<(Destination, Vec<OutputKind>)> {
-    let mut kinds: Vec<OutputKind> = args.encode_lines.clone();
+    let mut kinds: Vec<OutputKind> = args.emit.clone();
     if kinds.is_empty() {
         kinds = OutputKind::of_files().filter(|kind| *kind != OutputKind::Scored).collect();
     }

@@ -1,13 +1,14 @@
 //! Commits offsets, and only those behind which all outputs have arrived. Never on a worker's thread.
 
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use tracing::{info, warn};
 
-use super::Shared;
+use super::ending::Ending;
+use super::job_spec::JobSpec;
+use super::measures::Measures;
 use crate::kafka::admin::commits::Commits;
 use crate::kafka::admin::offsets::passes;
 
@@ -21,11 +22,11 @@ const AGAIN_AFTER: Duration = Duration::from_secs(3600);
 ///
 /// # Errors
 /// When the last offsets could not be committed in time: what is behind them is read again at the next start.
-pub fn commit(shared: &Shared) -> Result<()> {
-    let commits = match Commits::connect(&shared.config.kafka, &shared.config.job) {
+pub fn commit_delivered(spec: &JobSpec, measures: &Measures, ending: &Ending) -> Result<()> {
+    let commits = match Commits::connect(&spec.config.kafka, &spec.config.job) {
         Ok(commits) => commits,
         Err(error) => {
-            shared.halt.fail(error);
+            ending.halt.fail(error);
             return Ok(());
         }
     };
@@ -34,9 +35,9 @@ pub fn commit(shared: &Shared) -> Result<()> {
     let mut all_at = Instant::now();
     loop {
         // Looked at first: what was delivered before the end is then committed below.
-        let is_last = shared.delivered.load(Ordering::Acquire);
+        let is_last = ending.is_delivered();
         let again = all_at.elapsed() >= AGAIN_AFTER;
-        match commit_due(shared, &commits, again) {
+        match commit_due(spec, measures, &commits, again) {
             Ok(()) => {
                 if again {
                     all_at = Instant::now();
@@ -50,19 +51,19 @@ pub fn commit(shared: &Shared) -> Result<()> {
                 }
             }
             Err(error) => {
-                shared.metrics.job.commits.with_label_values(&["failed"]).inc();
+                measures.metrics.commits.with_label_values(&["failed"]).inc();
                 if !passes(&error) {
-                    shared.halt.fail(error);
+                    ending.halt.fail(error);
                     return Ok(());
                 }
                 if !failing {
                     warn!(error = format!("{error:#}"), "offsets can't be committed; trying again");
                     failing = true;
                 }
-                let at_most = shared.config.kafka.stop_timeout;
+                let at_most = spec.config.kafka.stop_timeout;
                 // A job that can't go on does not wait for brokers besides.
                 if is_last
-                    && (shared.halt.is_set()
+                    && (ending.halt.is_set()
                         || Instant::now() >= *deadline.get_or_insert(Instant::now() + at_most))
                 {
                     return Err(anyhow!(
@@ -71,15 +72,15 @@ pub fn commit(shared: &Shared) -> Result<()> {
                 }
             }
         }
-        thread::park_timeout(shared.config.kafka.commit_interval);
+        thread::park_timeout(spec.config.kafka.commit_interval);
     }
 }
 
 /// Commits what was delivered since the last time, or all of it `again`.
-fn commit_due(shared: &Shared, commits: &Commits, again: bool) -> Result<()> {
-    let due: Vec<_> = shared
+fn commit_due(spec: &JobSpec, measures: &Measures, commits: &Commits, again: bool) -> Result<()> {
+    let due: Vec<_> = spec
         .own_shards()
-        .map(|at| (&shared.shards[at], &shared.progress[at]))
+        .map(|at| (&spec.shards[at], &measures.progress[at]))
         .map(|(shard, progress)| (shard, progress, progress.delivered()))
         .filter(|(_, progress, delivered)| again || *delivered != progress.committed())
         .collect();
@@ -92,6 +93,6 @@ fn commit_due(shared: &Shared, commits: &Commits, again: bool) -> Result<()> {
     for (_, progress, delivered) in &due {
         progress.commit(*delivered);
     }
-    shared.metrics.job.commits.with_label_values(&["done"]).inc();
+    measures.metrics.commits.with_label_values(&["done"]).inc();
     Ok(())
 }

@@ -1,41 +1,28 @@
 //! A job's attempts: each looks for topics and offsets, and runs until it ends or has to begin anew.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use foreshock_dataflows::batch::TimeRange;
 use foreshock_dataflows::instruments::Instruments;
-use foreshock_dataflows::live::{LastSeen, LiveSettings};
-use foreshock_dataflows::messages::Limits;
-use foreshock_dataflows::meter::Meter;
 use foreshock_dataflows::output_kind::OutputKind;
-use foreshock_dataflows::saving::Saver;
 use foreshock_operators::account::Counts;
 use foreshock_operators::decode::Format;
 use tracing::{info, warn};
 
-use super::alerts::Alerts;
-use super::failures::{FailureLog, StaysDown};
-use super::snapshots::CheckpointCoordinator;
-use super::start::incarnation::Incarnation;
-use super::start::recovery::{self, ShardStart};
-use super::start::{self, JobStart};
-use super::{Handover, Shared, serve_model};
+use super::attempt::{Attempt, Surroundings};
+use super::failures::StaysDown;
+use super::job_report::{EmittedBefore, serve_model};
+use super::{JobParts, start};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::cluster::place::ProcessPlace;
 use crate::config::{Config, DeliveryGuarantee, LostOffsets};
-use crate::halt::Halt;
 use crate::kafka::out::transactions;
-use crate::kafka::progress::{Shard, ShardProgress};
+use crate::kafka::progress::Shard;
 use crate::kafka::source;
 use crate::metrics::Metrics;
-use crate::state::Store;
-use crate::state::requests::SnapshotRequests;
 use crate::status::{JobStatus, Phase, State};
 
 /// How much longer than `kafka.stop_timeout` the other processes may take to end.
@@ -103,31 +90,32 @@ impl Job {
     fn run_among(self, cluster: Option<Arc<Cluster>>) -> Result<Done> {
         let (job_status, stop) = (self.job_status.clone(), self.stop.clone());
         let settings = &self.config.settings;
-        serve_model(&settings.model, &settings.features, &job_status, &self.metrics);
-        let mut attempt = self;
-        let emitted_before = Arc::new(Mutex::new(None));
+        serve_model(&settings.model, &settings.features, &job_status, &self.metrics.job);
+        let mut job = self;
+        let emitted_before = EmittedBefore::default();
         let mut stood_still = false;
         let done = loop {
             let mut begun = false;
-            let done = attempt.start(cluster.clone(), &emitted_before).and_then(|shared| match shared {
-                Some(shared) => {
+            let done = job.start(cluster.clone(), &emitted_before).and_then(|attempt| match attempt {
+                Some(attempt) => {
                     begun = true;
-                    let done = attempt.run_once(&shared);
-                    stood_still = shared.has_stood_still();
+                    let ending = attempt.parts.ending.clone();
+                    let done = job.run_once(attempt);
+                    stood_still = ending.has_stood_still();
                     done
                 }
                 None => Ok(Done::default()),
             });
             match done {
                 // Several processes begin anew together, so not from inside of one.
-                Err(error) if cluster.is_none() && attempt.may_begin_anew(&error, stood_still) => {
+                Err(error) if cluster.is_none() && job.may_begin_anew(&error, stood_still) => {
                     warn!(error = format!("{error:#}"), "beginning anew from what is committed");
-                    attempt.metrics.job.begun_anew.inc();
+                    job.metrics.job.begun_anew.inc();
                     // What has ended has posted that it failed.
                     job_status.post(State { phase: Phase::Starting, ..State::clone(&job_status.state()) });
                     // Done once, where it came to that.
-                    attempt.from_beginning &= !begun;
-                    attempt.adopt &= !begun;
+                    job.from_beginning &= !begun;
+                    job.adopt &= !begun;
                 }
                 done => break done.map_err(transactions::explained),
             }
@@ -144,15 +132,17 @@ impl Job {
         done
     }
 
-    /// Runs, and remembers how that has ended.
-    fn run_once(&self, shared: &Arc<Shared>) -> Result<Done> {
-        let failures = shared.failures.as_ref();
-        if let Some(failure) = failures.and_then(|failures| failures.stays_down(&shared.committed()))
+    /// Runs an attempt, and remembers how that has ended.
+    fn run_once(&self, attempt: Attempt) -> Result<Done> {
+        let JobParts { spec, measures, ending, .. } = attempt.parts.clone();
+        let failures = attempt.failures.clone();
+        if let Some(failures) = &failures
+            && let Some(failure) = failures.stays_down(&measures.committed(&spec))
             && !self.retry
         {
             bail!(StaysDown::from(failure));
         }
-        let done = shared.clone().run();
+        let done = attempt.run();
         match (&done, failures) {
             (Ok(_), Some(failures)) => failures.forget(),
             // What passes, or what others have done, is no failure at this place.
@@ -160,9 +150,9 @@ impl Job {
                 if !self.stop.load(Ordering::Relaxed)
                     && !transactions::may_begin_anew(error)
                     && !transactions::is_fenced(error)
-                    && shared.cluster.as_ref().is_none_or(|cluster| cluster.failure().is_none()) =>
+                    && ending.cluster.as_ref().is_none_or(|cluster| cluster.failure().is_none()) =>
             {
-                failures.note(shared.standing(), format!("{error:#}"));
+                failures.note(measures.committed_behind_end(&spec), format!("{error:#}"));
             }
             _ => {}
         }
@@ -183,119 +173,22 @@ impl Job {
     fn start(
         &self,
         cluster: Option<Arc<Cluster>>,
-        emitted_before: &Arc<Mutex<Option<Counts>>>,
-    ) -> Result<Option<Arc<Shared>>> {
+        emitted_before: &EmittedBefore,
+    ) -> Result<Option<Attempt>> {
         let others = cluster.as_deref();
         let place = others.map_or(ProcessPlace::alone(self.workers), Cluster::place);
         if !others.map_or(Ok(true), Cluster::await_turn)? {
             return Ok(None);
         }
-        let settings = &self.config.settings;
         let clock = Clock::start();
-        let instruments = Instruments::new(settings.instruments.clone());
-        let Some(JobStart { shards, beginnings, markets, store }) = start::start(self, place, &instruments)?
-        else {
-            return Ok(None);
-        };
-        let shards: Arc<[Shard]> = shards.into();
-        let names: Arc<[String]> = shards.iter().map(Shard::name).collect();
+        let instruments = Instruments::new(self.config.settings.instruments.clone());
+        let Some(found) = start::start(self, place, &instruments)? else { return Ok(None) };
+        let names: Arc<[String]> = found.shards.iter().map(Shard::name).collect();
         if !others.map_or(Ok(true), |others| others.await_all(&names))? {
             return Ok(None);
         }
-        let limits = Limits {
-            range: TimeRange::default(),
-            max_ahead: settings.max_ahead,
-            max_message_bytes: self.config.input.max_message_bytes,
-            control: self.config.control,
-        };
-        let base = Arc::new(settings.clone());
-        let format = self.format.or(self.config.input.format);
-        let exchange = self.exchange.as_deref().map(Arc::from);
-        let mut alerts = Alerts::default();
-        let mut restored = Counts::default();
-        let mut accounts: Vec<Counts> = shards.iter().map(|_| Counts::default()).collect();
-        let mut bases = BTreeMap::new();
-        let mut clients = BTreeMap::new();
-        let mut incarnations = BTreeMap::new();
-        let mut saved = vec![0; shards.len()];
-        let mut lost = Vec::new();
-        for (shard, ShardStart { client, incarnation, account, saved: at, lost: gone, .. }) in beginnings {
-            lost.extend(gone);
-            restored.add(&account.counts);
-            bases.extend(account.base.map(|base| (shard, base)));
-            accounts[shard as usize] = account.counts;
-            alerts.restore(shard, account.alerts, &self.metrics.job);
-            // At its origin there is nothing to save.
-            saved[shard as usize] = at.unwrap_or(incarnation.origin);
-            clients.insert(shard, (client, incarnation.to_string().into()));
-            incarnations.insert(shard, incarnation);
-        }
-        let folder = store.as_ref().and_then(Store::folder).map(Path::to_owned);
-        let failures = folder.map(|folder| FailureLog::of(folder, place.process));
-        self.metrics.job.lost_offsets.inc_by(lost.len() as u64);
-        let (coordinator, savers, requests) = coordinator(store, saved, incarnations, self.workers);
-        let begun = Handover {
-            clients,
-            markets: markets.into_iter().map(Some).collect(),
-            savers: savers.into_iter().map(Some).collect(),
-            coordinator,
-            requests,
-        };
-        Ok(Some(Arc::new(Shared {
-            place,
-            cluster,
-            until_end: self.until_end,
-            kinds: self.kinds.as_slice().into(),
-            progress: shards.iter().map(|at| Arc::new(ShardProgress::of(at))).collect(),
-            recovery: recovery::Watch::start(),
-            failures,
-            lost,
-            stood_still: Mutex::default(),
-            shards,
-            decode: LiveSettings { shards: names, format, exchange, limits, settings: base },
-            instruments,
-            last_seen: (0..self.workers).map(|_| LastSeen::default()).collect(),
-            meters: (0..self.workers).map(|_| Meter::default()).collect(),
-            clock,
-            job_status: self.job_status.clone(),
-            metrics: self.metrics.clone(),
-            suppressed: Mutex::new(restored),
-            emitted_before: emitted_before.clone(),
-            bases,
-            accounts: accounts.into_iter().map(Mutex::new).collect(),
-            begun: Mutex::new(begun),
-            rows_per_worker: (0..self.workers).map(|_| AtomicI64::new(0)).collect(),
-            first_refused: Mutex::default(),
-            alerts: Mutex::new(alerts),
-            // The start has just spoken with the brokers.
-            kafka_connected: AtomicBool::new(true),
-            stop: self.stop.clone(),
-            delivered: AtomicBool::new(false),
-            halt: Halt::default(),
-            config: self.config.clone(),
-        })))
+        let emitted_before = emitted_before.clone();
+        let surroundings = Surroundings { job: self, place, cluster, clock, instruments, emitted_before };
+        Ok(Some(Attempt::new(surroundings, names, found)))
     }
-}
-
-/// The thread that keeps snapshots, and how workers reach it.
-fn coordinator(
-    store: Option<Store>,
-    saved: Vec<i64>,
-    incarnations: BTreeMap<u32, Incarnation>,
-    workers: usize,
-) -> (Option<CheckpointCoordinator>, Vec<Saver>, Option<Arc<SnapshotRequests>>) {
-    let Some(store) = store else { return (None, Vec::new(), None) };
-    let (begin, begun) = mpsc::channel();
-    let (give, pieces) = mpsc::channel();
-    let savers: Vec<Saver> = (0..workers).map(|_| Saver::new(give.clone())).collect();
-    let requests = Arc::new(SnapshotRequests::new(saved.into_iter(), begin));
-    let coordinator = CheckpointCoordinator {
-        store,
-        requests: requests.clone(),
-        begun,
-        pieces,
-        savers: savers.clone(),
-        incarnations,
-    };
-    (Some(coordinator), savers, Some(requests))
 }

@@ -8,7 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -17,8 +16,10 @@ use foreshock_dataflows::market::Market;
 use foreshock_dataflows::saving::{Piece, PieceContent, Saver};
 use tracing::{debug, warn};
 
-use super::Shared;
 use super::account::ShardAccount;
+use super::ending::Ending;
+use super::job_spec::JobSpec;
+use super::measures::Measures;
 use super::start::incarnation::Incarnation;
 use crate::faults;
 use crate::state::requests::{SnapshotRequests, StartedSnapshot};
@@ -75,21 +76,25 @@ struct RequestedSnapshot {
 }
 
 /// Keeps snapshots until the job has ended.
-pub fn keep(shared: &Shared, coordinator: CheckpointCoordinator) {
+pub fn keep(coordinator: CheckpointCoordinator, spec: &JobSpec, measures: &Measures, ending: &Ending) {
     let mut kept = Checkpoints {
-        shared,
+        spec,
+        measures,
+        ending,
         coordinator,
         writing: BTreeMap::new(),
         waiting: Vec::new(),
         request: None,
-        rounds: shared.own_shards().map(|shard| (shard as u32, Instant::now())).collect(),
+        rounds: spec.own_shards().map(|shard| (shard as u32, Instant::now())).collect(),
         warned_at: None,
     };
     kept.run();
 }
 
 struct Checkpoints<'a> {
-    shared: &'a Shared,
+    spec: &'a JobSpec,
+    measures: &'a Measures,
+    ending: &'a Ending,
     coordinator: CheckpointCoordinator,
     /// By shard and number.
     writing: BTreeMap<(u32, u64), Writing>,
@@ -105,7 +110,7 @@ impl Checkpoints<'_> {
         let mut ending: Option<Instant> = None;
         loop {
             // Looked at first: pieces of the last snapshots are then in the channel.
-            let is_ending = self.shared.delivered.load(Ordering::Acquire);
+            let is_ending = self.ending.is_delivered();
             let is_empty = match self.coordinator.pieces.recv_timeout(TICK) {
                 Ok(piece) => {
                     self.write_piece(piece);
@@ -123,7 +128,7 @@ impl Checkpoints<'_> {
             self.publish();
             if is_ending {
                 let since = *ending.get_or_insert_with(Instant::now);
-                let is_done = is_empty && (self.waiting.is_empty() || self.shared.halt.is_set());
+                let is_done = is_empty && (self.waiting.is_empty() || self.ending.halt.is_set());
                 if is_done || since.elapsed() >= END_WITHIN {
                     return;
                 }
@@ -148,9 +153,9 @@ impl Checkpoints<'_> {
         if !self.writing.is_empty() || !self.waiting.is_empty() {
             return;
         }
-        let interval = self.shared.config.state.interval;
+        let interval = self.spec.config.state.interval;
         let has_moved = |shard: u32| {
-            let progress = &self.shared.progress[shard as usize];
+            let progress = &self.measures.progress[shard as usize];
             progress.committed() != requests.saved(shard)
         };
         let due = self.rounds.iter().filter(|(shard, at)| at.elapsed() >= interval && has_moved(**shard));
@@ -175,10 +180,10 @@ impl Checkpoints<'_> {
                 (None, _) => Ok(()),
                 (Some(writer), PieceContent::Shard(bytes)) => writer.section(piece.section, bytes),
                 (Some(writer), PieceContent::Instrument(id, bytes)) => {
-                    let instrument = self.shared.instruments.get(*id);
+                    let instrument = self.spec.instruments.get(*id);
                     // Once for each: all of them have been through the first operator.
                     let definition = (piece.section == Market::SECTIONS[0])
-                        .then(|| self.shared.instruments.definition(*id).into_bytes());
+                        .then(|| self.spec.instruments.definition(*id).into_bytes());
                     let (exchange, symbol) = (&instrument.exchange, &instrument.symbol);
                     writer.instrument(exchange, symbol, piece.section, bytes).and_then(
                         |()| match definition {
@@ -194,7 +199,7 @@ impl Checkpoints<'_> {
             }
             self.finish(key);
         }
-        let worker = self.shared.place.worker_of(piece.shard as usize) - self.shared.place.first();
+        let worker = self.spec.place.worker_of(piece.shard as usize) - self.spec.place.first();
         self.coordinator.savers[worker].piece_done(piece);
     }
 
@@ -204,10 +209,10 @@ impl Checkpoints<'_> {
             self.request = None;
         }
         self.rounds.insert(shard, Instant::now());
-        let at = &self.shared.shards[shard as usize];
+        let at = &self.spec.shards[shard as usize];
         let Some(incarnation) = self.coordinator.incarnations.get(&shard) else { return };
         let header = Header {
-            job: self.shared.config.job.clone(),
+            job: self.spec.config.job.clone(),
             topic: at.topic.clone(),
             partition: at.partition,
             incarnation: incarnation.id.clone(),
@@ -248,21 +253,21 @@ impl Checkpoints<'_> {
     /// Publishes what is written and committed: a snapshot must never lie ahead of what is committed.
     fn publish(&mut self) {
         let is_committed =
-            |waiting: &Waiting| self.shared.progress[waiting.shard as usize].committed() >= waiting.offset;
+            |waiting: &Waiting| self.measures.progress[waiting.shard as usize].committed() >= waiting.offset;
         let (ready, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(is_committed);
         self.waiting = waiting;
         for Waiting { shard, offset, since, written } in ready {
-            let at = &self.shared.shards[shard as usize];
+            let at = &self.spec.shards[shard as usize];
             match written.publish() {
                 Ok(entry) => {
-                    let (store, keep) = (&self.coordinator.store, self.shared.config.state.keep);
+                    let (store, keep) = (&self.coordinator.store, self.spec.config.state.keep);
                     // What can't be removed now is removed with the next.
                     if let Err(error) = store.prune(&at.topic, at.partition, keep) {
                         debug!(shard, %error, "an old snapshot can't be removed");
                     }
                     self.coordinator.requests.note_published(shard, offset);
-                    self.shared.metrics.job.saved(&at.topic, at.partition, entry.bytes, since.elapsed());
+                    self.measures.metrics.saved(&at.topic, at.partition, entry.bytes, since.elapsed());
                     debug!(target: "foreshock::state", shard, offset, bytes = entry.bytes, state = "published");
                     faults::mark("snapshot", shard, false);
                 }
@@ -272,10 +277,10 @@ impl Checkpoints<'_> {
     }
 
     fn fail(&mut self, shard: u32, error: &StoreError) {
-        self.shared.metrics.job.snapshots.with_label_values(&["failed"]).inc();
+        self.measures.metrics.snapshots.with_label_values(&["failed"]).inc();
         faults::mark("snapshot", shard, false);
         if self.warned_at.is_none_or(|at| at.elapsed() >= TELL_EVERY) {
-            let shard = self.shared.shards[shard as usize].name();
+            let shard = self.spec.shards[shard as usize].name();
             let mut text = error.to_string();
             let mut cause = std::error::Error::source(error);
             while let Some(inner) = cause {

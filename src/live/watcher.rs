@@ -1,13 +1,14 @@
 //! Asks the brokers once a second where the logs end: so it is known too whether they answer.
 
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use tracing::{debug, info, warn};
 
-use super::Shared;
+use super::ending::Ending;
+use super::job_spec::JobSpec;
+use super::measures::Measures;
 use crate::config::DeliveryGuarantee;
 use crate::kafka::admin::offsets::Offsets;
 use crate::status::wall_time;
@@ -22,22 +23,19 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 const TICK: Duration = Duration::from_millis(100);
 
 /// Watches until the workers have ended.
-pub fn watch(shared: &Shared) {
-    let offsets = match Offsets::connect(&shared.config.kafka, &shared.config.job) {
+pub fn watch(spec: &JobSpec, measures: &Measures, ending: &Ending) {
+    let offsets = match Offsets::connect(&spec.config.kafka, &spec.config.job) {
         Ok(offsets) => offsets,
-        Err(error) => return shared.halt.fail(error),
+        Err(error) => return ending.halt.fail(error),
     };
     let mut lost_at: Option<Instant> = None;
-    while !shared.delivered.load(Ordering::Acquire) && !shared.halt.is_set() {
+    while !ending.is_delivered() && !ending.halt.is_set() {
         let asked_at = Instant::now();
-        let connected = look(shared, &offsets);
-        shared.kafka_connected.store(connected, Ordering::Release);
+        let connected = ask_brokers(spec, measures, ending, &offsets);
+        measures.note_kafka_connected(connected);
         match (connected, lost_at) {
             (false, None) => {
-                warn!(
-                    brokers = shared.config.kafka.brokers,
-                    "no Kafka broker answers; going on when one does"
-                );
+                warn!(brokers = spec.config.kafka.brokers, "no Kafka broker answers; going on when one does");
                 lost_at = Some(asked_at);
             }
             (true, Some(lost)) => {
@@ -48,20 +46,20 @@ pub fn watch(shared: &Shared) {
         }
         // Jobs that lost the same broker shall not come back in step.
         let jitter = Duration::from_millis(wall_time().0.unsigned_abs() / 1_000 % 250);
-        while asked_at.elapsed() < INTERVAL + jitter && !shared.delivered.load(Ordering::Acquire) {
+        while asked_at.elapsed() < INTERVAL + jitter && !ending.is_delivered() {
             thread::sleep(TICK);
         }
     }
 }
 
 /// Asks for the number of partitions and the end of each; says whether a broker answered.
-fn look(shared: &Shared, offsets: &Offsets) -> bool {
-    for topic in &shared.config.topics.input {
-        let known = shared.shards.iter().filter(|shard| shard.topic == *topic).count();
+fn ask_brokers(spec: &JobSpec, measures: &Measures, ending: &Ending, offsets: &Offsets) -> bool {
+    for topic in &spec.config.topics.input {
+        let known = spec.shards.iter().filter(|shard| shard.topic == *topic).count();
         match offsets.partitions(topic, ANSWER_WITHIN) {
             // A topic that is gone is told of by its readers.
             Ok(count) if count > known => {
-                let way_out = match shared.config.delivery {
+                let way_out = match spec.config.delivery {
                     DeliveryGuarantee::ExactlyOnce => {
                         "go on under another job.name, which begins behind what is there (kafka.start: latest), with \
                          output topics of at least as many"
@@ -70,7 +68,7 @@ fn look(shared: &Shared, offsets: &Offsets) -> bool {
                         "start the job again, with output topics of at least as many"
                     }
                 };
-                shared.halt.fail(anyhow!(
+                ending.halt.fail(anyhow!(
                     "the topic {topic:?} has {count} partitions now and had {known}: keys may have moved to other \
                      partitions, so instruments too; {way_out}"
                 ));
@@ -84,8 +82,8 @@ fn look(shared: &Shared, offsets: &Offsets) -> bool {
     }
     let deadline = Instant::now() + ANSWER_WITHIN;
     let mut answers = 0;
-    for at in shared.own_shards() {
-        let (shard, progress) = (&shared.shards[at], &shared.progress[at]);
+    for at in spec.own_shards() {
+        let (shard, progress) = (&spec.shards[at], &measures.progress[at]);
         let left = deadline.saturating_duration_since(Instant::now());
         match offsets.bounds(&shard.topic, shard.partition, left) {
             Ok(bounds) => {
@@ -98,9 +96,9 @@ fn look(shared: &Shared, offsets: &Offsets) -> bool {
                 debug!(shard = shard.name(), %error, "could not ask where a log ends");
             }
         }
-        if left.is_zero() || shared.delivered.load(Ordering::Acquire) {
+        if left.is_zero() || ending.is_delivered() {
             break;
         }
     }
-    answers > 0 || shared.own_shards().next().is_none()
+    answers > 0 || spec.own_shards().next().is_none()
 }

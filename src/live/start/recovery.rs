@@ -9,9 +9,8 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use foreshock_dataflows::changes::{self, RestoredShard};
@@ -75,33 +74,6 @@ pub struct Recovery<'a> {
     /// How many partitions the topics have.
     pub partitions: &'a BTreeMap<String, usize>,
     pub instruments: &'a Instruments,
-}
-
-/// Tells when all that was told of before has been read again.
-#[derive(Debug)]
-pub struct Watch {
-    since: Instant,
-    is_over: AtomicBool,
-}
-
-impl Watch {
-    /// Begins to watch.
-    pub fn start() -> Watch {
-        Watch { since: Instant::now(), is_over: AtomicBool::new(false) }
-    }
-
-    /// Whether all shards were there at some time.
-    pub fn has_ended(&self) -> bool {
-        self.is_over.load(Ordering::Acquire)
-    }
-
-    /// How long it took, the first time that this is asked with all shards there.
-    pub fn is_over(&self, mut shards_there: impl Iterator<Item = bool>) -> Option<Duration> {
-        if self.is_over.load(Ordering::Relaxed) || !shards_there.all(|is_there| is_there) {
-            return None;
-        }
-        (!self.is_over.swap(true, Ordering::AcqRel)).then(|| self.since.elapsed())
-    }
 }
 
 impl Recovery<'_> {
