@@ -84,13 +84,13 @@ fn plain_loop(bencher: Bencher) {
             control: true,
         };
         let mut decode = Decode::new(decode_settings, &instruments);
-        let mut order = Keyed::<Order>::new(settings.order, instruments.clone());
+        let mut order = Keyed::<Order>::new(settings.parameters.order, instruments.clone());
         let mut gaps = Keyed::<Gaps>::new(settings.windows(), instruments.clone());
-        let mut features = Keyed::<FeatureWindows>::new(settings.features.clone(), instruments.clone());
-        let mut seconds = Keyed::<Seconds>::new(settings.seconds, instruments.clone());
-        let mut score = Keyed::<Score>::new(settings.model.clone(), instruments.clone());
-        let mut rules = Keyed::<Rules>::new(settings.rules.clone(), instruments.clone());
-        let encoder = Encoder::new(&settings.features.horizons, &settings.model);
+        let mut features = Keyed::<FeatureWindows>::new(settings.parameters.features.clone(), instruments.clone());
+        let mut seconds = Keyed::<Seconds>::new(settings.parameters.seconds, instruments.clone());
+        let mut score = Keyed::<Score>::new(settings.parameters.model.clone(), instruments.clone());
+        let mut rules = Keyed::<Rules>::new(settings.parameters.rules.clone(), instruments.clone());
+        let encoder = Encoder::new(&settings.parameters.features.horizons, &settings.parameters.model);
         let mut encode_lines =
             EncodeLines::new(vec![OutputKind::Scored].into(), files, instruments.clone(), encoder, 1);
         let mut written = 0;

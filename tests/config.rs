@@ -73,15 +73,15 @@ fn origin(config: &Config, path: &str) -> String {
 fn the_defaults_are_those_of_the_file() {
     let config = Config::load(&[], [], Mode::Run).unwrap();
     let settings = &config.settings;
-    assert_eq!(settings.features, Default::default());
-    assert_eq!(settings.seconds, Default::default());
-    assert_eq!(settings.order.reorder, 0);
+    assert_eq!(settings.parameters.features, Default::default());
+    assert_eq!(settings.parameters.seconds, Default::default());
+    assert_eq!(settings.parameters.order.reorder, 0);
     assert_eq!(settings.max_ahead, 3600 * SECOND);
     assert_eq!(settings.instruments.gap_after, Some(5 * SECOND));
     assert_eq!(settings.instruments.exchanges["coinbase"].gap_after, GapAfter::After(60 * SECOND));
     assert_eq!(settings.instruments.exchanges["okx"].gap_after, GapAfter::Inherit);
     assert_eq!(settings.instruments.max, 100_000);
-    assert_eq!(settings.model.variant(), "ml");
+    assert_eq!(settings.parameters.model.variant(), "ml");
     assert_eq!(config.input.max_message_bytes, 8 << 20);
     assert_eq!(config.input.format, None);
     assert_eq!(config.backtest.chunk_bytes, 256 << 10);
@@ -114,7 +114,7 @@ fn bundled_instruments_and_rules_are_read() {
     let coin = config.settings.instruments.listed.iter().find(|i| i.symbol == "BTCUSD_PERP").unwrap();
     assert_eq!((coin.id.as_str(), coin.kind), ("BTC-USD-PERP", InstrumentType::Perpetual));
     assert_eq!((coin.contract_value, coin.inverse), (100.0, true));
-    let rules = &config.settings.rules;
+    let rules = &config.settings.parameters.rules;
     assert_eq!(
         rules.iter().map(|r| &*r.name).collect::<Vec<_>>(),
         ["volatility_majors", "volatility", "spike_probability"]
@@ -130,14 +130,14 @@ fn later_files_win_key_by_key_and_the_environment_over_all() {
         ("b.yaml", "features:\n  window: 20s\nzscore:\n"),
     ]);
     let config = folder.load(&["a.yaml", "b.yaml"], &[]).unwrap();
-    assert_eq!(config.settings.features.window, 20 * SECOND);
-    assert_eq!(config.settings.features.spread_window, 50);
-    assert_eq!(config.settings.seconds.zscore_window, 40);
+    assert_eq!(config.settings.parameters.features.window, 20 * SECOND);
+    assert_eq!(config.settings.parameters.features.spread_window, 50);
+    assert_eq!(config.settings.parameters.seconds.zscore_window, 40);
     assert!(origin(&config, "features.window").ends_with("b.yaml:2"));
     assert!(origin(&config, "features.spread_window").ends_with("a.yaml:3"));
     let other = folder.load(&["b.yaml", "a.yaml"], &[("FORESHOCK_ZSCORE__WINDOW", "60")]).unwrap();
-    assert_eq!(other.settings.features.window, 10 * SECOND);
-    assert_eq!(other.settings.seconds.zscore_window, 60);
+    assert_eq!(other.settings.parameters.features.window, 10 * SECOND);
+    assert_eq!(other.settings.parameters.seconds.zscore_window, 60);
     assert_eq!(origin(&other, "zscore.window"), "environment variable FORESHOCK_ZSCORE__WINDOW");
 }
 
@@ -161,19 +161,19 @@ fn variables_take_every_kind_of_value() {
     assert_eq!(exchanges["binance-usdm"].gap_after, GapAfter::Off);
     assert_eq!(exchanges["binance"].clock, ClockChoice::Received);
     assert_eq!(exchanges["binance"].quote_channel, Some(Channel::BookTicker));
-    assert_eq!(config.settings.features.horizons, [SECOND, 5 * SECOND, 250 * SECOND]);
+    assert_eq!(config.settings.parameters.features.horizons, [SECOND, 5 * SECOND, 250 * SECOND]);
     assert_eq!((config.backtest.chunk_bytes, config.input.max_message_bytes), (65536, 1 << 20));
     assert!(!config.kafka.create_topics);
-    assert_eq!(config.settings.model.variant(), "baseline");
+    assert_eq!(config.settings.parameters.model.variant(), "baseline");
     assert_eq!(config.log.level, "warn,foreshock::kafka=debug");
     let brackets = load("", &[("FORESHOCK_FEATURES__RETURN_HORIZONS", "[1s, 5s]")]).unwrap();
-    assert_eq!(brackets.settings.features.horizons, [SECOND, 5 * SECOND]);
+    assert_eq!(brackets.settings.parameters.features.horizons, [SECOND, 5 * SECOND]);
 }
 
 #[test]
 fn the_full_name_of_a_variable_wins_over_the_short_one() {
     let both = [("MODEL_VARIANT", "baseline"), ("FORESHOCK_MODEL__VARIANT", "ml")];
-    assert_eq!(load("", &both).unwrap().settings.model.variant(), "ml");
+    assert_eq!(load("", &both).unwrap().settings.parameters.model.variant(), "ml");
 }
 
 #[test]
@@ -389,7 +389,7 @@ fn paths_start_at_the_file_that_names_them() {
         ("models/own.yaml", &model.replace("-2", "-3")),
     ]);
     let config = folder.load(&["etc/my.yaml"], &[]).unwrap();
-    assert!(config.settings.rules.is_empty());
+    assert!(config.settings.parameters.rules.is_empty());
     let shown = config.values.iter().find(|(key, _)| *key == "model.ml").unwrap().1.shown.to_string();
     assert!(shown.ends_with("/etc/../models/own.yaml\""), "{shown}");
     let relative =
@@ -567,7 +567,7 @@ fn bad_rules_are_refused() {
 fn rules_have_defaults() {
     let yaml = format!("rules:\n  - {{{}}}\n", RULE.replace("above: 2", "below: 0.5"));
     let folder = Folder::new(&[("my.yaml", "alerts: {file: list.yaml}"), ("list.yaml", &yaml)]);
-    let rule = folder.load(&["my.yaml"], &[]).unwrap().settings.rules[0].clone();
+    let rule = folder.load(&["my.yaml"], &[]).unwrap().settings.parameters.rules[0].clone();
     assert_eq!((rule.direction, rule.raise, rule.clear), (Direction::Below, 0.5, 1.0));
     assert_eq!((rule.hold, rule.resolve_for, rule.cooldown, rule.enabled), (0, 0, 0, true));
     assert_eq!(rule.instruments, ["*:*"]);

@@ -62,12 +62,12 @@ impl Market {
     fn new(config: &Config, instruments: &Instruments) -> Market {
         let settings = &config.settings;
         Market {
-            order: Keyed::new(settings.order, instruments.clone()),
+            order: Keyed::new(settings.parameters.order, instruments.clone()),
             gaps: Keyed::new(settings.windows(), instruments.clone()),
-            features: Keyed::new(settings.features.clone(), instruments.clone()),
-            seconds: Keyed::new(settings.seconds, instruments.clone()),
-            score: Keyed::new(settings.model.clone(), instruments.clone()),
-            rules: Keyed::new(settings.rules.clone(), instruments.clone()),
+            features: Keyed::new(settings.parameters.features.clone(), instruments.clone()),
+            seconds: Keyed::new(settings.parameters.seconds, instruments.clone()),
+            score: Keyed::new(settings.parameters.model.clone(), instruments.clone()),
+            rules: Keyed::new(settings.parameters.rules.clone(), instruments.clone()),
         }
     }
 
@@ -119,7 +119,7 @@ fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<OutputKi
     let mut decode = Decode::new(settings, &instruments);
     let mut changes = LogChanges::new(Arc::new(config.settings.clone()), files.clone(), 1);
     let mut market = Market::new(config, &instruments);
-    let encoder = Encoder::new(&config.settings.features.horizons, &config.settings.model);
+    let encoder = Encoder::new(&config.settings.parameters.features.horizons, &config.settings.parameters.model);
     let mut encode_lines = EncodeLines::new(KINDS.into(), files, instruments.clone(), encoder, 1);
     let mut bytes = Vec::new();
     for line in lines {
@@ -179,12 +179,12 @@ fn with_records(mut log: Vec<String>, config: &Config, random: &mut Random) -> V
     let settings = &config.settings;
     let text = |record: Vec<u8>| String::from_utf8(record).unwrap();
     let model =
-        Arc::new(Model { version: "2".into(), decision_threshold: 0.001, ..Model::clone(&settings.model) });
-    let horizons = &settings.features.horizons;
+        Arc::new(Model { version: "2".into(), decision_threshold: 0.001, ..Model::clone(&settings.parameters.model) });
+    let horizons = &settings.parameters.features.horizons;
     let rules: Arc<[Rule]> =
-        settings.rules.iter().cloned().map(|rule| Rule { raise: rule.raise * 2.0, ..rule }).collect();
+        settings.parameters.rules.iter().cloned().map(|rule| Rule { raise: rule.raise * 2.0, ..rule }).collect();
     let other = Settings {
-        order: OrderSettings { reorder: settings.order.reorder / 2 },
+        order: OrderSettings { reorder: settings.parameters.order.reorder / 2 },
         features: Arc::new(FeatureSettings {
             horizons: vec![SECOND, 7 * SECOND],
             ..FeatureSettings::default()
@@ -195,7 +195,7 @@ fn with_records(mut log: Vec<String>, config: &Config, random: &mut Random) -> V
         text(model_record("m", None, &model, horizons)),
         text(rules_record("r", Some("2024-01-01T00:00:00Z"), &rules)),
         text(settings_record("s", &other)),
-        text(model_record("m", None, &settings.model, horizons)),
+        text(model_record("m", None, &settings.parameters.model, horizons)),
         text(model_record("n", None, &model, horizons)),
         r#"{"type":"control","kind":"model","id":"broken"}"#.to_owned(),
     ];

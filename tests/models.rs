@@ -324,7 +324,7 @@ fn a_pinned_hash_must_be_the_files() {
 fn the_way_back_to_the_baseline_is_open_when_the_model_is_broken() {
     let pin = "0".repeat(64);
     let yaml = format!("model: {{variant: baseline, ml: none.yaml, sha256: \"{pin}\"}}");
-    assert_eq!(load(&yaml, None).unwrap().settings.model.variant(), "baseline");
+    assert_eq!(load(&yaml, None).unwrap().settings.parameters.model.variant(), "baseline");
 }
 
 #[test]

@@ -399,7 +399,7 @@ fn the_hash_is_of_both_files_and_can_be_pinned() {
         let main = model.files.add("my.yaml", format!("model: {{ml: model.yaml, sha256: \"{pin}\"}}"));
         Config::load(&[main], [], Mode::Backtest)
     };
-    assert_eq!(config(&hash).unwrap().settings.model.sha256, hash);
+    assert_eq!(config(&hash).unwrap().settings.parameters.model.sha256, hash);
     model.files.add("model.json", model.json.to_string().replacen("0.1", "0.2", 1));
     assert!(config(&hash).unwrap_err().to_string().contains("model.sha256: found"));
 }

@@ -136,7 +136,7 @@ fn build(worker: &mut timely::worker::Worker, ends: &Arc<Ends>, shared: &Arc<Sha
             LogChanges::new(Arc::new(settings.clone()), decode_settings.files.clone(), *workers);
         let rows = changes(in_order(rows), log_changes);
         let outcomes = market(rows, Market::new(settings, instruments), &Meter::default());
-        let encoder = Encoder::new(&settings.features.horizons, &settings.model);
+        let encoder = Encoder::new(&settings.parameters.features.horizons, &settings.parameters.model);
         let files = decode_settings.files.clone();
         let emitter = EncodeLines::new(kinds.clone(), files, instruments.clone(), encoder, *workers);
         encode_lines(outcomes, emitter, move |part| sink.take_part(part));

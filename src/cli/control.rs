@@ -143,7 +143,7 @@ fn record(kind: &str, args: &AppendArgs, config: &Config) -> Result<(String, Vec
     if let Some(text) = effective_at {
         parse_time(text).map_err(|problem| Misuse(format!("--effective-at: {problem}")))?;
     }
-    let horizons = &config.settings.features.horizons;
+    let horizons = &config.settings.parameters.features.horizons;
     let file = FileRef::named(&args.file.to_string_lossy(), Path::new("")).map_err(Misuse)?;
     let document = file.read().map_err(|problem| anyhow!(problem))?;
     let content = match kind {

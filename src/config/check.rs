@@ -27,13 +27,13 @@ pub fn check_config(config: &Config, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn conclusions(config: &Config, out: &mut impl Write) -> io::Result<()> {
-    let (model, instruments) = (&config.settings.model, &config.settings.instruments);
+    let (model, instruments) = (&config.settings.parameters.model, &config.settings.instruments);
     let unknown = match instruments.unknown {
         Unknown::Accept => "accepted",
         Unknown::DeadLetter => "dead-lettered",
     };
     let rules: Vec<&str> =
-        config.settings.rules.iter().filter(|rule| rule.enabled).map(|rule| &*rule.name).collect();
+        config.settings.parameters.rules.iter().filter(|rule| rule.enabled).map(|rule| &*rule.name).collect();
     writeln!(out)?;
     writeln!(out, "# command: {}", config.mode.name())?;
     writeln!(

@@ -23,6 +23,7 @@ use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::settings::{
     ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Settings, Unknown,
 };
+use foreshock_operators::change::Parameters;
 use foreshock_operators::decode::Format;
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::Model;
@@ -233,7 +234,7 @@ impl Config {
 
         let exchanges: BTreeMap<String, ExchangeSettings> =
             keys::EXCHANGES.iter().map(|name| ((*name).to_owned(), exchange(&layers, name))).collect();
-        let settings = Settings {
+        let parameters = Parameters {
             order: OrderSettings { reorder: layers.duration("order.reorder").unwrap_or_default() },
             features: Arc::new(FeatureSettings {
                 window: layers.duration("features.window").unwrap_or_default(),
@@ -247,6 +248,9 @@ impl Config {
             },
             model: Arc::new(model),
             rules: rules.into(),
+        };
+        let settings = Settings {
+            parameters: Arc::new(parameters),
             max_ahead: layers.duration("input.max_ahead").unwrap_or_default(),
             instruments: InstrumentSettings {
                 unknown: unknown(layers.word("instruments.unknown"), mode),

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use foreshock_dataflows::changes;
 use foreshock_dataflows::market::Market;
 use foreshock_dataflows::saving::{Piece, PieceContent, Saver};
+use foreshock_operators::row::InstrumentId;
 use tracing::{debug, warn};
 
 use super::account::ShardAccount;
@@ -172,25 +173,21 @@ impl Checkpoints<'_> {
         }
         let key = (piece.shard, piece.number);
         if let Some(writing) = self.writing.get_mut(&key) {
-            let done = match (&mut writing.writer, &piece.what) {
+            let done = match (&mut writing.writer, &piece.content) {
                 (_, PieceContent::Done) => {
                     writing.done.insert(piece.section);
                     Ok(())
                 }
                 (None, _) => Ok(()),
                 (Some(writer), PieceContent::Shard(bytes)) => writer.section(piece.section, bytes),
-                (Some(writer), PieceContent::Instrument(id, bytes)) => {
-                    let instrument = self.spec.instruments.get(*id);
-                    // Once for each: all of them have been through the first operator.
-                    let definition = (piece.section == Market::SECTIONS[0])
-                        .then(|| self.spec.instruments.definition(*id).into_bytes());
+                (Some(writer), PieceContent::Key(at, bytes)) => {
+                    let id = InstrumentId(*at as u32);
+                    let instrument = self.spec.instruments.get(id);
+                    let definition = self.spec.instruments.definition(id);
                     let (exchange, symbol) = (&instrument.exchange, &instrument.symbol);
-                    writer.instrument(exchange, symbol, piece.section, bytes).and_then(
-                        |()| match definition {
-                            Some(definition) => writer.instrument(exchange, symbol, DEFINITION, &definition),
-                            None => Ok(()),
-                        },
-                    )
+                    writer.instrument(exchange, symbol, piece.section, bytes).and_then(|()| {
+                        writer.instrument(exchange, symbol, DEFINITION, definition.as_bytes())
+                    })
                 }
             };
             if let Err(error) = done {
@@ -234,9 +231,9 @@ impl Checkpoints<'_> {
 
     /// Ends a file of which all sections are there.
     fn finish(&mut self, key: (u32, u64)) {
-        let sections = Market::SECTIONS.iter().chain([&changes::NAME, &ShardAccount::SECTION]);
+        let sections = [Market::SECTION, changes::NAME, ShardAccount::SECTION];
         let Some(writing) = self.writing.get(&key) else { return };
-        if !sections.into_iter().all(|section| writing.done.contains(section)) {
+        if !sections.iter().all(|section| writing.done.contains(section)) {
             return;
         }
         let Some(Writing { begun, since, writer: Some(writer), .. }) = self.writing.remove(&key) else {

@@ -19,8 +19,9 @@ use super::header::Header;
 /// How each snapshot begins. The first byte is no text and the last a line break, so that a copy made as text shows.
 const MAGIC: [u8; 8] = *b"\xf5SHOCKS\n";
 
-/// The version that is written, and the newest that can be read.
-pub const VERSION: u32 = 1;
+/// The version that is written and read. Version 1 had a section for each operator of an instrument; since version 2 there
+/// is one for its whole chain.
+pub const VERSION: u32 = 2;
 
 const HEADER: u8 = 1;
 const SECTION: u8 = 2;
@@ -37,8 +38,13 @@ const END_BYTES: usize = 40;
 pub enum ReadError {
     #[error("it is no snapshot of foreshock's")]
     Foreign,
-    #[error("its format is version {found}, but this foreshock reads versions up to {VERSION}")]
+    #[error("its format is version {found}, but this foreshock reads version {VERSION}")]
     Newer { found: u32 },
+    #[error(
+        "its format is version {found}, of an earlier foreshock, and this one reads version {VERSION}: the state is made \
+         again from the log"
+    )]
+    Older { found: u32 },
     #[error("damaged at byte {at}: found {found}, expected {expected}")]
     Damaged { at: u64, found: String, expected: String },
     #[error("it is of {found}, not of {expected}")]
@@ -53,6 +59,7 @@ impl ReadError {
         match self {
             ReadError::Foreign => "foreign",
             ReadError::Newer { .. } => "newer",
+            ReadError::Older { .. } => "older",
             ReadError::Damaged { .. } => "damaged",
             ReadError::Other { .. } => "other",
             ReadError::Io(_) => "io",
@@ -198,6 +205,7 @@ impl<R: Read> Decoder<R> {
         match u32::from_le_bytes(array(&version)) {
             0 => Err(damaged(MAGIC.len() as u64, "version 0", "a version")),
             VERSION => Ok(()),
+            found if found < VERSION => Err(ReadError::Older { found }),
             found => Err(ReadError::Newer { found }),
         }
     }

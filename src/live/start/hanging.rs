@@ -146,7 +146,7 @@ impl<'a> HangingTransactions<'a> {
             .iter()
             .filter(|hidden| hidden.own.is_some())
             .partition(|hidden| hidden.own >= Some(offset));
-        if !emitted_rows.is_empty() && self.job.config.settings.order.reorder > 0 {
+        if !emitted_rows.is_empty() && self.job.config.settings.parameters.order.reorder > 0 {
             bail!(Misuse(format!(
                 "the brokers have not written the end of a transaction of {name}, and with order.reorder its rows \
                  before offset {offset} may be told or not; go on under another job.name with other output topics"

@@ -121,7 +121,7 @@ fn attempt(job: &Job, place: ProcessPlace, brokers: &Brokers, instruments: &Inst
             partitions: &counts,
             instruments,
         };
-        markets.iter_mut().for_each(Market::skip_low_watermark);
+        markets.iter_mut().for_each(|market| market.track_waiting(false));
         beginnings = recovery.begin_shards(&own, &brokers.offsets, place, &mut markets)?;
         for (number, beginning) in &beginnings {
             shards[*number as usize] = beginning.shard.clone();
