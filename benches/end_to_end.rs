@@ -86,7 +86,8 @@ fn plain_loop(bencher: Bencher) {
         let mut decode = Decode::new(decode_settings, &instruments);
         let mut order = Keyed::<Order>::new(settings.parameters.order, instruments.clone());
         let mut gaps = Keyed::<Gaps>::new(settings.windows(), instruments.clone());
-        let mut features = Keyed::<FeatureWindows>::new(settings.parameters.features.clone(), instruments.clone());
+        let mut features =
+            Keyed::<FeatureWindows>::new(settings.parameters.features.clone(), instruments.clone());
         let mut seconds = Keyed::<Seconds>::new(settings.parameters.seconds, instruments.clone());
         let mut score = Keyed::<Score>::new(settings.parameters.model.clone(), instruments.clone());
         let mut rules = Keyed::<Rules>::new(settings.parameters.rules.clone(), instruments.clone());

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foreshock_operators::account::{Ledger, Reason};
-use foreshock_operators::decode::{Envelope, Format, Line, split_line};
 use foreshock_operators::chain::Tagged;
+use foreshock_operators::decode::{Envelope, Format, Line, split_line};
 use foreshock_operators::row::{Extent, Row, Source};
 use foreshock_operators::time::Nanos;
 use timely::dataflow::StreamVec;
@@ -80,7 +80,13 @@ impl Decode {
         batches
     }
 
-    fn run(&mut self, run: &Run, bytes: &[u8], account: &mut BatchLedger, batches: &mut [Batch<Row, FromFiles>]) {
+    fn run(
+        &mut self,
+        run: &Run,
+        bytes: &[u8],
+        account: &mut BatchLedger,
+        batches: &mut [Batch<Row, FromFiles>],
+    ) {
         let file = &self.files[run.file as usize];
         let mut source = Source { file: run.file, line: run.first_line };
         if let Some(length) = run.too_large {
@@ -170,7 +176,9 @@ pub fn decode<'scope>(
 ///
 /// Every epoch has one batch for every worker, so order needs no frontier: a batch that comes before its turn is
 /// held until the ones before it are here.
-pub fn in_order(batches: StreamVec<'_, u64, Batch<Row, FromFiles>>) -> StreamVec<'_, u64, Batch<Row, FromFiles>> {
+pub fn in_order(
+    batches: StreamVec<'_, u64, Batch<Row, FromFiles>>,
+) -> StreamVec<'_, u64, Batch<Row, FromFiles>> {
     let by_worker = Exchange::new(|batch: &Batch<Row, FromFiles>| batch.origin.worker as u64);
     batches.unary(by_worker, "in_order", move |_capability, _info| {
         let mut next = 0;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use foreshock_operators::account::{Counts, DeadLetter};
-use foreshock_operators::encode::{Encoder, dead_letter};
 use foreshock_operators::chain::Tagged;
+use foreshock_operators::encode::{Encoder, dead_letter};
 use foreshock_operators::stages::Outcome;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foreshock_operators::account::Counts;
+use foreshock_operators::chain::Tagged;
 use foreshock_operators::change::Change;
 use foreshock_operators::encode::{Encoder, dead_letter};
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::Model;
-use foreshock_operators::chain::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId};
 use foreshock_operators::stages::{Alert, Outcome};
 use timely::container::CapacityContainerBuilder;

@@ -295,12 +295,7 @@ where
 
     /// Keys end in an order that is the same in every run, whatever worker they are on; those of one shard where there
     /// are several.
-    fn end<W: Stopwatch>(
-        &mut self,
-        shard: Option<u32>,
-        out: &mut Out<L::Output, U::Key>,
-        watch: &mut W,
-    ) {
+    fn end<W: Stopwatch>(&mut self, shard: Option<u32>, out: &mut Out<L::Output, U::Key>, watch: &mut W) {
         for (order, key) in self.subjects.in_order().into_iter().enumerate() {
             if shard.is_some() && self.subjects.shard_of(key) != shard {
                 continue;

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foreshock_operators::account::{Ledger, Reason};
+use foreshock_operators::chain::Tagged;
 use foreshock_operators::change::ChangeAt;
 use foreshock_operators::decode::{EXCHANGES, Envelope, Format, detect};
-use foreshock_operators::chain::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId, Row, Source};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;

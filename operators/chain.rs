@@ -78,7 +78,7 @@ impl<T, K: Copy + Default> Out<T, K> {
         self.context.order = order;
     }
 
-    fn give(&mut self, value: T) {
+    pub(crate) fn give(&mut self, value: T) {
         self.values.push(Tagged { key: self.key, order: self.context.order, value });
     }
 }
@@ -293,11 +293,24 @@ impl<S, T> Links<S> for End<T> {
     }
 
     #[inline]
-    fn push<K: Copy + Default, W: Stopwatch>(&mut self, value: T, _: &InForce, out: &mut Out<T, K>, _: &mut W) {
+    fn push<K: Copy + Default, W: Stopwatch>(
+        &mut self,
+        value: T,
+        _: &InForce,
+        out: &mut Out<T, K>,
+        _: &mut W,
+    ) {
         out.give(value);
     }
 
-    fn change<K: Copy + Default, W: Stopwatch>(&mut self, _: &Effect, _: &InForce, _: &mut Out<T, K>, _: &mut W) {}
+    fn change<K: Copy + Default, W: Stopwatch>(
+        &mut self,
+        _: &Effect,
+        _: &InForce,
+        _: &mut Out<T, K>,
+        _: &mut W,
+    ) {
+    }
 
     fn end<K: Copy + Default, W: Stopwatch>(&mut self, _: &InForce, _: &mut Out<T, K>, _: &mut W) {}
 
@@ -535,8 +548,7 @@ where
         let reached = |change: &Arc<Change>| change.number <= input.behind();
         let replacing: Vec<_> = pending.iter().filter(|change| reached(change)).cloned().collect();
         pending.retain(|change| !replacing.iter().any(|newer| newer.replaces(change)));
-        let mut due: Vec<_> =
-            pending.extract_if(.., |change| reached(change) && change.is_due(at)).collect();
+        let mut due: Vec<_> = pending.extract_if(.., |change| reached(change) && change.is_due(at)).collect();
         due.sort_by_key(|change| (change.effective_at, change.number));
         for change in due {
             let next = in_force.after(&change);

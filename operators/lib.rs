@@ -5,6 +5,7 @@
 
 pub mod account;
 mod alert_life;
+pub mod alone;
 pub mod chain;
 pub mod change;
 pub mod decode;

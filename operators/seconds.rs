@@ -64,12 +64,7 @@ impl Operator for Seconds {
     fn new(parameters: &Parameters, _: &Instrument) -> Self {
         let settings = parameters.seconds;
         assert!(settings.zscore_window > 0, "a window holds at least one sample");
-        Seconds {
-            settings,
-            open: None,
-            windows: Default::default(),
-            volatility_z: f64::NAN,
-        }
+        Seconds { settings, open: None, windows: Default::default(), volatility_z: f64::NAN }
     }
 
     fn on_input(&mut self, input: Measured, out: &mut impl Collector<Sampled>) {

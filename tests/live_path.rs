@@ -119,7 +119,8 @@ fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<OutputKi
     let mut decode = Decode::new(settings, &instruments);
     let mut changes = LogChanges::new(Arc::new(config.settings.clone()), files.clone(), 1);
     let mut market = Market::new(config, &instruments);
-    let encoder = Encoder::new(&config.settings.parameters.features.horizons, &config.settings.parameters.model);
+    let encoder =
+        Encoder::new(&config.settings.parameters.features.horizons, &config.settings.parameters.model);
     let mut encode_lines = EncodeLines::new(KINDS.into(), files, instruments.clone(), encoder, 1);
     let mut bytes = Vec::new();
     for line in lines {
@@ -178,11 +179,19 @@ fn logs(seed: u64, count: usize) -> [Vec<String>; 2] {
 fn with_records(mut log: Vec<String>, config: &Config, random: &mut Random) -> Vec<String> {
     let settings = &config.settings;
     let text = |record: Vec<u8>| String::from_utf8(record).unwrap();
-    let model =
-        Arc::new(Model { version: "2".into(), decision_threshold: 0.001, ..Model::clone(&settings.parameters.model) });
+    let model = Arc::new(Model {
+        version: "2".into(),
+        decision_threshold: 0.001,
+        ..Model::clone(&settings.parameters.model)
+    });
     let horizons = &settings.parameters.features.horizons;
-    let rules: Arc<[Rule]> =
-        settings.parameters.rules.iter().cloned().map(|rule| Rule { raise: rule.raise * 2.0, ..rule }).collect();
+    let rules: Arc<[Rule]> = settings
+        .parameters
+        .rules
+        .iter()
+        .cloned()
+        .map(|rule| Rule { raise: rule.raise * 2.0, ..rule })
+        .collect();
     let other = Settings {
         order: OrderSettings { reorder: settings.parameters.order.reorder / 2 },
         features: Arc::new(FeatureSettings {

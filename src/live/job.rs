@@ -90,7 +90,12 @@ impl Job {
     fn run_among(self, cluster: Option<Arc<Cluster>>) -> Result<Done> {
         let (job_status, stop) = (self.job_status.clone(), self.stop.clone());
         let settings = &self.config.settings;
-        serve_model(&settings.parameters.model, &settings.parameters.features, &job_status, &self.metrics.job);
+        serve_model(
+            &settings.parameters.model,
+            &settings.parameters.features,
+            &job_status,
+            &self.metrics.job,
+        );
         let mut job = self;
         let emitted_before = EmittedBefore::default();
         let mut stood_still = false;

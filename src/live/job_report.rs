@@ -184,7 +184,8 @@ impl JobReport {
     pub fn serve_restored(&self, base: Option<&Arc<Settings>>, changes: &[Arc<Change>]) {
         let mut in_force: Vec<_> = changes.iter().filter(|change| change.effective_at.is_none()).collect();
         in_force.sort_by_key(|change| std::cmp::Reverse(change.number));
-        let model = in_force.iter().find_map(|change| change.model()).or(base.map(|base| &base.parameters.model));
+        let model =
+            in_force.iter().find_map(|change| change.model()).or(base.map(|base| &base.parameters.model));
         let features = in_force.iter().find_map(|change| change.features());
         self.serve_changed(model, features.or(base.map(|base| &base.parameters.features)));
     }

@@ -185,9 +185,9 @@ impl Checkpoints<'_> {
                     let instrument = self.spec.instruments.get(id);
                     let definition = self.spec.instruments.definition(id);
                     let (exchange, symbol) = (&instrument.exchange, &instrument.symbol);
-                    writer.instrument(exchange, symbol, piece.section, bytes).and_then(|()| {
-                        writer.instrument(exchange, symbol, DEFINITION, definition.as_bytes())
-                    })
+                    writer
+                        .instrument(exchange, symbol, piece.section, bytes)
+                        .and_then(|()| writer.instrument(exchange, symbol, DEFINITION, definition.as_bytes()))
                 }
             };
             if let Err(error) = done {

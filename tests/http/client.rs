@@ -44,7 +44,11 @@ pub fn serving(config: Option<&Path>, environment: &[(&str, &str)]) -> Serving {
     let files: Vec<_> = config.map(Path::to_owned).into_iter().collect();
     let environment = environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
     let config = Config::load(&files, environment, Mode::Backtest).unwrap_or_else(|error| panic!("{error}"));
-    Serving { model: config.settings.parameters.model, features: config.settings.parameters.features, loaded_at: LOADED_AT }
+    Serving {
+        model: config.settings.parameters.model,
+        features: config.settings.parameters.features,
+        loaded_at: LOADED_AT,
+    }
 }
 
 impl Asked {

@@ -439,7 +439,8 @@ impl Recovery<'_> {
                 begun.shard.forget(id);
                 continue;
             }
-            let state = instrument.sections.get(Market::SECTION).context("it has no state of an instrument")?;
+            let state =
+                instrument.sections.get(Market::SECTION).context("it has no state of an instrument")?;
             market
                 .restore(id, &begun.changes, state)
                 .with_context(|| format!("could not take up {exchange}:{symbol}"))?;
