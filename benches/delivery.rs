@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use foreshock::clock::Clock;
 use foreshock::config::{Config, Kafka, Mode};
-use foreshock::kafka::admin::topics::TopicsConfig;
+use foreshock::kafka::admin::topics::TopicAdmin;
 use foreshock::kafka::client::{Role, client_config};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
@@ -108,7 +108,7 @@ impl Place {
         settings.push(setting("STATE__STORE", &state.path().display().to_string()));
         settings.push(setting("KAFKA__START", "earliest"));
         let kafka = config(&settings, Mode::Run).kafka;
-        let topics = TopicsConfig::new(&kafka, &name).expect("a client can be made");
+        let topics = TopicAdmin::new(&kafka, &name).expect("a client can be made");
         for topic in ["raw", "features", "predictions"] {
             topics.create(&format!("{name}.{topic}"), 1).expect("the topic can be made");
         }

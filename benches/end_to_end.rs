@@ -28,16 +28,10 @@ use foreshock_dataflows::batch::{Chunk, Run, TimeRange};
 use foreshock_dataflows::decode::{Decode, DecodeSettings, LogFile};
 use foreshock_dataflows::encode_lines::EncodeLines;
 use foreshock_dataflows::instruments::Instruments;
-use foreshock_dataflows::keyed::Keyed;
+use foreshock_dataflows::market::Market;
 use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_operators::decode::Format;
 use foreshock_operators::encode::Encoder;
-use foreshock_operators::features::FeatureWindows;
-use foreshock_operators::gaps::Gaps;
-use foreshock_operators::order::Order;
-use foreshock_operators::rules::Rules;
-use foreshock_operators::score::Score;
-use foreshock_operators::seconds::Seconds;
 use tempfile::TempDir;
 
 const TICKS: usize = 300_000;
@@ -84,21 +78,14 @@ fn plain_loop(bencher: Bencher) {
             control: true,
         };
         let mut decode = Decode::new(decode_settings, &instruments);
-        let mut order = Keyed::<Order>::new(settings.parameters.order, instruments.clone());
-        let mut gaps = Keyed::<Gaps>::new(settings.windows(), instruments.clone());
-        let mut features =
-            Keyed::<FeatureWindows>::new(settings.parameters.features.clone(), instruments.clone());
-        let mut seconds = Keyed::<Seconds>::new(settings.parameters.seconds, instruments.clone());
-        let mut score = Keyed::<Score>::new(settings.parameters.model.clone(), instruments.clone());
-        let mut rules = Keyed::<Rules>::new(settings.parameters.rules.clone(), instruments.clone());
+        let mut market = Market::new(&settings, &instruments);
         let encoder = Encoder::new(&settings.parameters.features.horizons, &settings.parameters.model);
         let mut encode_lines =
             EncodeLines::new(vec![OutputKind::Scored].into(), files, instruments.clone(), encoder, 1);
         let mut written = 0;
         for (epoch, chunk) in chunks(bytes).enumerate() {
             for rows in decode.chunk(Chunk { epoch: epoch as u64, ..chunk }, 1) {
-                let sampled = seconds.on_batch(features.on_batch(gaps.on_batch(order.on_batch(rows))));
-                let part = encode_lines.batch(rules.on_batch(score.on_batch(sampled)));
+                let part = encode_lines.batch(market.on_batch(rows));
                 written += black_box(&part.lines[0].bytes).len();
             }
         }

@@ -10,7 +10,7 @@ use std::env;
 use std::time::{Duration, Instant};
 
 use foreshock::config::{Config, Kafka, Mode};
-use foreshock::kafka::admin::topics::TopicsConfig;
+use foreshock::kafka::admin::topics::TopicAdmin;
 use foreshock::kafka::client::{Role, client_config};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Message, OwnedHeaders};
@@ -47,7 +47,7 @@ fn main() {
     let name = format!("bench-{}", std::process::id());
     // The demo's way of delivery: at least once.
     let config = config(&settings(&brokers, &name), Mode::Demo);
-    let topics = TopicsConfig::new(&config.kafka, &name).expect("a client can be made");
+    let topics = TopicAdmin::new(&config.kafka, &name).expect("a client can be made");
     for topic in ["raw", "bare"] {
         topics.create(&format!("{name}.{topic}"), 1).expect("the topic can be made");
     }

@@ -30,9 +30,10 @@ use foreshock_dataflows::market::{Market, market};
 use foreshock_dataflows::messages::Limits;
 use foreshock_dataflows::meter::Meter;
 use foreshock_dataflows::output_kind::OutputKind;
-use foreshock_dataflows::saving::{Piece, Saver, What};
+use foreshock_dataflows::saving::{Piece, PieceContent, Saver};
 use foreshock_dataflows::source::{NextPoll, deliveries};
 use foreshock_operators::row::Extent;
+use foreshock_operators::row::InstrumentId;
 use timely::scheduling::SyncActivator;
 use timely::worker::Worker;
 
@@ -287,10 +288,7 @@ impl CheckpointCoordinator {
                 return;
             };
             let bytes = written.bytes;
-            written
-                .encode_records()
-                .and_then(|_| store.prune(TOPIC, 0, 2))
-                .expect("the snapshot can be kept");
+            written.publish().and_then(|_| store.prune(TOPIC, 0, 2)).expect("the snapshot can be kept");
             if self.tell.send(Saved { bytes, took: began.elapsed() }).is_err() {
                 return;
             }
@@ -299,18 +297,18 @@ impl CheckpointCoordinator {
 
     /// Takes pieces until all sections are there.
     fn write(&self, mut writer: Writer) -> Option<Written> {
-        let mut missing: BTreeSet<&str> = Market::SECTIONS.into_iter().chain([changes::NAME]).collect();
+        let mut missing: BTreeSet<&str> = BTreeSet::from([Market::SECTION, changes::NAME]);
         while !missing.is_empty() {
             let piece = self.pieces.recv().ok()?;
             let section = piece.section;
-            let written = match &piece.what {
-                What::Done => {
+            let written = match &piece.content {
+                PieceContent::Done => {
                     missing.remove(section);
                     Ok(())
                 }
-                What::Shard(bytes) => writer.section(section, bytes),
-                What::Instrument(id, bytes) => {
-                    let instrument = self.instruments.get(*id);
+                PieceContent::Shard(bytes) => writer.section(section, bytes),
+                PieceContent::Key(at, bytes) => {
+                    let instrument = self.instruments.get(InstrumentId(*at as u32));
                     writer.instrument(&instrument.exchange, &instrument.symbol, section, bytes)
                 }
             };
@@ -326,7 +324,7 @@ fn header(number: u64) -> Header {
         job: "bench".to_owned(),
         topic: TOPIC.to_owned(),
         partition: 0,
-        life: "bench".to_owned(),
+        incarnation: "bench".to_owned(),
         offset: number as i64,
         origin: 0,
         origin_is_cold: true,

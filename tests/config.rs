@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use foreshock::config::keys::{KEYS, Key};
+use foreshock::config::keys::{ConfigKey, KEYS};
 use foreshock::config::{Config, Mode, check_config};
 use foreshock::documents::duration;
 use foreshock::documents::error::Origin;
-use foreshock::documents::kind::Kind;
+use foreshock::documents::kind::ValueKind;
 use foreshock::documents::yaml::Value;
 use foreshock_dataflows::settings::{ClockChoice, GapAfter, InstrumentType, Unknown};
 use foreshock_operators::row::Channel;
@@ -293,14 +293,14 @@ fn every_bad_value_is_refused_with_what_is_allowed() {
 fn limits_are_allowed_and_their_neighbours_are_not() {
     for key in KEYS.iter() {
         let (least, most, step) = match key.kind {
-            Kind::Duration { min, max, .. } => (min, max, MILLISECOND),
-            Kind::Integer { min, max } => (min, max, 1),
-            Kind::Bytes { min, max } => (min as i64, max as i64, 1),
+            ValueKind::Duration { min, max, .. } => (min, max, MILLISECOND),
+            ValueKind::Integer { min, max } => (min, max, 1),
+            ValueKind::Bytes { min, max } => (min as i64, max as i64, 1),
             _ => continue,
         };
         let is_good = |v: i64| {
             let value = match key.kind {
-                Kind::Duration { .. } => Value::Text(duration::show(v)),
+                ValueKind::Duration { .. } => Value::Text(duration::show(v)),
                 _ => Value::Integer(v),
             };
             key.kind.read(&value).is_ok()
@@ -697,7 +697,7 @@ fn documented_keys() -> String {
     let keys = commented_keys(&fs::read_to_string("config/foreshock.yaml").unwrap());
     let (mut doc, mut section) = (String::new(), "");
     let first =
-        |key: &Key| !key.path.starts_with("exchanges.") || key.path.starts_with("exchanges.coinbase.");
+        |key: &ConfigKey| !key.path.starts_with("exchanges.") || key.path.starts_with("exchanges.coinbase.");
     for key in KEYS.iter().filter(|key| first(key)) {
         let name = key.path.split('.').next().unwrap();
         if name != section {

@@ -7,33 +7,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foreshock::config::{Config, Mode};
-use foreshock_dataflows::batch::{Batch, Chunk, Cut, Delivered, Delivery, Run, SnapshotCut, TimeRange};
+use foreshock_dataflows::batch::{
+    Batch, Chunk, Cut, Delivered, Delivery, FromShard, Run, SnapshotCut, TimeRange,
+};
 use foreshock_dataflows::changes::{LogChanges, RestoredShard};
 use foreshock_dataflows::control::{Fate, model_record, rules_record, settings_record};
 use foreshock_dataflows::decode::{Decode, DecodeSettings, LogFile};
 use foreshock_dataflows::encode_lines::EncodeLines;
 use foreshock_dataflows::encode_records::{EncodeRecords, Publication, RecordKey};
 use foreshock_dataflows::instruments::Instruments;
-use foreshock_dataflows::keyed::Keyed;
+use foreshock_dataflows::keyed::Subjects;
 use foreshock_dataflows::live::{LastSeen, LiveDecode, LiveSettings};
+use foreshock_dataflows::market::Market;
 use foreshock_dataflows::messages::Limits;
 use foreshock_dataflows::output_kind::OutputKind;
-use foreshock_dataflows::saving::{self, Saver};
+use foreshock_dataflows::saving::{PieceContent, Saver};
 use foreshock_dataflows::settings::Settings;
 use foreshock_operators::account::Counts;
-use foreshock_operators::change::Change;
+use foreshock_operators::change::{Change, Parameters};
 use foreshock_operators::decode::Format;
 use foreshock_operators::encode::Encoder;
-use foreshock_operators::features::{FeatureSettings, FeatureWindows};
-use foreshock_operators::gaps::Gaps;
+use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::Model;
-use foreshock_operators::operator::Operator;
-use foreshock_operators::order::{Order, OrderSettings};
+use foreshock_operators::order::OrderSettings;
 use foreshock_operators::row::{Extent, InstrumentId, Row};
-use foreshock_operators::rules::{Rule, Rules};
-use foreshock_operators::score::Score;
-use foreshock_operators::seconds::Seconds;
-use foreshock_operators::stages::Outcome;
+use foreshock_operators::rules::Rule;
 use foreshock_operators::time::{MILLISECOND, SECOND, Time};
 
 use support::feed;
@@ -48,52 +46,13 @@ const KINDS: [OutputKind; 6] = [
     OutputKind::Deadletter,
 ];
 
-/// The operators of one worker.
-struct Market {
-    order: Keyed<Order>,
-    gaps: Keyed<Gaps>,
-    features: Keyed<FeatureWindows>,
-    seconds: Keyed<Seconds>,
-    score: Keyed<Score>,
-    rules: Keyed<Rules>,
-}
-
-impl Market {
-    fn new(config: &Config, instruments: &Instruments) -> Market {
-        let settings = &config.settings;
-        Market {
-            order: Keyed::new(settings.parameters.order, instruments.clone()),
-            gaps: Keyed::new(settings.windows(), instruments.clone()),
-            features: Keyed::new(settings.parameters.features.clone(), instruments.clone()),
-            seconds: Keyed::new(settings.parameters.seconds, instruments.clone()),
-            score: Keyed::new(settings.parameters.model.clone(), instruments.clone()),
-            rules: Keyed::new(settings.parameters.rules.clone(), instruments.clone()),
-        }
-    }
-
-    fn on_batch(&mut self, batch: Batch<Row>) -> Batch<Outcome> {
-        let live = self.gaps.on_batch(self.order.on_batch(batch));
-        let sampled = self.seconds.on_batch(self.features.on_batch(live));
-        self.rules.on_batch(self.score.on_batch(sampled))
-    }
-
-    /// Saves the states of a shard's instruments and takes them up again.
-    fn reload(&mut self, instruments: &[InstrumentId], changes: &[Arc<Change>]) {
-        reload(&mut self.order, instruments, changes);
-        reload(&mut self.gaps, instruments, changes);
-        reload(&mut self.features, instruments, changes);
-        reload(&mut self.seconds, instruments, changes);
-        reload(&mut self.score, instruments, changes);
-        reload(&mut self.rules, instruments, changes);
-    }
-}
-
-fn reload<O: Operator>(keyed: &mut Keyed<O>, instruments: &[InstrumentId], changes: &[Arc<Change>]) {
+/// Saves the states of a shard's instruments and takes them up again.
+fn reload(market: &mut Market, instruments: &[InstrumentId], changes: &[Arc<Change>]) {
     for id in instruments {
         let mut bytes = Vec::new();
-        keyed.snapshot(*id, &mut bytes);
+        market.save(*id, &mut bytes);
         if !bytes.is_empty() {
-            keyed.restore(*id, changes, &bytes).unwrap();
+            market.restore(*id, changes, &bytes).unwrap();
         }
     }
 }
@@ -118,7 +77,7 @@ fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<OutputKi
     };
     let mut decode = Decode::new(settings, &instruments);
     let mut changes = LogChanges::new(Arc::new(config.settings.clone()), files.clone(), 1);
-    let mut market = Market::new(config, &instruments);
+    let mut market = Market::new(&config.settings, &instruments);
     let encoder =
         Encoder::new(&config.settings.parameters.features.horizons, &config.settings.parameters.model);
     let mut encode_lines = EncodeLines::new(KINDS.into(), files, instruments.clone(), encoder, 1);
@@ -192,14 +151,13 @@ fn with_records(mut log: Vec<String>, config: &Config, random: &mut Random) -> V
         .cloned()
         .map(|rule| Rule { raise: rule.raise * 2.0, ..rule })
         .collect();
-    let other = Settings {
+    let features = FeatureSettings { horizons: vec![SECOND, 7 * SECOND], ..FeatureSettings::default() };
+    let parameters = Parameters {
         order: OrderSettings { reorder: settings.parameters.order.reorder / 2 },
-        features: Arc::new(FeatureSettings {
-            horizons: vec![SECOND, 7 * SECOND],
-            ..FeatureSettings::default()
-        }),
-        ..settings.clone()
+        features: Arc::new(features),
+        ..Parameters::clone(&settings.parameters)
     };
+    let other = Settings { parameters: Arc::new(parameters), ..settings.clone() };
     let records = [
         text(model_record("m", None, &model, horizons)),
         text(rules_record("r", Some("2024-01-01T00:00:00Z"), &rules)),
@@ -239,7 +197,7 @@ fn check(seed: u64, reorder: &str) {
     let mut decode = LiveDecode::new(settings, &instruments, LastSeen::default());
     let (pieces, saved) = std::sync::mpsc::channel();
     decode.save_to(Saver::new(pieces));
-    let mut market = Market::new(&config, &instruments);
+    let mut market = Market::new(&config.settings, &instruments);
     let mut encode_records =
         EncodeRecords::new(KINDS.into(), names.clone(), instruments.clone(), base.clone());
 
@@ -254,13 +212,13 @@ fn check(seed: u64, reorder: &str) {
             (delivery.messages.len() == 7).then_some(SnapshotCut { number, at_once: true });
         let shard = delivery.cut.shard as usize;
         let (cut, offsets) = (delivery.cut, delivery.messages.iter().map(|m| m.offset).collect::<Vec<_>>());
-        let publication = encode_records.batch(market.on_batch(decode.delivery(delivery))).unwrap();
+        let publication = encode_records.batch(market.on_batch(decode.delivery(delivery)));
         for piece in saved.try_iter() {
-            let saving::What::ShardChanges(bytes) = piece.what else { continue };
+            let PieceContent::Shard(bytes) = piece.content else { continue };
             let begun = RestoredShard::read(piece.shard, base.clone(), &bytes, &instruments).unwrap();
-            market.reload(&instruments.of_shard(piece.shard), &begun.changes);
-            encode_records.settle(piece.shard, &base, &begun.changes);
-            decode.begin(piece.shard, begun);
+            reload(&mut market, &instruments.of_shard(piece.shard), &begun.changes);
+            encode_records.begin_shard(piece.shard, &base, &begun.changes);
+            decode.resume_shard(piece.shard, begun);
             restores += 1;
         }
         let done = publication.low_watermark;
@@ -375,7 +333,7 @@ fn an_instrument_in_two_shards_makes_the_log_unusable_and_names_both() {
 }
 
 #[track_caller]
-fn one(mut message: Delivered, body: &str) -> Batch<Row> {
+fn one(mut message: Delivered, body: &str) -> Batch<Row, FromShard> {
     let (mut decode, _) = live(&["t/0"], None);
     message.body = message.body.map(|_| Extent { start: 0, length: body.len() as u32 });
     let cut = Cut { next_offset: 6, ..Cut::default() };
@@ -400,7 +358,7 @@ fn what_comes_beside_a_message_decides_over_it() {
     let counts = &control.ledger.counts;
     assert_eq!((counts.messages_deadlettered, counts.control_records), (1, 1));
     assert_eq!(control.ledger.dead[0].reason.name(), "bad_control");
-    assert_eq!(control.answers[0].fate, Fate::Refused);
+    assert_eq!(control.origin.answers[0].fate, Fate::Refused);
 
     let problem = one(Delivered { problem: Some("header".into()), ..plain() }, QUOTE).ledger;
     assert_eq!((problem.dead[0].reason.name(), &*problem.dead[0].detail), ("no_time", "header"));

@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use foreshock::demo::market::{Market, MarketSettings};
+use foreshock::demo::market::{MadeUpMarket, MarketSettings};
 use foreshock_operators::time::{SECOND, Time, parse_rfc3339};
 use serde_json::Value;
 
@@ -13,8 +13,8 @@ use support::{Backtest, Ran};
 /// 2026-01-02T03:04:05Z, and as many nanoseconds.
 const START: Time = Time(1_767_323_045_000_000_007);
 
-fn market(seed: u64) -> Market {
-    Market::new(MarketSettings { seed, start: START, ..MarketSettings::default() })
+fn market(seed: u64) -> MadeUpMarket {
+    MadeUpMarket::new(MarketSettings { seed, start: START, ..MarketSettings::default() })
 }
 
 /// Runs the first so many seconds of the market of a seed.

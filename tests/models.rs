@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use foreshock::config::{Config, Mode};
 use foreshock::documents::file::Document;
 use foreshock::models::{feature_names, read, sha256};
-use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy, Term, Transform};
+use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
 use foreshock_operators::time::{Nanos, SECOND};
 
 const HORIZONS: [Nanos; 4] = [SECOND, 5 * SECOND, 30 * SECOND, 60 * SECOND];
@@ -34,7 +34,7 @@ fn the_bundled_model_is_that_of_the_reference_workload() {
         term(FeatureRef::SpreadZ, Transform::None, 0.2),
         term(FeatureRef::TradeIntensity, Transform::None, 0.01),
     ];
-    assert_eq!(model.kind, Kind::Logistic { intercept: -2.0, terms });
+    assert_eq!(model.kind, ModelKind::Logistic { intercept: -2.0, terms });
     assert_eq!((model.decision_threshold, model.horizon), (0.5, 60 * SECOND));
     assert_eq!((&*model.name, &*model.version), ("reference-logistic", "1"));
 }
@@ -42,7 +42,7 @@ fn the_bundled_model_is_that_of_the_reference_workload() {
 #[test]
 fn the_bundled_baseline_waits_for_three_standard_deviations() {
     let model = parse(bundled("baseline").as_bytes()).unwrap();
-    assert_eq!(model.kind, Kind::Baseline { threshold: 3.0, null: NullPolicy::Refuse });
+    assert_eq!(model.kind, ModelKind::Baseline { threshold: 3.0, null: NullPolicy::Refuse });
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn the_same_feature_may_come_twice_with_different_transforms() {
     let two = format!(
         "{FEATURE}}}\n  - {{name: ret_std, weight: 2, null: refuse, transform: square, mean: 1, scale: 2"
     );
-    let Kind::Logistic { terms, .. } = parse(logistic(&two).as_bytes()).unwrap().kind else {
+    let ModelKind::Logistic { terms, .. } = parse(logistic(&two).as_bytes()).unwrap().kind else {
         panic!("logistic")
     };
     let second = Term {

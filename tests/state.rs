@@ -25,7 +25,7 @@ fn header(offset: i64) -> Header {
         job: JOB.to_owned(),
         topic: TOPIC.to_owned(),
         partition: 3,
-        life: "life".to_owned(),
+        incarnation: "life".to_owned(),
         offset,
         origin: 0,
         origin_is_cold: true,

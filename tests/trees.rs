@@ -10,7 +10,7 @@ use foreshock::config::{Config, Mode};
 use foreshock::documents::file::FileRef;
 use foreshock::models::{read, sha256};
 use foreshock_operators::float32;
-use foreshock_operators::model::{FeatureRef, Kind, Model, NullPolicy};
+use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy};
 use foreshock_operators::score::predict_by;
 use foreshock_operators::time::{Nanos, SECOND};
 use foreshock_operators::trees::logit;
@@ -37,7 +37,7 @@ fn load(path: &Path) -> Result<Model, String> {
 fn probabilities_are_xgboosts_to_the_last_bit() {
     for folder in folders() {
         let model = load(&folder.join("model.yaml")).unwrap();
-        let Kind::Trees { features, .. } = &model.kind else { panic!("trees") };
+        let ModelKind::Trees { features, .. } = &model.kind else { panic!("trees") };
         let rows = zstd::decode_all(fs::File::open(folder.join("rows.csv.zst")).unwrap()).unwrap();
         let rows = String::from_utf8(rows).unwrap();
         assert!(rows.lines().count() >= 500);
@@ -362,7 +362,7 @@ fn nulls_follow_the_models_policy() {
 #[test]
 fn a_model_that_passes_its_check_has_all_that_its_trees_look_at() {
     let good = Model3::new().load().unwrap();
-    let check = |change: fn(&mut Kind), problem: &str| {
+    let check = |change: fn(&mut ModelKind), problem: &str| {
         let mut model = good.clone();
         change(&mut model.kind);
         assert_eq!(model.check(HORIZONS.len()).unwrap_err(), problem);
@@ -372,7 +372,7 @@ fn a_model_that_passes_its_check_has_all_that_its_trees_look_at() {
     macro_rules! features {
         ($features:ident, $change:expr) => {
             |kind| {
-                let Kind::Trees { features: $features, .. } = kind else { panic!("trees") };
+                let ModelKind::Trees { features: $features, .. } = kind else { panic!("trees") };
                 $change;
             }
         };

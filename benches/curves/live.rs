@@ -4,7 +4,7 @@ use std::env;
 use std::time::Duration;
 
 use foreshock::config::{Kafka, Mode};
-use foreshock::kafka::admin::topics::TopicsConfig;
+use foreshock::kafka::admin::topics::TopicAdmin;
 use foreshock::kafka::client::{Role, client_config};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
@@ -57,7 +57,7 @@ pub fn processes(effort: Effort) {
 fn fill(brokers: &str, name: &str, ticks: usize) -> Kafka {
     let kafka = config(&settings(brokers, name), Mode::Run).kafka;
     let topic = format!("{name}.raw");
-    let topics = TopicsConfig::new(&kafka, name).expect("a client can be made");
+    let topics = TopicAdmin::new(&kafka, name).expect("a client can be made");
     topics.create(&topic, PARTITIONS as i32).expect("the topic can be made");
     let (producer, mut quotes, mut line) =
         (producer(&kafka), Quotes::new(INSTRUMENTS, PER_SECOND), Vec::new());

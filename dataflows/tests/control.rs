@@ -7,6 +7,7 @@ use foreshock_dataflows::control::{
     Command, Fate, FoundRecord, model_record, read, rules_record, settings_record,
 };
 use foreshock_dataflows::settings::{InstrumentSettings, Settings, Unknown};
+use foreshock_operators::change::Parameters;
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
 use foreshock_operators::row::{Extent, Source};
@@ -32,11 +33,13 @@ fn model() -> Model {
 
 fn settings() -> Settings {
     Settings {
-        order: Default::default(),
-        features: Arc::new(FeatureSettings::default()),
-        seconds: Default::default(),
-        model: Arc::new(model()),
-        rules: [].into(),
+        parameters: Arc::new(Parameters {
+            order: Default::default(),
+            features: Arc::new(FeatureSettings::default()),
+            seconds: Default::default(),
+            model: Arc::new(model()),
+            rules: [].into(),
+        }),
         max_ahead: SECOND,
         instruments: InstrumentSettings {
             unknown: Unknown::Accept,

@@ -3,16 +3,18 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use foreshock_dataflows::batch::Batch;
+use foreshock_dataflows::batch::{Batch, FromFiles};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::keyed::Keyed;
 use foreshock_dataflows::settings::{InstrumentSettings, Unknown};
 use foreshock_operators::account::Ledger;
-use foreshock_operators::change::Windows;
+use foreshock_operators::chain::Tagged;
+use foreshock_operators::change::Parameters;
 use foreshock_operators::decode::Resolve;
 use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
-use foreshock_operators::operator::Tagged;
+use foreshock_operators::links;
+use foreshock_operators::model::{Model, ModelKind, NullPolicy};
 use foreshock_operators::order::{Order, OrderSettings};
 use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Source};
 use foreshock_operators::seconds::{SecondSettings, Seconds};
@@ -42,52 +44,46 @@ fn instruments(count: u32) -> Instruments {
 }
 
 /// All the states that rows pass through on one worker.
-struct Worker {
-    order: Keyed<Order>,
-    gaps: Keyed<Gaps>,
-    features: Keyed<FeatureWindows>,
-    seconds: Keyed<Seconds>,
+type States = Keyed<Order, links![Gaps, FeatureWindows, Seconds]>;
+
+fn worker(instruments: &Instruments) -> States {
+    let model = Model {
+        name: "none".into(),
+        version: "1".into(),
+        kind: ModelKind::Baseline { threshold: 3.0, null: NullPolicy::Refuse },
+        decision_threshold: 0.5,
+        horizon: SECOND,
+        sha256: "".into(),
+    };
+    let parameters = Parameters {
+        order: OrderSettings { reorder: 100 * MILLISECOND },
+        features: Arc::new(FeatureSettings { spread_window: 50, ..FeatureSettings::default() }),
+        seconds: SecondSettings::default(),
+        model: Arc::new(model),
+        rules: [].into(),
+    };
+    Keyed::new(Arc::new(parameters), instruments.clone())
 }
 
-impl Worker {
-    fn new(instruments: &Instruments) -> Worker {
-        let settings = Arc::new(FeatureSettings { spread_window: 50, ..FeatureSettings::default() });
-        Worker {
-            order: Keyed::new(OrderSettings { reorder: 100 * MILLISECOND }, instruments.clone()),
-            gaps: Keyed::new(Windows::default(), instruments.clone()),
-            features: Keyed::new(settings, instruments.clone()),
-            seconds: Keyed::new(SecondSettings::default(), instruments.clone()),
+fn outputs(states: &mut States, batch: Batch<Row, FromFiles>) -> Vec<Tagged<Sampled>> {
+    states.on_batch(batch, &mut ()).values
+}
+
+/// Another worker that has taken up this one's states, instrument by instrument.
+fn moved(states: &States, instruments: &Instruments) -> States {
+    let mut other = worker(instruments);
+    for id in (0..INSTRUMENTS).map(InstrumentId) {
+        let mut bytes = Vec::new();
+        states.save(id, &mut bytes);
+        if !bytes.is_empty() {
+            other.restore(id, &[], &bytes).expect("it was just saved");
         }
     }
-
-    fn on_batch(&mut self, batch: Batch<Row>) -> Vec<Tagged<Sampled>> {
-        let measured = self.features.on_batch(self.gaps.on_batch(self.order.on_batch(batch)));
-        self.seconds.on_batch(measured).values
-    }
-
-    /// Another worker that has taken up this one's states, instrument by instrument.
-    fn moved(&self, instruments: &Instruments) -> Worker {
-        let mut other = Worker::new(instruments);
-        for id in (0..INSTRUMENTS).map(InstrumentId) {
-            let mut bytes = [const { Vec::new() }; 4];
-            self.order.snapshot(id, &mut bytes[0]);
-            self.gaps.snapshot(id, &mut bytes[1]);
-            self.features.snapshot(id, &mut bytes[2]);
-            self.seconds.snapshot(id, &mut bytes[3]);
-            if bytes[0].is_empty() {
-                continue;
-            }
-            other.order.restore(id, &[], &bytes[0]).expect("order was just saved");
-            other.gaps.restore(id, &[], &bytes[1]).expect("gaps were just saved");
-            other.features.restore(id, &[], &bytes[2]).expect("features were just saved");
-            other.seconds.restore(id, &[], &bytes[3]).expect("seconds were just saved");
-        }
-        other
-    }
+    other
 }
 
 /// Ticks of so many instruments, of which the last starts late; one falls silent for a while.
-fn batch(epoch: u64, count: u32) -> Batch<Row> {
+fn batch(epoch: u64, count: u32) -> Batch<Row, FromFiles> {
     let last = if epoch < 10 { count - 1 } else { count };
     let suppressed = (20..30).contains(&epoch);
     let tick = |step: u64, number: u32| {
@@ -108,41 +104,38 @@ fn batch(epoch: u64, count: u32) -> Batch<Row> {
             id: None,
             source: Source { file: 0, line: at },
             extent: Extent::default(),
+            behind: 0,
             body: Body::Quote(quote),
         };
-        Tagged { instrument: row.instrument, order: (step as u32) * count + number, value: row }
+        Tagged { key: row.instrument, order: (step as u32) * count + number, value: row }
     };
     let instruments = move || (0..last).filter(move |number| !(suppressed && *number == 1));
     let values = (0..50).flat_map(|step| instruments().map(move |number| tick(step, number))).collect();
     Batch {
-        epoch,
-        worker: 0,
         end: epoch + 1 == BATCHES,
         values,
         changes: Vec::new(),
-        records: Vec::new(),
-        answers: Vec::new(),
         ledger: Ledger::default(),
         bytes: Arc::default(),
-        waiting: None,
-        segment: None,
+        levels: Vec::new(),
+        origin: FromFiles { epoch, worker: 0, records: Vec::new() },
     }
 }
 
 #[test]
 fn a_worker_that_takes_up_saved_states_goes_on_as_if_nothing_had_happened() {
     let instruments = instruments(INSTRUMENTS);
-    let mut steady = Worker::new(&instruments);
-    let mut moving = Worker::new(&instruments);
+    let mut steady = worker(&instruments);
+    let mut moving = worker(&instruments);
     let (mut ticks, mut gaps) = (0, 0);
     for epoch in 0..BATCHES {
-        let expected = steady.on_batch(batch(epoch, INSTRUMENTS));
-        let got = moving.on_batch(batch(epoch, INSTRUMENTS));
+        let expected = outputs(&mut steady, batch(epoch, INSTRUMENTS));
+        let got = outputs(&mut moving, batch(epoch, INSTRUMENTS));
         // Formatted, so that NaN equals NaN and every bit of a number shows.
         assert_eq!(format!("{got:?}"), format!("{expected:?}"), "epoch {epoch}");
         ticks += expected.iter().filter(|tagged| matches!(tagged.value, Sampled::Tick(_))).count();
         gaps += expected.iter().filter(|tagged| matches!(tagged.value, Sampled::Gap(_))).count();
-        moving = moving.moved(&instruments);
+        moving = moved(&moving, &instruments);
     }
     assert!(ticks > 4_000 && gaps == 1, "{ticks} ticks and {gaps} gaps");
 }
@@ -150,23 +143,23 @@ fn a_worker_that_takes_up_saved_states_goes_on_as_if_nothing_had_happened() {
 #[test]
 fn many_instruments_together_give_what_each_gives_alone() {
     let instruments = instruments(MANY);
-    let mut together = Worker::new(&instruments);
-    let mut alone: Vec<Worker> = (0..MANY).map(|_| Worker::new(&instruments)).collect();
+    let mut together = worker(&instruments);
+    let mut alone: Vec<States> = (0..MANY).map(|_| worker(&instruments)).collect();
     let (mut expected, mut got) = (String::new(), String::new());
     for epoch in 0..BATCHES {
         let only = |id: u32| {
             let mut batch = batch(epoch, MANY);
-            batch.values.retain(|tagged| tagged.instrument == InstrumentId(id));
+            batch.values.retain(|tagged| tagged.key == InstrumentId(id));
             batch
         };
-        let mut outputs: Vec<_> =
-            alone.iter_mut().zip(0..).flat_map(|(worker, id)| worker.on_batch(only(id))).collect();
+        let mut expected_all: Vec<_> =
+            alone.iter_mut().zip(0..).flat_map(|(states, id)| outputs(states, only(id))).collect();
         // At the end all of an instrument's outputs bear its place among the names.
-        let by_place = |tagged: &Tagged<Sampled>| (tagged.instrument, tagged.order);
-        outputs.sort_by_key(by_place);
-        let mut all = together.on_batch(batch(epoch, MANY));
+        let by_place = |tagged: &Tagged<Sampled>| (tagged.key, tagged.order);
+        expected_all.sort_by_key(by_place);
+        let mut all = outputs(&mut together, batch(epoch, MANY));
         all.sort_by_key(by_place);
-        writeln!(expected, "{outputs:?}").expect("a string takes anything");
+        writeln!(expected, "{expected_all:?}").expect("a string takes anything");
         writeln!(got, "{all:?}").expect("a string takes anything");
     }
     assert!(expected.contains("Sample") && expected.contains("Gap"));

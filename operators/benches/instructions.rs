@@ -8,18 +8,15 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foreshock_operators::change::Windows;
+use foreshock_operators::chain::{MarketChain, Out};
+use foreshock_operators::change::Parameters;
 use foreshock_operators::decode::{ClockSource, Envelope, Format, Resolve, Resolved, decode};
 use foreshock_operators::encode::Encoder;
-use foreshock_operators::features::{FeatureSettings, FeatureWindows};
-use foreshock_operators::gaps::Gaps;
-use foreshock_operators::model::Model;
-use foreshock_operators::operator::{Instrument, Operator, Out};
-use foreshock_operators::order::{Order, OrderSettings};
+use foreshock_operators::features::FeatureSettings;
+use foreshock_operators::operator::{Context, Instrument};
+use foreshock_operators::order::OrderSettings;
 use foreshock_operators::row::{Extent, InstrumentId, Row, Source};
-use foreshock_operators::rules::Rules;
-use foreshock_operators::score::Score;
-use foreshock_operators::seconds::{SecondSettings, Seconds};
+use foreshock_operators::seconds::SecondSettings;
 use foreshock_operators::stages::Outcome;
 use foreshock_operators::time::{SECOND, Time, write_rfc3339};
 
@@ -108,14 +105,9 @@ impl Resolve for Numbers {
     }
 }
 
-/// The way of all ticks, on one thread: each operator takes a batch, as in a dataflow.
+/// The way of all ticks, on one thread, in batches as in a dataflow.
 struct Path {
-    order: Vec<Order>,
-    gaps: Vec<Gaps>,
-    features: Vec<FeatureWindows>,
-    seconds: Vec<Seconds>,
-    score: Vec<Score>,
-    rules: Vec<Rules>,
+    states: Vec<Box<MarketChain>>,
     encoder: Encoder,
     rows: Vec<Row>,
     written: Vec<u8>,
@@ -128,13 +120,13 @@ impl Path {
         let mut encoder = Encoder::new(&features.horizons, &model);
         let all: Vec<_> = (0..INSTRUMENTS as u32).map(instrument).collect();
         all.iter().for_each(|instrument| encoder.introduce(instrument));
+        let (order, seconds) = (OrderSettings::default(), SecondSettings::default());
+        let parameters = Arc::new(Parameters { order, features, seconds, model, rules: models::rules() });
         Path {
-            order: of_each(&all, &OrderSettings::default()),
-            gaps: of_each(&all, &Windows::default()),
-            features: of_each(&all, &features),
-            seconds: of_each(&all, &SecondSettings::default()),
-            score: of_each::<Score>(&all, &Arc::<Model>::clone(&model)),
-            rules: of_each(&all, &models::rules()),
+            states: all
+                .iter()
+                .map(|instrument| Box::new(MarketChain::new(&parameters, instrument)))
+                .collect(),
             encoder,
             rows: Vec::new(),
             written: Vec::new(),
@@ -149,15 +141,15 @@ impl Path {
             decode(Format::CoinbaseExchange, line, &envelope, &mut Numbers, &mut self.rows, &mut refused);
         }
         assert!(refused.is_empty(), "the feed is sound: {refused:?}");
-        let rows = self.rows.drain(..).map(|row| (row.instrument, row)).collect();
-        let ordered = through(&mut self.order, rows);
-        let live = through(&mut self.gaps, ordered);
-        let measured = through(&mut self.features, live);
-        let sampled = through(&mut self.seconds, measured);
-        let scored = through(&mut self.score, sampled);
+        let mut out = Out::new(Context::default(), self.rows.len());
+        for (order, row) in (0..).zip(self.rows.drain(..)) {
+            out.tag(row.instrument, order);
+            self.states[row.instrument.0 as usize].on_input(row, &mut out, &mut ());
+        }
         self.written.clear();
         let mut ticks = 0;
-        for (instrument, outcome) in through(&mut self.rules, scored) {
+        for tagged in out.values {
+            let (instrument, outcome) = (tagged.key, tagged.value);
             if let Outcome::Tick(features, prediction) = outcome {
                 self.encoder.scored(instrument, &features, &prediction, &mut self.written);
                 ticks += 1;
@@ -188,21 +180,4 @@ fn instrument(number: u32) -> Instrument {
         trade_channel: None,
         gap_after: Some(60 * SECOND),
     }
-}
-
-fn of_each<O: Operator>(instruments: &[Instrument], settings: &O::Settings) -> Vec<O> {
-    instruments.iter().map(|instrument| O::new(settings, instrument)).collect()
-}
-
-/// What the states of all instruments make of a batch.
-fn through<O: Operator>(
-    states: &mut [O],
-    batch: Vec<(InstrumentId, O::Input)>,
-) -> Vec<(InstrumentId, O::Output)> {
-    let mut out = Out::with_ledger(Default::default(), batch.len());
-    for (order, (instrument, input)) in (0..).zip(batch) {
-        out.tag(instrument, order);
-        states[instrument.0 as usize].on_input(input, &mut out);
-    }
-    out.values.into_iter().map(|tagged| (tagged.instrument, tagged.value)).collect()
 }

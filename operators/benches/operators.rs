@@ -8,10 +8,13 @@ use std::sync::Arc;
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use foreshock_operators::change::Windows;
+use foreshock_operators::alone::Alone;
+use foreshock_operators::chain::{Chain, Out};
+use foreshock_operators::change::Parameters;
 use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
-use foreshock_operators::operator::{Instrument, Operator, Out};
+use foreshock_operators::links;
+use foreshock_operators::operator::{Context, Instrument, Operator};
 use foreshock_operators::order::{Order, OrderSettings};
 use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Source};
 use foreshock_operators::score::Score;
@@ -88,6 +91,7 @@ impl Iterator for Ticks {
             id: Some(self.next),
             source: Source { file: 0, line: self.next },
             extent: Extent { start: 0, length: 400 },
+            behind: 0,
             body: Body::Quote(Quote { bid, bid_size: 1.5, ask, ask_size: 0.5, price, trade: true }),
         })
     }
@@ -105,15 +109,24 @@ fn instrument() -> Instrument {
     }
 }
 
+fn parameters(reorder: Nanos) -> Arc<Parameters> {
+    Arc::new(Parameters {
+        order: OrderSettings { reorder },
+        features: Arc::new(FeatureSettings::default()),
+        seconds: SecondSettings::default(),
+        model: models::logistic(),
+        rules: [].into(),
+    })
+}
+
+fn alone<O: Operator>(reorder: Nanos) -> Alone<O> {
+    Alone::new(&parameters(reorder), &instrument())
+}
+
 /// Feeds one batch.
-fn process<O: Operator>(
-    operator: &mut O,
-    batch: impl IntoIterator<Item = O::Input>,
-    out: &mut Out<O::Output>,
-) {
+fn process<O: Operator>(operator: &mut Alone<O>, batch: impl IntoIterator<Item = O::Input>) {
     for (order, input) in (0..).zip(batch) {
-        out.tag(InstrumentId(0), order);
-        operator.on_input(input, out);
+        operator.feed(InstrumentId(0), order, input);
     }
 }
 
@@ -121,93 +134,80 @@ fn process<O: Operator>(
 fn bench<O: Operator>(
     bencher: Bencher,
     pace: Pace,
-    operator: O,
+    mut operator: Alone<O>,
     mut prepare: impl FnMut(Vec<Row>) -> Vec<O::Input>,
 ) where
     O::Input: Copy,
 {
     let mut ticks = Ticks::new(pace);
-    let mut operator = operator;
-    let mut out = Out::with_ledger(Default::default(), 2 * BATCH);
-    process(&mut operator, prepare(ticks.by_ref().take(WARM).collect()), &mut out);
-    let state = RefCell::new((operator, out));
+    process(&mut operator, prepare(ticks.by_ref().take(WARM).collect()));
+    let state = RefCell::new(operator);
     bencher
         .counter(ItemsCount::new(BATCH))
         .with_inputs(|| prepare(ticks.by_ref().take(BATCH).collect()))
         .bench_local_refs(|batch| {
-            let (operator, out) = &mut *state.borrow_mut();
-            out.values.clear();
-            process(operator, batch.iter().copied(), out);
-            black_box(&out.values);
+            let operator = &mut *state.borrow_mut();
+            operator.out.values.clear();
+            process(operator, batch.iter().copied());
+            black_box(&operator.out.values);
         });
 }
 
 /// Runs a batch through an operator that is only needed to feed the next.
-fn through<O: Operator>(operator: &mut O, batch: Vec<O::Input>) -> Vec<O::Output> {
-    let mut out = Out::default();
-    process(operator, batch, &mut out);
-    out.values.into_iter().map(|tagged| tagged.value).collect()
+fn through<O: Operator>(operator: &mut Alone<O>, batch: Vec<O::Input>) -> Vec<O::Output> {
+    process(operator, batch);
+    operator.out.values.drain(..).map(|tagged| tagged.value).collect()
 }
 
 #[divan::bench(args = PACES, sample_count = 1_000)]
 fn order(bencher: Bencher, pace: Pace) {
-    bench(bencher, pace, Order::new(&OrderSettings::default(), &instrument()), |rows| rows);
+    bench(bencher, pace, alone::<Order>(0), |rows| rows);
 }
 
 #[divan::bench(args = PACES, sample_count = 1_000)]
 fn order_waiting_100_ms(bencher: Bencher, pace: Pace) {
-    let settings = OrderSettings { reorder: 100 * MILLISECOND };
-    bench(bencher, pace, Order::new(&settings, &instrument()), |rows| rows);
+    bench(bencher, pace, alone::<Order>(100 * MILLISECOND), |rows| rows);
 }
 
 #[divan::bench(args = PACES, sample_count = 1_000)]
 fn gaps(bencher: Bencher, pace: Pace) {
-    bench(bencher, pace, Gaps::new(&Windows::default(), &instrument()), |rows| rows);
+    bench(bencher, pace, alone::<Gaps>(0), |rows| rows);
 }
 
 #[divan::bench(args = PACES, sample_count = 1_000)]
 fn features(bencher: Bencher, pace: Pace) {
-    let settings = Arc::new(FeatureSettings::default());
-    let mut gaps = Gaps::new(&Windows::default(), &instrument());
-    bench(bencher, pace, FeatureWindows::new(&settings, &instrument()), |rows| through(&mut gaps, rows));
+    let mut gaps = alone::<Gaps>(0);
+    bench(bencher, pace, alone::<FeatureWindows>(0), |rows| through(&mut gaps, rows));
 }
 
 #[divan::bench(args = PACES, sample_count = 1_000)]
 fn seconds(bencher: Bencher, pace: Pace) {
-    let mut gaps = Gaps::new(&Windows::default(), &instrument());
-    let mut features = FeatureWindows::new(&Arc::new(FeatureSettings::default()), &instrument());
-    bench(bencher, pace, Seconds::new(&SecondSettings::default(), &instrument()), |rows| {
-        through(&mut features, through(&mut gaps, rows))
-    });
+    let (mut gaps, mut features) = (alone::<Gaps>(0), alone::<FeatureWindows>(0));
+    bench(bencher, pace, alone::<Seconds>(0), |rows| through(&mut features, through(&mut gaps, rows)));
 }
 
 #[divan::bench(args = PACES, sample_count = 1_000)]
 fn score(bencher: Bencher, pace: Pace) {
-    let mut gaps = Gaps::new(&Windows::default(), &instrument());
-    let mut features = FeatureWindows::new(&Arc::new(FeatureSettings::default()), &instrument());
-    let mut seconds = Seconds::new(&SecondSettings::default(), &instrument());
-    bench(bencher, pace, Score::new(&models::logistic(), &instrument()), |rows| {
+    let (mut gaps, mut features) = (alone::<Gaps>(0), alone::<FeatureWindows>(0));
+    let mut seconds = alone::<Seconds>(0);
+    bench(bencher, pace, alone::<Score>(0), |rows| {
         through(&mut seconds, through(&mut features, through(&mut gaps, rows)))
     });
 }
 
-/// All operators, batch by batch, each with its own output.
+/// All operators, each pushing into the next.
 #[divan::bench(args = PACES, sample_count = 1_000)]
 fn chain(bencher: Bencher, pace: Pace) {
-    let mut order = Order::new(&OrderSettings::default(), &instrument());
-    let mut gaps = Gaps::new(&Windows::default(), &instrument());
-    let mut features = FeatureWindows::new(&Arc::new(FeatureSettings::default()), &instrument());
-    let mut seconds = Seconds::new(&SecondSettings::default(), &instrument());
-    let mut score = Score::new(&models::logistic(), &instrument());
-    let (mut rows, mut live, mut measured, mut sampled, mut scored) = Default::default();
+    let mut chain =
+        Chain::<Order, links![Gaps, FeatureWindows, Seconds, Score]>::new(&parameters(0), &instrument());
+    let mut out = Out::new(Context::default(), 2 * BATCH);
     let mut step = |batch: &[Row]| {
-        process(&mut order, batch.iter().copied(), &mut rows);
-        process(&mut gaps, rows.values.drain(..).map(|row| row.value), &mut live);
-        process(&mut features, live.values.drain(..).map(|live| live.value), &mut measured);
-        process(&mut seconds, measured.values.drain(..).map(|measured| measured.value), &mut sampled);
-        process(&mut score, sampled.values.drain(..).map(|sampled| sampled.value), &mut scored);
-        black_box(&scored.values);
-        scored.values.clear();
+        for (order, row) in (0..).zip(batch) {
+            out.tag(InstrumentId(0), order);
+            chain.on_input(*row, &mut out, &mut ());
+        }
+        black_box(&out.values);
+        out.values.clear();
     };
     let mut ticks = Ticks::new(pace);
     for _ in 0..WARM / BATCH {

@@ -45,8 +45,8 @@ pub fn serving(config: Option<&Path>, environment: &[(&str, &str)]) -> Serving {
     let environment = environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
     let config = Config::load(&files, environment, Mode::Backtest).unwrap_or_else(|error| panic!("{error}"));
     Serving {
-        model: config.settings.parameters.model,
-        features: config.settings.parameters.features,
+        model: config.settings.parameters.model.clone(),
+        features: config.settings.parameters.features.clone(),
         loaded_at: LOADED_AT,
     }
 }

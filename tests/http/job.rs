@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use foreshock::status::{Phase, ShardState, State};
-use foreshock::summary::Summary;
+use foreshock::summary::RunSummary;
 use foreshock_operators::account::Counts;
 use foreshock_operators::time::parse_rfc3339;
 use serde_json::{Value, json};
@@ -162,7 +162,7 @@ fn stats_tell_requests_fates_and_lag() {
     assert_eq!(stats["shards"], json!([shard]));
     assert!(stats["uptime_seconds"].as_f64().unwrap() > 0.0);
 
-    let mut summary = Summary::new(counts, vec![], Duration::from_secs(1)).to_json();
+    let mut summary = RunSummary::new(counts, vec![], Duration::from_secs(1)).to_json();
     for name in ["rows_per_worker", "seconds", "ticks_per_second", "peak_rss_bytes"] {
         assert!(summary.as_object_mut().unwrap().remove(name).is_some());
     }

@@ -53,7 +53,7 @@ fn a_model_record_changes_predictions_at_its_offset_in_every_partition_and_after
     job.feed([files.add("none.ndjson", format!("{}\n{}\n", first[0], first[1]))], 2);
     // The feed has put both where their keys belong; the rest goes to a partition each.
     let begun: Vec<u64> =
-        crate::support::kafka::out::records(&brokers, &job.raw).iter().map(|r| r.len() as u64).collect();
+        crate::support::kafka::records(&brokers, &job.raw).iter().map(|r| r.len() as u64).collect();
     for partition in 0..2 {
         let quotes: Vec<String> = (1..=50).map(|number| quote(10 + partition, number)).collect();
         send(

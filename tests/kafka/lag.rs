@@ -108,7 +108,7 @@ fn what_waits_is_counted_in_offsets_and_seconds() {
             job: job.name.clone(),
             topic: job.raw.clone(),
             partition: 0,
-            life: String::new(),
+            incarnation: String::new(),
             offset,
             origin: 0,
             origin_is_cold: true,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::alike::{assert_same_lines, by_instrument, lines};
 use crate::job::{Job, account, over_shards, stats, summary};
 use crate::own::Broker;
-use crate::support::kafka::out::records;
+use crate::support::kafka::records;
 use crate::support::process::Running;
 use crate::support::{Backtest, data, http};
 
