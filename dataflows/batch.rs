@@ -129,7 +129,7 @@ pub struct Batch<T, O, K = InstrumentId> {
 }
 
 /// Where a batch comes from.
-pub trait Origin {
+pub trait BatchOrigin {
     /// The cut behind the batch, where it is one of a shard.
     fn cut(&self) -> Option<Cut>;
 
@@ -157,7 +157,7 @@ pub struct FromShard {
     pub waiting: Option<u64>,
 }
 
-impl Origin for FromFiles {
+impl BatchOrigin for FromFiles {
     fn cut(&self) -> Option<Cut> {
         None
     }
@@ -165,7 +165,7 @@ impl Origin for FromFiles {
     fn note_waiting(&mut self, _: Option<u64>) {}
 }
 
-impl Origin for FromShard {
+impl BatchOrigin for FromShard {
     fn cut(&self) -> Option<Cut> {
         Some(self.segment.cut)
     }

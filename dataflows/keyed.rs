@@ -11,7 +11,7 @@ use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator as _;
 
-use crate::batch::{Batch, Origin, SnapshotCut};
+use crate::batch::{Batch, BatchOrigin, SnapshotCut};
 use crate::instruments::Instruments;
 use crate::meter::{ChainTime, Meter};
 use crate::saving::{SWEEP, Saver};
@@ -125,7 +125,7 @@ where
     }
 
     /// Feeds a batch to the states of its keys.
-    pub fn on_batch<O: Origin, W: Stopwatch>(
+    pub fn on_batch<O: BatchOrigin, W: Stopwatch>(
         &mut self,
         batch: Batch<G::Item, O, U::Key>,
         watch: &mut W,
@@ -353,7 +353,7 @@ where
     U: Subjects<Subject: 'static> + 'static,
     G: Gate<U::Subject, Item: 'static> + 'static,
     L: Links<U::Subject, Input = G::Item, Output: Clone + 'static> + 'static,
-    O: Origin + Clone + 'static,
+    O: BatchOrigin + Clone + 'static,
 {
     let mut time: ChainTime = meter.chain(&Chain::<G, L, U::Subject>::names());
     let scope = batches.scope();

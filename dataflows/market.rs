@@ -15,7 +15,7 @@ use foreshock_operators::row::{InstrumentId, Row};
 use foreshock_operators::stages::Outcome;
 use timely::dataflow::StreamVec;
 
-use crate::batch::{Batch, Origin};
+use crate::batch::{Batch, BatchOrigin};
 use crate::changes::RestoredShard;
 use crate::instruments::Instruments;
 use crate::keyed::{Keyed, keyed};
@@ -51,7 +51,7 @@ impl Market {
     }
 
     /// Feeds a batch, which holds the rows of this worker's instruments, in log order.
-    pub fn on_batch<O: Origin>(&mut self, batch: Batch<Row, O>) -> Batch<Outcome, O> {
+    pub fn on_batch<O: BatchOrigin>(&mut self, batch: Batch<Row, O>) -> Batch<Outcome, O> {
         self.states.on_batch(batch, &mut ())
     }
 
@@ -101,7 +101,7 @@ impl Market {
 }
 
 /// Builds the graph on this worker. Batches must hold the rows of this worker's instruments, in log order.
-pub fn market<'scope, O: Origin + Clone + 'static>(
+pub fn market<'scope, O: BatchOrigin + Clone + 'static>(
     rows: StreamVec<'scope, u64, Batch<Row, O>>,
     market: Market,
     meter: &Meter,

@@ -10,8 +10,10 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use foreshock_operators::chain::Out;
+use foreshock_operators::change::Parameters;
 use foreshock_operators::features::FeatureSettings;
-use foreshock_operators::operator::{Instrument, Operator, Out};
+use foreshock_operators::operator::Instrument;
 use foreshock_operators::order::OrderSettings;
 use foreshock_operators::row::{Body, Channel, Quote, Row};
 use foreshock_operators::seconds::SecondSettings;
@@ -19,8 +21,8 @@ use foreshock_operators::stages::{Features, MAX_HORIZONS, Sample, Scored};
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND};
 use proptest::prelude::*;
 use support::{
-    Chain, ChainSettings, Random, START, account_of, heartbeat, instrument, instrument_with_gaps, log, mid,
-    on, outputs, quote, sized, ticker, trade, with_id,
+    Random, START, ScoredChain, account_of, feed_rows, heartbeat, instrument, instrument_with_gaps, log, mid,
+    on, output_with, parameters, quote, sized, ticker, trade, with_id,
 };
 
 const EPS: f64 = f64::EPSILON;
@@ -44,7 +46,7 @@ fn within(value: f64, allowance: f64) -> Wanted {
 
 /// A log after the definitions of order and gaps, as columns.
 struct Oracle {
-    settings: ChainSettings,
+    settings: Parameters,
     ticks: Vec<SlowTick>,
     trades: Vec<SlowTrade>,
     samples: Vec<SlowSample>,
@@ -90,7 +92,7 @@ struct SlowSample {
 }
 
 impl Oracle {
-    fn of(settings: &ChainSettings, instrument: &Instrument, rows: &[Row]) -> Oracle {
+    fn of(settings: &Parameters, instrument: &Instrument, rows: &[Row]) -> Oracle {
         let mut oracle = Oracle {
             settings: settings.clone(),
             ticks: Vec::new(),
@@ -120,7 +122,7 @@ impl Oracle {
             let is_trade = match row.body {
                 Body::Trade(_) => true,
                 Body::Quote(quote) => quote.trade && !quote.price.is_nan(),
-                Body::Heartbeat => false,
+                Body::Heartbeat | Body::Book(_) => false,
             };
             if is_trade && better(row.channel, trades_on, instrument.trade_channel) {
                 trades_on = Some(row.channel);
@@ -388,17 +390,18 @@ struct Compared {
 }
 
 impl Compared {
-    fn run(settings: &ChainSettings, instrument: &Instrument, rows: Vec<Row>) -> Compared {
+    fn run(settings: &Parameters, instrument: &Instrument, rows: Vec<Row>) -> Compared {
         let rows = log(rows);
-        let mut chain = Chain::new(settings, instrument);
-        let mut out = outputs(&mut chain, rows.iter().copied(), account_of(&rows));
-        chain.on_end(&mut out);
+        let mut chain = ScoredChain::new(&Arc::new(settings.clone()), instrument);
+        let mut out = output_with(account_of(&rows));
+        feed_rows(&mut chain, &rows, &mut out);
+        chain.on_end(&mut out, &mut ());
         Compared { oracle: Oracle::of(settings, instrument, &rows), out }
     }
 
     /// What differs between the operators and the oracle; ticks only where `look` says so.
     fn difference(&self, relative: f64, look: impl Fn(usize) -> bool) -> Option<String> {
-        if let Some(imbalance) = self.out.ledger.counts.imbalance() {
+        if let Some(imbalance) = self.out.context.ledger.counts.imbalance() {
             return Some(imbalance);
         }
         let (got, wanted) = (self.out.values.len(), self.oracle.expected.len());
@@ -482,7 +485,7 @@ fn sample_difference(got: &Sample, wanted: &SlowSample, relative: f64) -> Option
 }
 
 #[track_caller]
-fn check_with(settings: &ChainSettings, instrument: &Instrument, rows: Vec<Row>) -> Compared {
+fn check_with(settings: &Parameters, instrument: &Instrument, rows: Vec<Row>) -> Compared {
     let compared = Compared::run(settings, instrument, rows);
     if let Some(why) = compared.difference(1e-9, |_| true) {
         panic!("{why}");
@@ -492,7 +495,7 @@ fn check_with(settings: &ChainSettings, instrument: &Instrument, rows: Vec<Row>)
 
 #[track_caller]
 fn check(rows: Vec<Row>) -> Compared {
-    check_with(&ChainSettings::default(), &instrument(), rows)
+    check_with(&parameters(), &instrument(), rows)
 }
 
 /// The last tick of `rows`, after the whole log has been compared with the oracle.
@@ -770,7 +773,7 @@ fn varied(seed: u64, count: usize) -> Vec<Row> {
 fn a_million_ticks_do_not_drift() {
     // Without optimisation the oracle takes a minute for them: a tenth must do.
     let million = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
-    let compared = Compared::run(&ChainSettings::default(), &instrument(), varied(1, million * 23 / 20));
+    let compared = Compared::run(&parameters(), &instrument(), varied(1, million * 23 / 20));
     let count = compared.oracle.ticks.len();
     assert!(count > million, "{count} ticks");
     let look = |i: usize| i.is_multiple_of(499) || i + 4_000 > count;
@@ -816,7 +819,7 @@ fn a_bad_print_leaves_no_residue() {
 fn what_a_bad_print_leaves_agrees_with_a_start_from_scratch() {
     let count = 25 * 200;
     let compared =
-        Compared::run(&ChainSettings::default(), &instrument(), with_bad_print(Some(1_000), count, count));
+        Compared::run(&parameters(), &instrument(), with_bad_print(Some(1_000), count, count));
     assert_eq!(compared.difference(1e-12, |i| i > 1_002 + 1_500), None);
 }
 
@@ -835,7 +838,7 @@ fn a_gap_clears_every_window_and_the_seconds() {
     let resume = before.last().unwrap().event_time.0 - START + 5 * SECOND + 1;
     let first = [mid(resume, 100.0), mid(resume + SECOND, 200.0), mid(resume + 61 * SECOND, 300.0)];
     let rows = before.into_iter().chain(first).collect();
-    let compared = check_with(&ChainSettings::default(), &instrument_with_gaps(5 * SECOND), rows);
+    let compared = check_with(&parameters(), &instrument_with_gaps(5 * SECOND), rows);
     let ticks = compared.ticks();
     let after = &ticks[ticks.len() - 3];
     assert_eq!((after.n, after.trade_intensity), (0, 0.0));
@@ -855,9 +858,9 @@ fn other_settings_are_followed() {
         spread_min: 3,
     };
     let seconds = SecondSettings { zscore_window: 8, zscore_min_samples: 2 };
-    let settings = ChainSettings { features: Arc::new(features), seconds, ..ChainSettings::default() };
+    let settings = Parameters { features: Arc::new(features), seconds, ..parameters() };
     let compared = check_with(&settings, &instrument_with_gaps(880 * MILLISECOND), varied(4, 12_000));
-    assert!(compared.out.ledger.counts.gaps > 0 && compared.out.ledger.counts.samples > 100);
+    assert!(compared.out.context.ledger.counts.gaps > 0 && compared.out.context.ledger.counts.samples > 100);
 }
 
 #[test]
@@ -865,7 +868,7 @@ fn a_job_may_have_no_horizon_or_as_many_as_there_are() {
     for count in [0, MAX_HORIZONS] {
         let horizons = (1..=count as i64).map(|k| k * 700 * MILLISECOND).collect();
         let features = FeatureSettings { horizons, window: SECOND, ..FeatureSettings::default() };
-        let settings = ChainSettings { features: Arc::new(features), ..ChainSettings::default() };
+        let settings = Parameters { features: Arc::new(features), ..parameters() };
         check_with(&settings, &instrument(), varied(6, 3_000));
     }
 }
@@ -873,8 +876,8 @@ fn a_job_may_have_no_horizon_or_as_many_as_there_are() {
 #[test]
 fn the_busy_log_agrees_with_the_oracle() {
     let rows = support::busy_log(11, 6_000);
-    let compared = check_with(&ChainSettings::default(), &instrument_with_gaps(5 * SECOND), rows);
-    let counts = &compared.out.ledger.counts;
+    let compared = check_with(&parameters(), &instrument_with_gaps(5 * SECOND), rows);
+    let counts = &compared.out.context.ledger.counts;
     let fates = [counts.ticks, counts.applied, counts.duplicate, counts.late, counts.messages_ignored];
     assert!(fates.iter().all(|count| *count > 50) && counts.gaps > 3, "{counts:?}");
 }
@@ -911,7 +914,7 @@ fn any_row() -> impl Strategy<Value = (i64, Row)> {
     )
 }
 
-fn any_settings() -> impl Strategy<Value = (ChainSettings, Instrument)> {
+fn any_settings() -> impl Strategy<Value = (Parameters, Instrument)> {
     let spans = prop::sample::select(vec![1, 250, 1_000, 2_000, 5_000, 60_000]);
     let horizons = prop::collection::btree_set(spans.clone(), 0..4);
     let gap_after = prop::option::of(prop::sample::select(vec![100, 1_000, 5_000]));
@@ -929,11 +932,11 @@ fn any_settings() -> impl Strategy<Value = (ChainSettings, Instrument)> {
                 spread_window: spread.0,
                 spread_min: spread.1,
             };
-            let settings = ChainSettings {
+            let settings = Parameters {
                 order: OrderSettings { reorder: 0 },
                 features: Arc::new(features),
                 seconds: SecondSettings { zscore_window: zscore.0, zscore_min_samples: zscore.1 },
-                ..ChainSettings::default()
+                ..parameters()
             };
             let gap_after = gap_after.map(|after| after * MILLISECOND);
             (settings, Instrument { gap_after, quote_channel, trade_channel, ..instrument() })

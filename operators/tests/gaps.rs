@@ -2,29 +2,34 @@
 
 mod support;
 
-use foreshock_operators::change::Windows;
+use std::sync::Arc;
+
+use foreshock_operators::alone::Alone;
 use foreshock_operators::gaps::Gaps;
-use foreshock_operators::operator::{Instrument, Operator};
-use foreshock_operators::order::{Order, OrderSettings};
+use foreshock_operators::operator::Instrument;
+use foreshock_operators::order::Order;
 use foreshock_operators::row::{Channel, Row};
 use foreshock_operators::stages::{GapReason, Live, Scored};
 use foreshock_operators::time::{Nanos, SECOND};
 use support::{
-    Chain, ChainSettings, START, account_of, heartbeat, instrument, instrument_with_gaps, log, mid,
+    START, ScoredChain, account_of, feed_inputs, feed_rows, heartbeat, instrument, instrument_with_gaps, log,
+    mid, on, output_with, parameters, reordering, ticker, trade, with_id,
 };
-use support::{on, outputs, ticker, trade, with_id};
 
 const AFTER: Nanos = 5 * SECOND;
 
 /// The gaps that order and gaps find: the line before which each stands, its start and its end.
 fn gaps(reorder: Nanos, instrument: &Instrument, rows: Vec<Row>) -> Vec<(u64, Nanos, Nanos)> {
     let rows = log(rows);
-    let mut order = Order::new(&OrderSettings { reorder }, instrument);
-    let mut ordered = outputs(&mut order, rows.iter().copied(), account_of(&rows));
-    order.on_end(&mut ordered);
+    let parameters = Arc::new(reordering(reorder));
+    let mut order = Alone::<Order>::new(&parameters, instrument).with_ledger(account_of(&rows));
+    feed_inputs(&mut order, rows);
+    order.end();
+    let ordered = order.out;
     let through = ordered.values.len();
-    let mut operator = Gaps::new(&Windows::default(), instrument);
-    let live = outputs(&mut operator, ordered.values.into_iter().map(|row| row.value), ordered.ledger);
+    let mut operator = Alone::<Gaps>::new(&parameters, instrument).with_ledger(ordered.context.ledger);
+    feed_inputs(&mut operator, ordered.values.into_iter().map(|row| row.value));
+    let live = operator.out;
     let mut found = Vec::new();
     let mut passed = 0;
     for (k, value) in live.values.iter().enumerate() {
@@ -38,7 +43,7 @@ fn gaps(reorder: Nanos, instrument: &Instrument, rows: Vec<Row>) -> Vec<(u64, Na
         }
     }
     assert_eq!(passed, through, "every row goes on");
-    assert_eq!(live.ledger.counts.gaps, found.len() as i64);
+    assert_eq!(live.context.ledger.counts.gaps, found.len() as i64);
     found
 }
 
@@ -132,10 +137,10 @@ fn rows_are_put_in_order_before_silences_are_measured() {
 
 #[test]
 fn the_gap_is_told_before_the_row_that_ended_it_and_after_the_second_before_it() {
-    let settings = ChainSettings::default();
     let rows = log([ticker(0, 1.0, 1.0, 1.0), ticker(AFTER + 1, 1.0, 1.0, 1.0)]);
-    let mut chain = Chain::new(&settings, &instrument_with_gaps(AFTER));
-    let out = outputs(&mut chain, rows.iter().copied(), account_of(&rows));
+    let mut chain = ScoredChain::new(&Arc::new(parameters()), &instrument_with_gaps(AFTER));
+    let mut out = output_with(account_of(&rows));
+    feed_rows(&mut chain, &rows, &mut out);
     let kinds: Vec<_> = out
         .values
         .iter()

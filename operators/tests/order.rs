@@ -3,15 +3,20 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use foreshock_operators::account::Reason;
-use foreshock_operators::operator::{Instrument, Operator, Out};
-use foreshock_operators::order::{IDS_REMEMBERED, Order, OrderSettings, WAITING_MAX};
+use foreshock_operators::alone::Alone;
+use foreshock_operators::chain::Out;
+use foreshock_operators::operator::Instrument;
+use foreshock_operators::order::{IDS_REMEMBERED, Order, WAITING_MAX};
 use foreshock_operators::row::{Body, Channel, InstrumentId, Quote, Row, Source};
 use foreshock_operators::time::{Nanos, Time};
 use proptest::prelude::*;
-use support::{Chain, ChainSettings, START, account_of, heartbeat, instrument, log, mid, on, outputs, quote};
-use support::{ticker, trade, with_id};
+use support::{
+    START, ScoredChain, account_of, feed_inputs, heartbeat, instrument, log, mid, on, output_with, quote,
+    reordering, ticker, trade, values, with_id,
+};
 
 /// What became of a row, given before the row itself leaves where it waits.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,13 +32,13 @@ enum Fate {
 }
 use Fate::{Duplicate, End, Ignored, Late, Waits};
 
-/// Runs rows through the operator, and tells what happened to each, in order.
+/// Runs rows through the operator: what happened to each, in order, and what came out.
 fn fates(reorder: Nanos, instrument: &Instrument, rows: &[Row]) -> (Vec<Fate>, Out<Row>) {
-    let mut order = Order::new(&OrderSettings { reorder }, instrument);
-    let mut out = Out::with_ledger(account_of(rows), 0);
+    let parameters = Arc::new(reordering(reorder));
+    let mut order = Alone::<Order>::new(&parameters, instrument).with_ledger(account_of(rows));
     let mut fates = Vec::new();
     let mut given = 0;
-    let mut tell = |out: &Out<Row>, fates: &mut Vec<Fate>| {
+    let mut take_released = |out: &Out<Row>, fates: &mut Vec<Fate>| {
         let released = &out.values[given..];
         let let_through = |row: &Row| Fate::Row(row.source.line, row.clock.0 - START);
         fates.extend(released.iter().map(|tagged| let_through(&tagged.value)));
@@ -41,27 +46,29 @@ fn fates(reorder: Nanos, instrument: &Instrument, rows: &[Row]) -> (Vec<Fate>, O
         released.len()
     };
     for (k, row) in (0..).zip(rows) {
-        let before = out.ledger.counts.clone();
-        out.tag(InstrumentId(3), k);
-        order.on_input(*row, &mut out);
-        let after = &out.ledger.counts;
+        let before = order.out.context.ledger.counts.clone();
+        order.feed(InstrumentId(3), k, *row);
+        let after = &order.out.context.ledger.counts;
         if after.duplicate > before.duplicate {
             fates.push(Duplicate);
         } else if after.late > before.late {
             fates.push(Late);
         } else if after.rows_in < before.rows_in || after.rows_ignored > before.rows_ignored {
             fates.push(Ignored);
-        } else if tell(&out, &mut fates) == 0 {
+        } else if take_released(&order.out, &mut fates) == 0 {
             fates.push(Waits);
         }
     }
-    order.on_end(&mut out);
+    order.end();
     fates.push(End);
-    tell(&out, &mut fates);
-    assert_eq!(out.ledger.counts.buffered, 0, "rows are left behind");
+    take_released(&order.out, &mut fates);
+    let mut out = order.out;
+    let through = out.values.len() as i64;
+    let counts = &mut out.context.ledger.counts;
+    assert_eq!(counts.buffered, 0, "rows are left behind");
     // Rows let through have their fate further on.
-    out.ledger.counts.applied += out.values.len() as i64;
-    assert_eq!(out.ledger.counts.imbalance(), None);
+    counts.applied += through;
+    assert_eq!(counts.imbalance(), None);
     (fates, out)
 }
 
@@ -187,12 +194,12 @@ fn heartbeats_move_the_clock() {
 fn a_late_row_is_a_dead_letter_that_says_how_late() {
     let rows = log([mid(5, 1.0), Row { index: 2, ..mid(2, 1.0) }]);
     let (_, out) = fates(0, &instrument(), &rows);
-    let [letter] = &out.ledger.dead[..] else { panic!("{:?}", out.ledger.dead) };
+    let [letter] = &out.context.ledger.dead[..] else { panic!("{:?}", out.context.ledger.dead) };
     assert_eq!((letter.reason, letter.order, letter.index), (Reason::Late, 1, 2));
     assert_eq!((letter.source, letter.extent), (Source { file: 0, line: 2 }, rows[1].extent));
     assert_eq!(letter.detail, "3 ns older than the newest row of its channel bookTicker");
-    assert_eq!(out.ledger.counts.deadletter[Reason::Late as usize], 1);
-    assert_eq!(out.ledger.counts.rows_deadlettered, 0, "late rows count as late only");
+    assert_eq!(out.context.ledger.counts.deadletter[Reason::Late as usize], 1);
+    assert_eq!(out.context.ledger.counts.rows_deadlettered, 0, "late rows count as late only");
 }
 
 // --------------------------------------------------------------------------------------------- channels
@@ -254,7 +261,7 @@ fn a_row_without_use_moves_no_clock_and_is_not_remembered() {
 #[test]
 fn a_message_whose_only_row_has_no_use_is_ignored() {
     let (_, out) = fates(0, &instrument(), &log([mid(1, 1.0), on(Channel::Book, mid(2, 1.0))]));
-    let counts = &out.ledger.counts;
+    let counts = &out.context.ledger.counts;
     assert_eq!((counts.messages_in, counts.messages_rows, counts.messages_ignored), (2, 1, 1));
     assert_eq!((counts.rows_in, counts.rows_ignored), (1, 0));
 }
@@ -265,7 +272,7 @@ fn a_row_without_use_beside_others_is_ignored_alone() {
     let rows =
         [row(0, on(Channel::Book, mid(2, 1.0))), row(1, mid(2, 1.0)), row(2, on(Channel::Book, mid(2, 1.0)))];
     let (_, out) = fates(0, &instrument(), &[&log([mid(1, 1.0)])[..], &log(rows)].concat());
-    let counts = &out.ledger.counts;
+    let counts = &out.context.ledger.counts;
     assert_eq!((counts.messages_in, counts.messages_rows, counts.messages_ignored), (2, 2, 0));
     assert_eq!((counts.rows_in, counts.rows_ignored), (4, 2));
 }
@@ -321,10 +328,10 @@ fn a_ticker_snapshot_is_no_trade_and_fixes_no_trade_channel() {
 #[test]
 fn a_ticker_without_a_price_is_no_trade() {
     let row = ticker(1, 1.0, 2.0, f64::NAN);
-    let Body::Quote(Quote { trade: told, .. }) = comes_out(vec![], row) else {
+    let Body::Quote(Quote { trade: is_trade, .. }) = comes_out(vec![], row) else {
         panic!("a ticker is a quote")
     };
-    assert!(!told);
+    assert!(!is_trade);
     check(vec![row, trade(2, 1.0)], &[at(1, 1), at(2, 2)]);
 }
 
@@ -420,20 +427,19 @@ proptest! {
     fn the_account_adds_up_whatever_comes(rows in any_rows(200), reorder in 0i64..20) {
         // A message's first row decides whether it is ignored: here every row is a message.
         let rows: Vec<Row> = rows.into_iter().map(|row| Row { index: 0, ..row }).collect();
-        let settings = ChainSettings { order: OrderSettings { reorder }, ..ChainSettings::default() };
-        let mut chain = Chain::new(&settings, &instrument());
-        let mut out = Out::with_ledger(account_of(&rows), 0);
-        out.ledger.counts.rows_in = 0;
+        let mut chain = ScoredChain::new(&Arc::new(reordering(reorder)), &instrument());
+        let mut out = output_with(account_of(&rows));
+        out.context.ledger.counts.rows_in = 0;
         for row in &rows {
-            out.ledger.counts.rows_in += 1;
-            chain.on_input(*row, &mut out);
-            prop_assert_eq!(out.ledger.counts.imbalance(), None);
-            prop_assert!(reorder > 0 || out.ledger.counts.buffered == 0);
+            out.context.ledger.counts.rows_in += 1;
+            chain.on_input(*row, &mut out, &mut ());
+            prop_assert_eq!(out.context.ledger.counts.imbalance(), None);
+            prop_assert!(reorder > 0 || out.context.ledger.counts.buffered == 0);
         }
-        chain.on_end(&mut out);
-        prop_assert_eq!(out.ledger.counts.imbalance(), None);
-        prop_assert_eq!(out.ledger.counts.buffered, 0);
-        let counts = &out.ledger.counts;
+        chain.on_end(&mut out, &mut ());
+        prop_assert_eq!(out.context.ledger.counts.imbalance(), None);
+        prop_assert_eq!(out.context.ledger.counts.buffered, 0);
+        let counts = &out.context.ledger.counts;
         prop_assert_eq!(counts.predictions + counts.refused, counts.ticks);
         prop_assert_eq!(counts.messages_rows, counts.rows_in);
     }
@@ -480,11 +486,11 @@ proptest! {
         }
         arrivals.sort_by_key(|(arrival, _)| *arrival);
         let shuffled: Vec<Row> = arrivals.into_iter().map(|(_, row)| row).collect();
-        let values = |out: Out<Row>| out.values.into_iter().map(|o| format!("{:?}", o.value)).collect::<Vec<_>>();
-        let in_order = values(fates(0, &instrument(), &sorted).1);
+        let in_words = |out: Out<Row>| values(out).iter().map(|row| format!("{row:?}")).collect::<Vec<_>>();
+        let in_order = in_words(fates(0, &instrument(), &sorted).1);
         prop_assert_eq!(in_order.len(), sorted.len());
-        prop_assert_eq!(values(fates(reorder, &instrument(), &sorted).1), in_order.clone());
-        prop_assert_eq!(values(fates(reorder, &instrument(), &shuffled).1), in_order);
+        prop_assert_eq!(in_words(fates(reorder, &instrument(), &sorted).1), in_order.clone());
+        prop_assert_eq!(in_words(fates(reorder, &instrument(), &shuffled).1), in_order);
     }
 }
 
@@ -494,12 +500,15 @@ fn several_logs_in_one_account_add_up() {
     let mut ledger = account_of(&rows);
     ledger.counts.add(&account_of(&rows).counts);
     for _ in 0..2 {
-        let mut order = Order::new(&OrderSettings { reorder: 1_000_000 }, &instrument());
-        let mut out = outputs(&mut order, rows.iter().copied(), ledger);
-        assert_eq!(out.ledger.counts.late, out.ledger.dead.len() as i64);
-        order.on_end(&mut out);
-        out.ledger.counts.applied += out.values.len() as i64;
-        ledger = out.ledger;
+        let parameters = Arc::new(reordering(1_000_000));
+        let mut order = Alone::<Order>::new(&parameters, &instrument()).with_ledger(ledger);
+        feed_inputs(&mut order, rows.iter().copied());
+        let so_far = &order.out.context.ledger;
+        assert_eq!(so_far.counts.late, so_far.dead.len() as i64);
+        order.end();
+        let mut out = order.out;
+        out.context.ledger.counts.applied += out.values.len() as i64;
+        ledger = out.context.ledger;
     }
     assert_eq!(ledger.counts.imbalance(), None);
     assert!(ledger.counts.late > 0 && ledger.counts.duplicate > 0 && ledger.counts.messages_ignored > 0);

@@ -4,15 +4,16 @@ mod support;
 
 use std::sync::Arc;
 
+use foreshock_operators::alone::Alone;
+use foreshock_operators::change::Parameters;
 use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
-use foreshock_operators::operator::Operator;
 use foreshock_operators::row::Source;
 use foreshock_operators::score::{Score, predict};
 use foreshock_operators::stages::{
     Features, Gap, GapReason, MAX_HORIZONS, Metric, Reading, Sample, Sampled, Scored,
 };
 use foreshock_operators::time::{SECOND, Time};
-use support::instrument;
+use support::{feed_inputs, instrument, parameters};
 
 const NULL: f64 = f64::NAN;
 const ZERO: NullPolicy = NullPolicy::Value(0.0);
@@ -223,15 +224,18 @@ fn a_sum_that_is_no_number_is_refused() {
 #[test]
 fn predictions_and_refusals_are_counted_and_all_else_passes_by() {
     let refuse = Term { null: NullPolicy::Refuse, ..term(FeatureRef::SpreadZ, 1.0) };
-    let mut score = Score::new(&Arc::new(logistic(0.0, vec![refuse])), &instrument());
+    let parameters = Parameters { model: Arc::new(logistic(0.0, vec![refuse])), ..parameters() };
+    let mut score = Alone::<Score>::new(&Arc::new(parameters), &instrument());
     let gap = Gap { start: Time(1), end: Time(2), reason: GapReason::Silence, digits: 3 };
     let reading = Reading { value: 1.0, zscore: 2.0, seen: 3 };
     let sample = Sample { time: Time(3), digits: 3, readings: [reading; Metric::COUNT] };
     let scored = Features { spread_z: 0.0, ..features() };
     let inputs =
         [Sampled::Gap(gap), Sampled::Tick(features()), Sampled::Sample(sample), Sampled::Tick(scored)];
-    let out = support::outputs(&mut score, inputs, Default::default());
-    assert_eq!((out.ledger.counts.predictions, out.ledger.counts.refused), (1, 1));
+    feed_inputs(&mut score, inputs);
+    let out = score.out;
+    let counts = &out.context.ledger.counts;
+    assert_eq!((counts.predictions, counts.refused), (1, 1));
     assert_eq!(out.values.iter().map(|given| given.order).collect::<Vec<_>>(), [0, 1, 2, 3]);
     assert_eq!(out.values[0].value, Scored::Gap(gap));
     assert_eq!(out.values[2].value, Scored::Sample(sample));

@@ -2,14 +2,18 @@
 
 mod support;
 
-use foreshock_operators::operator::{Operator, Out};
+use std::sync::Arc;
+
+use foreshock_operators::alone::Alone;
+use foreshock_operators::chain::Out;
+use foreshock_operators::change::Parameters;
 use foreshock_operators::row::Source;
 use foreshock_operators::seconds::{SecondSettings, Seconds};
 use foreshock_operators::stages::{
     Features, Gap, GapReason, MAX_HORIZONS, Measured, Metric, Reading, Sample, Sampled,
 };
 use foreshock_operators::time::{Nanos, SECOND, Time};
-use support::{START, instrument};
+use support::{START, feed_inputs, instrument, parameters};
 
 const NULL: f64 = f64::NAN;
 
@@ -56,11 +60,13 @@ fn gap(start: Nanos, end: Nanos) -> Measured {
 }
 
 fn run_with(settings: SecondSettings, inputs: Vec<Measured>) -> Out<Sampled> {
-    let mut seconds = Seconds::new(&settings, &instrument());
-    let mut out = support::outputs(&mut seconds, inputs, Default::default());
-    seconds.on_end(&mut out);
+    let parameters = Parameters { seconds: settings, ..parameters() };
+    let mut seconds = Alone::<Seconds>::new(&Arc::new(parameters), &instrument());
+    feed_inputs(&mut seconds, inputs);
+    seconds.end();
+    let out = seconds.out;
     let samples = out.values.iter().filter(|given| matches!(given.value, Sampled::Sample(_))).count();
-    assert_eq!(out.ledger.counts.samples, samples as i64);
+    assert_eq!(out.context.ledger.counts.samples, samples as i64);
     out
 }
 

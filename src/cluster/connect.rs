@@ -39,7 +39,7 @@ pub struct Joined {
 }
 
 /// Connects to all other processes; by process, `None` at this one's own place. `None` in all where the process was
-/// told to stop meanwhile.
+/// news to stop meanwhile.
 ///
 /// # Errors
 /// When this process can't listen, one is missing for too long, or one has no place in this job.
@@ -47,7 +47,7 @@ pub fn connect(membership: &Membership, stop: &AtomicBool) -> Result<Option<Vec<
     let listener = listen(membership)?;
     let place = membership.place;
     let over = Over(Arc::default());
-    let (tell, told) = channel();
+    let (tell, news) = channel();
     for process in 0..place.process {
         let (membership, tell, over) = (membership.clone(), tell.clone(), over.0.clone());
         named(format!("call {process}"), move || call(&membership, process, &tell, &over))?;
@@ -56,7 +56,7 @@ pub fn connect(membership: &Membership, stop: &AtomicBool) -> Result<Option<Vec<
         membership,
         listener,
         tell,
-        told,
+        news,
         callers: Arc::default(),
         slots: slots(membership),
         refused: 0,
@@ -135,7 +135,7 @@ struct Meeting<'a> {
     membership: &'a Membership,
     listener: TcpListener,
     tell: Sender<News>,
-    told: Receiver<News>,
+    news: Receiver<News>,
     callers: Arc<AtomicUsize>,
     slots: Vec<Slot>,
     refused: u64,
@@ -162,7 +162,7 @@ impl Meeting<'_> {
                 tell_at = Instant::now() + TELL_EVERY;
             }
             self.receive_callers()?;
-            match self.told.recv_timeout(TICK) {
+            match self.news.recv_timeout(TICK) {
                 Ok(news) => self.note(news)?,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => bail!("nobody listens any more, which is a bug"),

@@ -176,7 +176,7 @@ pub fn decode(
     mut take: impl FnMut(Frame) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
     let mut decoder = Decoder { input, digest: Sha256::new(), at: 0, frames: 0 };
-    decoder.begin()?;
+    decoder.check_magic()?;
     while let Some(frame) = decoder.frame()? {
         take(frame)?;
     }
@@ -192,7 +192,7 @@ struct Decoder<R> {
 }
 
 impl<R: Read> Decoder<R> {
-    fn begin(&mut self) -> Result<(), ReadError> {
+    fn check_magic(&mut self) -> Result<(), ReadError> {
         let mut magic = Vec::new();
         (&mut self.input).take(MAGIC.len() as u64).read_to_end(&mut magic)?;
         if magic != MAGIC {

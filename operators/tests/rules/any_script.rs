@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use crate::job::*;
-use foreshock_operators::operator::Operator;
 use foreshock_operators::rules::{Critical, Direction, Rule};
 use foreshock_operators::stages::{Alert, AlertState, Metric, Outcome, Priority, Scored, Signal};
 use foreshock_operators::time::{Nanos, SECOND, Time};
@@ -41,11 +40,11 @@ fn see(rule: &Rule, input: &Scored) -> Option<(Time, Seen)> {
     Some((time, seen))
 }
 
-/// What a rule tells of its history, as (time, reason, started at, nth, escalated).
-type Told = (Time, &'static str, Time, u32, bool);
+/// What a rule says of its history, as (time, reason, started at, nth, escalated).
+type Message = (Time, &'static str, Time, u32, bool);
 
-/// Tells by looking up, for each question, all the steps that it depends on; it keeps no state.
-fn expected(rule: &Rule, history: &[(Time, Seen)]) -> Vec<Told> {
+/// Found by looking up, for each question, all the steps that it depends on; it keeps no state.
+fn expected(rule: &Rule, history: &[(Time, Seen)]) -> Vec<Message> {
     let time = |i: usize| history[i].0;
     let seen = |i: usize| history[i].1;
     let missing = |i: usize| matches!(seen(i), Seen::Missing(_));
@@ -57,7 +56,7 @@ fn expected(rule: &Rule, history: &[(Time, Seen)]) -> Vec<Told> {
         (from..=to).any(|first| (first..=to).all(condition) && time(to).since(time(first)) >= span)
     };
     let end = history.len();
-    let mut told = Vec::new();
+    let mut messages = Vec::new();
     let mut starts: BTreeMap<Time, u32> = BTreeMap::new();
     let (mut next, mut allowed_from) = (0, Time(i64::MIN));
     while let Some(start) = (next..end).find(|&i| holds(i) && time(i) >= allowed_from) {
@@ -73,21 +72,21 @@ fn expected(rule: &Rule, history: &[(Time, Seen)]) -> Vec<Told> {
             .filter(|_| rule.priority == Priority::P2)
             .and_then(|limit| (raised..resolved).find(|&i| lasted(&critical, start, i, limit.hold)));
         for i in raised..end.min(resolved + 1) {
-            let mut tell = |reason| {
+            let mut say = |reason| {
                 let is_escalated = escalated.is_some_and(|at| at < i) || reason == "critical";
-                told.push((time(i), reason, time(start), *nth, is_escalated));
+                messages.push((time(i), reason, time(start), *nth, is_escalated));
             };
             match seen(i) {
-                _ if i == raised => tell("raised"),
-                Seen::Missing(reason) if !missing(i - 1) => tell(reason),
-                Seen::Warm { .. } if missing(i - 1) => tell("resumed"),
+                _ if i == raised => say("raised"),
+                Seen::Missing(reason) if !missing(i - 1) => say(reason),
+                Seen::Warm { .. } if missing(i - 1) => say("resumed"),
                 _ => {}
             }
             if escalated == Some(i) {
-                tell("critical");
+                say("critical");
             }
             if resolved == i {
-                tell("cleared");
+                say("cleared");
             }
         }
         if resolved == end {
@@ -96,7 +95,7 @@ fn expected(rule: &Rule, history: &[(Time, Seen)]) -> Vec<Told> {
         next = resolved + 1;
         allowed_from = time(resolved).plus(rule.cooldown);
     }
-    told
+    messages
 }
 
 fn any_span() -> impl Strategy<Value = Nanos> {
@@ -184,13 +183,13 @@ fn run_script(rules: &[Rule], script: &[Scored], mut between: impl FnMut(&mut Jo
     let mut job = Job::new(rules);
     for (index, input) in script.iter().enumerate() {
         between(&mut job, index);
-        job.operator.on_input(*input, &mut job.out);
+        job.feed(*input);
     }
     job
 }
 
-fn in_words(job: &Job) -> Vec<String> {
-    job.out.values.iter().map(|tagged| format!("{:?}", tagged.value)).collect()
+fn outcomes(job: &Job) -> Vec<String> {
+    job.alone.out.values.iter().map(|tagged| format!("{:?}", tagged.value)).collect()
 }
 
 proptest! {
@@ -205,7 +204,7 @@ proptest! {
             let expected = expected(rule, &history);
             let alerts: Vec<&Alert> = job.alerts().into_iter().filter(|alert| alert.rule == rule.name).collect();
             prop_assert_eq!(
-                alerts.iter().map(|alert| tell(alert)).collect::<Vec<_>>(),
+                alerts.iter().map(|alert| in_words(alert)).collect::<Vec<_>>(),
                 expected.iter().map(|(time, reason, .., escalated)| {
                     let priority = if *escalated { Priority::P1 } else { rule.priority };
                     let priority = if priority == Priority::P2 { "" } else { priority.name() };
@@ -231,7 +230,7 @@ proptest! {
         let mut inputs = script.iter().peekable();
         let mut cause: Option<&Scored> = None;
         let mut now = Time(0);
-        for tagged in &job.out.values {
+        for tagged in &job.alone.out.values {
             let Outcome::Alert(alert) = &tagged.value else {
                 let passed = inputs.next().expect("nothing is made up");
                 prop_assert_eq!(in_outcome(passed), format!("{:?}", tagged.value));
@@ -284,11 +283,11 @@ proptest! {
 
     #[test]
     fn stopped_anywhere_it_goes_on_the_same(rules in any_rules(), script in any_script(), cut in 0..100_usize) {
-        let whole = in_words(&run_script(&rules, &script, |_, _| {}));
+        let whole = outcomes(&run_script(&rules, &script, |_, _| {}));
         let always = run_script(&rules, &script, |job, _| job.restart());
-        prop_assert_eq!(&in_words(&always), &whole);
+        prop_assert_eq!(&outcomes(&always), &whole);
         let once = run_script(&rules, &script, |job, index| if index == cut { job.restart() });
-        prop_assert_eq!(&in_words(&once), &whole);
+        prop_assert_eq!(&outcomes(&once), &whole);
     }
 }
 

@@ -1,9 +1,6 @@
 //! Rules that change while a job runs: those that say the same go on, what others have raised ends.
 
-use std::sync::Arc;
-
-use foreshock_operators::change::{Change, ChangeAt, ChangeKind};
-use foreshock_operators::operator::Operator;
+use foreshock_operators::change::{Change, ChangeKind};
 use foreshock_operators::rules::Rule;
 
 use crate::job::*;
@@ -11,20 +8,18 @@ use crate::job::*;
 impl Job {
     /// Puts these rules in force at a time.
     fn change(mut self, at: &str, rules: &[Rule]) -> Self {
-        let what = ChangeKind::Rules(rules.into());
-        let change = Arc::new(Change { number: 1, id: "c".into(), offset: 1, effective_at: None, what });
-        let (at, instrument) = (read_time(at), bitcoin().id);
-        let placed = ChangeAt { instrument, before: 0, order: 0, at, digits: 3, change };
-        self.operator.on_change(&placed, &mut self.out);
+        let kind = ChangeKind::Rules(rules.into());
+        let change = Change { number: 1, id: "c".into(), offset: 1, effective_at: None, kind };
+        self.alone.change(&change, read_time(at), 3);
         self
     }
 }
 
 #[track_caller]
 fn check(job: Job, expected: &[&str]) {
-    let told: Vec<String> =
-        job.alerts().iter().map(|alert| format!("{} {}", alert.rule, tell(alert))).collect();
-    assert_eq!(told, expected);
+    let changes: Vec<String> =
+        job.alerts().iter().map(|alert| format!("{} {}", alert.rule, in_words(alert))).collect();
+    assert_eq!(changes, expected);
 }
 
 fn named(name: &str) -> Rule {

@@ -4,9 +4,15 @@
 
 use std::sync::Arc;
 
-use foreshock_operators::operator::{Instrument, Operator, Out};
+use foreshock_operators::alone::Alone;
+use foreshock_operators::change::Parameters;
+use foreshock_operators::features::FeatureSettings;
+use foreshock_operators::model::{Model, ModelKind, NullPolicy};
+use foreshock_operators::operator::{Instrument, RestoreError};
+use foreshock_operators::order::OrderSettings;
 use foreshock_operators::row::{InstrumentId, Source};
 use foreshock_operators::rules::{Critical, Direction, Rule, Rules};
+use foreshock_operators::seconds::SecondSettings;
 use foreshock_operators::stages::{
     Alert, AlertState, Features, Gap, GapReason, MAX_HORIZONS, Metric, Outcome, Prediction, Priority,
     Reading, Sample, Scored, Signal,
@@ -118,37 +124,62 @@ pub fn tick(clock: Time, probability: f64) -> Scored {
     Scored::Tick(features, Prediction { probability, spike: Some(true), model: 0 })
 }
 
+/// These rules beside whatever else a job has, which rules do not look at.
+pub fn ruled_by(rules: &[Rule]) -> Arc<Parameters> {
+    let model = Model {
+        name: "m".into(),
+        version: "1".into(),
+        kind: ModelKind::Baseline { threshold: 1.0, null: NullPolicy::Refuse },
+        decision_threshold: 0.5,
+        horizon: SECOND,
+        sha256: "s".into(),
+    };
+    Arc::new(Parameters {
+        order: OrderSettings::default(),
+        features: Arc::new(FeatureSettings::default()),
+        seconds: SecondSettings::default(),
+        model: Arc::new(model),
+        rules: rules.into(),
+    })
+}
+
+/// What a state gives under these rules.
+pub fn restore(rules: &[Rule], state: &[u8]) -> Result<Alone<Rules>, RestoreError> {
+    Alone::restore(&ruled_by(rules), &bitcoin(), state)
+}
+
 /// A job with one instrument, which may be stopped and started again.
 pub struct Job {
     pub rules: Arc<[Rule]>,
-    pub operator: Rules,
-    pub out: Out<Outcome>,
+    pub alone: Alone<Rules>,
 }
 
 impl Job {
     pub fn new(rules: &[Rule]) -> Self {
-        let rules: Arc<[Rule]> = rules.into();
-        Job { operator: Rules::new(&rules, &bitcoin()), rules, out: Out::default() }
+        Job { alone: Alone::new(&ruled_by(rules), &bitcoin()), rules: rules.into() }
     }
 
-    pub fn state(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        self.operator.snapshot(&mut bytes);
-        bytes
+    pub fn feed(&mut self, input: Scored) {
+        self.alone.feed(bitcoin().id, 0, input);
+    }
+
+    /// Goes on from a state under the rules of now; what was given stays.
+    pub fn go_on_from(&mut self, state: &[u8]) -> Result<(), RestoreError> {
+        self.alone.operator = restore(&self.rules, state)?.operator;
+        Ok(())
     }
 
     pub fn restart(&mut self) {
-        let state = self.state();
-        self.operator = Rules::restore(&self.rules, &[], &bitcoin(), &state).expect("its own state");
-        assert_eq!(self.state(), state, "a state that was read is written the same");
+        let state = self.alone.saved();
+        self.go_on_from(&state).expect("its own state");
+        assert_eq!(self.alone.saved(), state, "a state that was read is written the same");
     }
 
     pub fn restart_with(&mut self, change: impl Fn(&mut Rule)) {
         let mut rules = self.rules.to_vec();
         rules.iter_mut().for_each(change);
         self.rules = rules.into();
-        self.operator =
-            Rules::restore(&self.rules, &[], &bitcoin(), &self.state()).expect("a state to go on from");
+        self.go_on_from(&self.alone.saved()).expect("a state to go on from");
     }
 
     pub fn with(mut self, act: impl FnOnce(&mut Job)) -> Self {
@@ -163,15 +194,16 @@ impl Job {
                 "restart" => self.restart(),
                 "off" => self.restart_with(|rule| rule.enabled = false),
                 "on" => self.restart_with(|rule| rule.enabled = true),
-                _ => self.operator.on_input(read_step(step, signal), &mut self.out),
+                _ => self.feed(read_step(step, signal)),
             }
         }
         self
     }
 
     pub fn alerts(&self) -> Vec<&Alert> {
-        let alerts: Vec<&Alert> = self.out.values.iter().filter_map(|tagged| alert(&tagged.value)).collect();
-        assert_eq!(self.out.ledger.counts.alerts, alerts.len() as i64, "every alert is counted");
+        let out = &self.alone.out;
+        let alerts: Vec<&Alert> = out.values.iter().filter_map(|tagged| alert(&tagged.value)).collect();
+        assert_eq!(out.context.ledger.counts.alerts, alerts.len() as i64, "every alert is counted");
         alerts
     }
 }
@@ -195,18 +227,18 @@ pub fn read_time(text: &str) -> Time {
 }
 
 pub fn read_step(step: &str, signal: Signal) -> Scored {
-    let (time, what) = step.split_once('=').expect("time=value");
+    let (time, content) = step.split_once('=').expect("time=value");
     let time = read_time(time);
-    let (value, zscore) = what.split_once('/').unwrap_or((what, "null"));
+    let (value, zscore) = content.split_once('/').unwrap_or((content, "null"));
     match signal {
-        _ if what == "gap" => gap(time),
+        _ if content == "gap" => gap(time),
         Signal::Metric(metric) => sample(time, &[(metric, read_number(value), read_number(zscore))]),
         Signal::Probability => tick(time, read_number(value)),
     }
 }
 
 /// `1.5 raised`, or `1.5 critical P1`: the priority where it isn't P2.
-pub fn tell(alert: &Alert) -> String {
+pub fn in_words(alert: &Alert) -> String {
     let state = match alert.reason {
         "raised" | "resumed" => AlertState::Active,
         "critical" => AlertState::Escalated,

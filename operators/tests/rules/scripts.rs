@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::job::*;
-use foreshock_operators::operator::{Operator, Out};
+use foreshock_operators::alone::Alone;
+use foreshock_operators::row::InstrumentId;
 use foreshock_operators::rules::{Critical, Rule, Rules};
 use foreshock_operators::stages::{Alert, Metric, Outcome, Priority};
 use foreshock_operators::time::{SECOND, Time};
@@ -12,8 +13,8 @@ use foreshock_operators::time::{SECOND, Time};
 #[track_caller]
 fn check(rule: Rule, script: &str, expected: &str) {
     let job = Job::new(&[rule]).run(script);
-    let told: Vec<String> = job.alerts().into_iter().map(tell).collect();
-    assert_eq!(told.join(", "), expected, "{script}");
+    let changes: Vec<String> = job.alerts().into_iter().map(in_words).collect();
+    assert_eq!(changes.join(", "), expected, "{script}");
 }
 
 // Raising.
@@ -256,7 +257,7 @@ fn a_null_suppresses_and_the_next_sample_resumes() {
 }
 
 #[test]
-fn while_suppressed_nothing_is_told() {
+fn while_suppressed_nothing_is_said() {
     check(rule(), "0=12 1=gap 2=null 3=gap 4=null 5=12", "0 raised, 1 gap, 5 resumed");
     check(rule(), "0=12 1=null 2=gap 3=null 4=12", "0 raised, 1 warming_up, 4 resumed");
 }
@@ -373,14 +374,14 @@ fn a_tick_that_the_model_refused_suppresses() {
 #[test]
 fn each_rule_sees_its_own_signal_only() {
     let mut job = Job::new(&[on_probability()]);
-    job.operator.on_input(sample(Time(0), &[(Metric::SpreadBps, 12.0, 9.0)]), &mut job.out);
+    job.feed(sample(Time(0), &[(Metric::SpreadBps, 12.0, 9.0)]));
     assert!(job.alerts().is_empty(), "a sample is no probability");
     let mut job = Job::new(&[rule()]);
-    job.operator.on_input(tick(Time(0), 12.0), &mut job.out);
-    job.operator.on_input(sample(Time(0), &[(Metric::Mid, 12.0, 9.0)]), &mut job.out);
+    job.feed(tick(Time(0), 12.0));
+    job.feed(sample(Time(0), &[(Metric::Mid, 12.0, 9.0)]));
     assert!(job.alerts().is_empty(), "neither a tick nor another metric is a spread");
-    job.operator.on_input(sample(Time(1), &[(Metric::SpreadBps, 12.0, 9.0)]), &mut job.out);
-    job.operator.on_input(tick(Time(2), f64::NAN), &mut job.out);
+    job.feed(sample(Time(1), &[(Metric::SpreadBps, 12.0, 9.0)]));
+    job.feed(tick(Time(2), f64::NAN));
     assert_eq!(job.alerts().len(), 1, "a refused tick is no warm-up of a metric");
 }
 
@@ -395,16 +396,16 @@ fn rules_on_one_instrument_do_not_disturb_each_other() {
     for at in 0..4 {
         let time = Time(at * SECOND);
         let spread = if at < 3 { 12.0 } else { 5.0 };
-        job.operator.on_input(sample(time, &[(Metric::SpreadBps, spread, f64::NAN)]), &mut job.out);
-        job.operator.on_input(tick(time, 12.0), &mut job.out);
+        job.feed(sample(time, &[(Metric::SpreadBps, spread, f64::NAN)]));
+        job.feed(tick(time, 12.0));
         if at == 2 {
-            job.operator.on_input(gap(time), &mut job.out);
+            job.feed(gap(time));
         }
     }
-    let told: Vec<String> =
-        job.alerts().iter().map(|alert| format!("{} {}", alert.rule, tell(alert))).collect();
+    let changes: Vec<String> =
+        job.alerts().iter().map(|alert| format!("{} {}", alert.rule, in_words(alert))).collect();
     assert_eq!(
-        told,
+        changes,
         [
             "quick 0 raised",
             "probable 0 raised",
@@ -423,12 +424,11 @@ fn rules_on_one_instrument_do_not_disturb_each_other() {
 
 #[test]
 fn a_rule_watches_only_what_its_patterns_cover() {
-    let rules: Arc<[Rule]> =
-        [Rule { instruments: vec!["okx:*".into(), "coinbase:*-USD".into()], ..rule() }].into();
+    let rules = [Rule { instruments: vec!["okx:*".into(), "coinbase:*-USD".into()], ..rule() }];
     let raises = |exchange, name| {
-        let mut out = Out::default();
-        Rules::new(&rules, &instrument(exchange, name)).on_input(read_step("0=12", SPREAD), &mut out);
-        out.values.len() == 2
+        let mut alone = Alone::<Rules>::new(&ruled_by(&rules), &instrument(exchange, name));
+        alone.feed(InstrumentId(7), 0, read_step("0=12", SPREAD));
+        alone.out.values.len() == 2
     };
     assert!(raises("okx", "BTC-USDT"));
     assert!(raises("coinbase", "BTC-USD"));
@@ -447,6 +447,7 @@ fn a_rule_without_patterns_watches_nothing() {
 fn alerts_follow_directly_what_caused_them() {
     let job = Job::new(&[escalating(0)]).run("0=20 1=gap 2=5");
     let kinds: Vec<&str> = job
+        .alone
         .out
         .values
         .iter()
@@ -464,17 +465,17 @@ fn alerts_follow_directly_what_caused_them() {
 fn a_message_says_it_all() {
     let rule = Rule { hold: SECOND, resolve_for: SECOND, ..escalating(1) };
     let job = Job::new(&[rule]).run("3=11/1 4=12/2 5=20/3 6=21/4 7=gap 8=4/5 9=3/6");
-    let told: Vec<String> = job
+    let changes: Vec<String> = job
         .alerts()
         .iter()
         .map(|alert| {
             let Alert { value, threshold, zscore, digits, .. } = alert;
             let resolved = alert.resolved_at.map(|time| time.0 / SECOND);
-            format!("{} {value} {threshold} {zscore} {digits} {resolved:?}", tell(alert))
+            format!("{} {value} {threshold} {zscore} {digits} {resolved:?}", in_words(alert))
         })
         .collect();
     assert_eq!(
-        told,
+        changes,
         [
             "4 raised 12 10 2 6 None",
             "6 critical P1 21 20 4 6 None",
@@ -513,11 +514,10 @@ fn ids_differ_between_instruments_and_rules() {
     let ids: BTreeSet<Arc<str>> = [("okx", "BTC-USD"), ("coinbase", "BTC-USD"), ("okx", "ETH-USD")]
         .iter()
         .flat_map(|(exchange, name)| {
-            let rules: Arc<[Rule]> = [rule(), Rule { name: "other".into(), ..rule() }].into();
-            let mut out = Out::default();
-            let mut operator = Rules::new(&rules, &instrument(exchange, name));
-            operator.on_input(read_step("0=12", SPREAD), &mut out);
-            let ids: Vec<_> = out.values.iter().filter_map(|tagged| alert(&tagged.value)).collect();
+            let rules = [rule(), Rule { name: "other".into(), ..rule() }];
+            let mut alone = Alone::<Rules>::new(&ruled_by(&rules), &instrument(exchange, name));
+            alone.feed(InstrumentId(7), 0, read_step("0=12", SPREAD));
+            let ids: Vec<_> = alone.out.values.iter().filter_map(|tagged| alert(&tagged.value)).collect();
             ids.into_iter().map(|alert| alert.id.clone()).collect::<Vec<_>>()
         })
         .collect();

@@ -1,17 +1,14 @@
 //! Saved states: under which settings they are taken, and that no bytes are dangerous.
 
-use std::sync::Arc;
-
 use crate::job::*;
-use foreshock_operators::operator::{Operator, Out, RestoreError};
-use foreshock_operators::rules::{Rule, Rules};
+use foreshock_operators::operator::RestoreError;
+use foreshock_operators::rules::Rule;
 use foreshock_operators::stages::{Metric, Priority, Signal};
 use foreshock_operators::time::{SECOND, Time};
 
 #[track_caller]
 fn check_restore(saved: &[Rule], now: &[Rule], expected: Result<(), RestoreError>) {
-    let now: Arc<[Rule]> = now.into();
-    let restored = Rules::restore(&now, &[], &bitcoin(), &Job::new(saved).run("0=12").state());
+    let restored = restore(now, &Job::new(saved).run("0=12").alone.saved());
     assert_eq!(restored.map(|_| ()), expected);
 }
 
@@ -30,13 +27,13 @@ fn a_state_is_taken_by_rules_in_another_order_and_beside_new_ones() {
 fn a_state_stays_with_its_rule_when_the_order_changes() {
     let [a, b] = [("a", 10.0), ("b", 20.0)].map(|(name, raise)| Rule { name: name.into(), raise, ..rule() });
     let mut job = Job::new(&[a.clone(), b.clone()]).run("0=12");
-    let state = job.state();
+    let state = job.alone.saved();
     job.rules = [b, a].into();
-    job.operator = Rules::restore(&job.rules, &[], &bitcoin(), &state).expect("the same rules");
+    job.go_on_from(&state).expect("the same rules");
     let job = job.run("1=20 2=5");
-    let told: Vec<String> =
-        job.alerts().iter().map(|alert| format!("{} {}", alert.rule, tell(alert))).collect();
-    assert_eq!(told, ["a 0 raised", "b 1 raised", "b 2 cleared", "a 2 cleared"]);
+    let changes: Vec<String> =
+        job.alerts().iter().map(|alert| format!("{} {}", alert.rule, in_words(alert))).collect();
+    assert_eq!(changes, ["a 0 raised", "b 1 raised", "b 2 cleared", "a 2 cleared"]);
 }
 
 #[test]
@@ -95,7 +92,7 @@ fn busy() -> Job {
             tick(Time(6 * SECOND), 12.0),
             tick(Time(6 * SECOND), f64::NAN),
         ] {
-            job.operator.on_input(input, &mut job.out);
+            job.feed(input);
         }
     })
 }
@@ -103,9 +100,9 @@ fn busy() -> Job {
 #[test]
 fn a_state_cut_off_anywhere_is_unreadable() {
     let job = busy();
-    let state = job.state();
+    let state = job.alone.saved();
     for length in 0..state.len() {
-        let restored = Rules::restore(&job.rules, &[], &bitcoin(), &state[..length]);
+        let restored = restore(&job.rules, &state[..length]);
         assert!(
             matches!(restored, Err(RestoreError::Unreadable { .. })),
             "{length} bytes of {}",
@@ -117,15 +114,15 @@ fn a_state_cut_off_anywhere_is_unreadable() {
 #[test]
 fn a_corrupt_state_is_refused_or_usable() {
     let rules = busy().rules;
-    let state = busy().state();
+    let state = busy().alone.saved();
     let mut taken = 0;
     for at in 0..state.len() {
         for mask in [0x01, 0x02, 0x40, 0x80, 0xff] {
             let mut corrupt = state.clone();
             corrupt[at] ^= mask;
-            if let Ok(operator) = Rules::restore(&rules, &[], &bitcoin(), &corrupt) {
+            if let Ok(alone) = restore(&rules, &corrupt) {
                 taken += 1;
-                let job = Job { rules: rules.clone(), operator, out: Out::default() };
+                let job = Job { rules: rules.clone(), alone };
                 job.run("6=20 6=5 restart 7=gap 8=5 9=null 10=20 11=5 20=5 off 200=12 restart");
             }
         }

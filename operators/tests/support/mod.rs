@@ -1,19 +1,21 @@
-//! What the tests of operators share: rows, logs, seeded numbers, and all operators in one chain.
+//! What the tests of operators share: rows, logs, seeded numbers, parameters, and how operators are fed.
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
 use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
-use foreshock_operators::change::{Change, ChangeAt, Windows};
+use foreshock_operators::alone::Alone;
+use foreshock_operators::chain::{Chain, Links, Out};
+use foreshock_operators::change::Parameters;
 use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
+use foreshock_operators::links;
 use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
-use foreshock_operators::operator::{Instrument, Operator, Out, RestoreError, load, save};
+use foreshock_operators::operator::{Context, Instrument, Operator};
 use foreshock_operators::order::{Order, OrderSettings};
 use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Side, Source, Trade};
 use foreshock_operators::score::Score;
 use foreshock_operators::seconds::{SecondSettings, Seconds};
-use foreshock_operators::stages::{Live, Measured, Sampled, Scored};
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND, Time};
 
 /// Where the time of all test rows begins: a whole second of 2023.
@@ -50,11 +52,12 @@ pub fn row(channel: Channel, time: Nanos, body: Body) -> Row {
         id: None,
         source: Source::default(),
         extent: Extent { start: 0, length: 100 },
+        behind: 0,
         body,
     }
 }
 
-/// A quote that tells of no trade.
+/// A quote without a trade.
 pub fn quote(time: Nanos, bid: f64, ask: f64) -> Row {
     let quote = Quote { bid, bid_size: 1.0, ask, ask_size: 1.0, price: f64::NAN, trade: false };
     row(Channel::BookTicker, time, Body::Quote(quote))
@@ -109,20 +112,6 @@ pub fn account_of(rows: &[Row]) -> Ledger {
     ledger.counts.messages_rows = messages;
     ledger.counts.rows_in = rows.len() as i64;
     ledger
-}
-
-/// Everything an operator gives for `inputs`, each value with the position of the input that caused it.
-pub fn outputs<O: Operator>(
-    operator: &mut O,
-    inputs: impl IntoIterator<Item = O::Input>,
-    ledger: Ledger,
-) -> Out<O::Output> {
-    let mut out = Out::with_ledger(ledger, 0);
-    for (order, input) in (0..).zip(inputs) {
-        out.tag(InstrumentId(3), order);
-        operator.on_input(input, &mut out);
-    }
-    out
 }
 
 /// A seeded generator (splitmix64).
@@ -213,129 +202,49 @@ pub fn model() -> Arc<Model> {
     })
 }
 
-/// Settings of all operators.
-#[derive(Clone, Debug)]
-pub struct ChainSettings {
-    pub order: OrderSettings,
-    pub features: Arc<FeatureSettings>,
-    pub seconds: SecondSettings,
-    pub model: Arc<Model>,
-}
+/// order ─► gaps ─► features ─► seconds ─► score.
+pub type ScoredChain = Chain<Order, links![Gaps, FeatureWindows, Seconds, Score]>;
 
-impl Default for ChainSettings {
-    fn default() -> Self {
-        ChainSettings {
-            order: OrderSettings::default(),
-            features: Arc::new(FeatureSettings::default()),
-            seconds: SecondSettings::default(),
-            model: model(),
-        }
+/// What is computed by where nothing is configured: rows are taken as they come, and no rule watches.
+pub fn parameters() -> Parameters {
+    Parameters {
+        order: OrderSettings::default(),
+        features: Arc::new(FeatureSettings::default()),
+        seconds: SecondSettings::default(),
+        model: model(),
+        rules: [].into(),
     }
 }
 
-impl ChainSettings {
-    pub fn windows(&self) -> Windows {
-        Windows { order: self.order, features: self.features.clone(), seconds: self.seconds }
+/// The same, but rows wait so long for older ones.
+pub fn reordering(reorder: Nanos) -> Parameters {
+    Parameters { order: OrderSettings { reorder }, ..parameters() }
+}
+
+/// An empty output of a chain that goes on with an account already begun.
+pub fn output_with<T>(ledger: Ledger) -> Out<T> {
+    Out::new(Context { ledger, ..Context::default() }, 0)
+}
+
+/// Feeds a chain these rows, each at its position among them.
+pub fn feed_rows<L>(chain: &mut Chain<Order, L>, rows: &[Row], out: &mut Out<L::Output>)
+where
+    L: Links<Instrument, Input = Row>,
+{
+    for (order, row) in (0..).zip(rows) {
+        out.tag(row.instrument, order);
+        chain.on_input(*row, out, &mut ());
     }
 }
 
-/// order ─► gaps ─► features ─► seconds ─► score, row by row.
-pub struct Chain {
-    order: Order,
-    gaps: Gaps,
-    features: FeatureWindows,
-    seconds: Seconds,
-    score: Score,
-    rows: Out<Row>,
-    live: Out<Live>,
-    measured: Out<Measured>,
-    sampled: Out<Sampled>,
-}
-
-impl Chain {
-    fn of(order: Order, gaps: Gaps, features: FeatureWindows, seconds: Seconds, score: Score) -> Chain {
-        let (rows, live, measured, sampled) = Default::default();
-        Chain { order, gaps, features, seconds, score, rows, live, measured, sampled }
-    }
-
-    fn pass_on(&mut self, out: &mut Out<Scored>) {
-        step(&mut self.rows, &mut self.gaps, &mut self.live);
-        step(&mut self.live, &mut self.features, &mut self.measured);
-        step(&mut self.measured, &mut self.seconds, &mut self.sampled);
-        step(&mut self.sampled, &mut self.score, out);
+/// Feeds an operator these inputs, each at its position among them.
+pub fn feed_inputs<O: Operator>(alone: &mut Alone<O>, inputs: impl IntoIterator<Item = O::Input>) {
+    for (order, input) in (0..).zip(inputs) {
+        alone.feed(InstrumentId(3), order, input);
     }
 }
 
-/// Feeds what one operator gave to the next, changes at their places.
-fn step<A, O: Operator<Input = A>>(from: &mut Out<A>, operator: &mut O, to: &mut Out<O::Output>) {
-    to.ledger = std::mem::take(&mut from.ledger);
-    let mut changes = from.changes.drain(..).peekable();
-    for (at, value) in (0..).zip(from.values.drain(..)) {
-        while let Some(placed) = changes.next_if(|placed| placed.before <= at) {
-            operator.on_change(&placed, to);
-        }
-        operator.on_input(value.value, to);
-    }
-    changes.for_each(|placed| operator.on_change(&placed, to));
-}
-
-impl Operator for Chain {
-    const NAME: &'static str = "chain";
-    type Settings = ChainSettings;
-    type Input = Row;
-    type Output = Scored;
-
-    fn new(settings: &ChainSettings, instrument: &Instrument) -> Self {
-        Chain::of(
-            Order::new(&settings.order, instrument),
-            Gaps::new(&settings.windows(), instrument),
-            FeatureWindows::new(&settings.features, instrument),
-            Seconds::new(&settings.seconds, instrument),
-            Score::new(&settings.model, instrument),
-        )
-    }
-
-    fn on_input(&mut self, row: Row, out: &mut Out<Scored>) {
-        self.rows.ledger = std::mem::take(&mut out.ledger);
-        self.order.on_input(row, &mut self.rows);
-        self.pass_on(out);
-    }
-
-    fn on_change(&mut self, placed: &ChangeAt, out: &mut Out<Scored>) {
-        self.rows.ledger = std::mem::take(&mut out.ledger);
-        self.order.on_change(placed, &mut self.rows);
-        self.pass_on(out);
-    }
-
-    fn on_end(&mut self, out: &mut Out<Scored>) {
-        self.rows.ledger = std::mem::take(&mut out.ledger);
-        self.order.on_end(&mut self.rows);
-        self.pass_on(out);
-    }
-
-    fn snapshot(&self, bytes: &mut Vec<u8>) {
-        let mut parts: [Vec<u8>; 5] = Default::default();
-        self.order.snapshot(&mut parts[0]);
-        self.gaps.snapshot(&mut parts[1]);
-        self.features.snapshot(&mut parts[2]);
-        self.seconds.snapshot(&mut parts[3]);
-        self.score.snapshot(&mut parts[4]);
-        save(&parts, bytes);
-    }
-
-    fn restore(
-        settings: &ChainSettings,
-        changes: &[Arc<Change>],
-        instrument: &Instrument,
-        bytes: &[u8],
-    ) -> Result<Self, RestoreError> {
-        let parts: [Vec<u8>; 5] = load(Self::NAME, bytes)?;
-        Ok(Chain::of(
-            Order::restore(&settings.order, changes, instrument, &parts[0])?,
-            Gaps::restore(&settings.windows(), changes, instrument, &parts[1])?,
-            FeatureWindows::restore(&settings.features, changes, instrument, &parts[2])?,
-            Seconds::restore(&settings.seconds, changes, instrument, &parts[3])?,
-            Score::restore(&settings.model, changes, instrument, &parts[4])?,
-        ))
-    }
+/// The values alone, without what caused them.
+pub fn values<T>(out: Out<T>) -> Vec<T> {
+    out.values.into_iter().map(|tagged| tagged.value).collect()
 }
