@@ -282,6 +282,9 @@ fn what_is_not_ours_says_so() {
     let mut newer = fs::read(kept.file(10)).unwrap();
     newer[8..12].copy_from_slice(&7u32.to_le_bytes());
     assert_eq!(refused(&kept, &newer, "a newer one"), "newer");
+    let mut older = newer;
+    older[8..12].copy_from_slice(&1u32.to_le_bytes());
+    assert_eq!(refused(&kept, &older, "an older one"), "older");
     assert!(kept.newest().1[0].1.to_string().contains("version 7"));
     // A copy under another name is another shard's state.
     assert_eq!(refused(&kept, &fs::read(kept.file(10)).unwrap(), "another offset"), "other");

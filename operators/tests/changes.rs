@@ -4,20 +4,22 @@ mod support;
 
 use std::sync::Arc;
 
-use foreshock_operators::change::{Change, ChangeAt, ChangeKind, Parameters};
+use foreshock_operators::chain::{Chain, Links, Out, SECTION};
+use foreshock_operators::change::{Change, ChangeKind, Effect, Parameters};
 use foreshock_operators::features::FeatureSettings;
+use foreshock_operators::links;
 use foreshock_operators::model::Model;
-use foreshock_operators::operator::{Operator, Out, RestoreError};
+use foreshock_operators::operator::{Collector, Context, Instrument, Mismatch, Operator, RestoreError};
 use foreshock_operators::order::{Order, OrderSettings};
-use foreshock_operators::row::{InstrumentId, Row};
-use foreshock_operators::score::Score;
+use foreshock_operators::row::Row;
 use foreshock_operators::seconds::SecondSettings;
 use foreshock_operators::stages::{GapReason, Scored};
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND, Time};
 use proptest::prelude::*;
+use serde::{Deserialize, Serialize};
 use support::{
-    Chain, ChainSettings, START, account_of, busy_log, instrument, instrument_with_gaps, log, mid, model,
-    ticker,
+    START, ScoredChain, account_of, busy_log, instrument, instrument_with_gaps, log, mid, model, output_with,
+    parameters, reordering, ticker, values,
 };
 
 /// A row, or a change that stands before the next one in the log.
@@ -27,9 +29,9 @@ enum Step {
     Change(Arc<Change>),
 }
 
-fn change(number: u32, effective_at: Option<Nanos>, what: ChangeKind) -> Arc<Change> {
+fn change(number: u32, effective_at: Option<Nanos>, kind: ChangeKind) -> Arc<Change> {
     let effective_at = effective_at.map(|at| Time(START + at));
-    Arc::new(Change { number, id: format!("c{number}").into(), offset: 0, effective_at, what })
+    Arc::new(Change { number, id: format!("c{number}").into(), offset: 0, effective_at, kind })
 }
 
 fn named(version: &str) -> Arc<Model> {
@@ -40,46 +42,83 @@ fn to_model(number: u32, effective_at: Option<Nanos>) -> Arc<Change> {
     change(number, effective_at, ChangeKind::Model(named(&number.to_string())))
 }
 
-fn parameters(settings: &ChainSettings) -> Arc<Parameters> {
-    let ChainSettings { order, features, seconds, model } = settings.clone();
-    Arc::new(Parameters { order, features, seconds, model, rules: [].into() })
+fn to_parameters(number: u32, parameters: Parameters) -> Arc<Change> {
+    change(number, None, ChangeKind::Parameters(Arc::new(parameters)))
 }
 
-fn to_settings(number: u32, settings: &ChainSettings) -> Arc<Change> {
-    change(number, None, ChangeKind::Parameters(parameters(settings)))
-}
-
-fn placed(change: &Arc<Change>) -> ChangeAt {
-    let (at, change) = (Time(0), change.clone());
-    ChangeAt { instrument: InstrumentId(3), before: 0, order: 0, at, digits: 6, change }
-}
-
-fn feed<O: Operator<Input = Row>>(operator: &mut O, steps: &[Step], out: &mut Out<O::Output>) {
+fn feed<L>(chain: &mut Chain<Order, L>, steps: &[Step], out: &mut Out<L::Output>)
+where
+    L: Links<Instrument, Input = Row>,
+{
     for step in steps {
         match step {
-            Step::Row(row) => operator.on_input(*row, out),
-            Step::Change(change) => operator.on_change(&placed(change), out),
+            Step::Row(row) => chain.on_input(*row, out, &mut ()),
+            Step::Change(change) => chain.on_change(change, out, &mut ()),
         }
+    }
+}
+
+/// What an operator behind order is given.
+#[derive(Clone, Debug, PartialEq)]
+enum Seen {
+    Row(Row),
+    Change { number: u32, at: Time, digits: u8 },
+}
+
+/// Passes rows on, and writes down the changes that take effect between them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Recorder;
+
+impl Operator for Recorder {
+    const NAME: &'static str = "recorder";
+    type Input = Row;
+    type Output = Seen;
+
+    fn new(_: &Parameters, _: &Instrument) -> Self {
+        Recorder
+    }
+
+    fn on_input(&mut self, row: Row, out: &mut impl Collector<Seen>) {
+        out.push(Seen::Row(row));
+    }
+
+    fn on_change(&mut self, effect: &Effect, out: &mut impl Collector<Seen>) {
+        let &Effect { change, at, digits, .. } = effect;
+        out.push(Seen::Change { number: change.number, at, digits });
+    }
+
+    fn resume(&mut self, _: &Parameters, _: &Instrument) -> Result<(), Mismatch> {
+        Ok(())
     }
 }
 
 /// What order lets through: rows by their time, changes by `#` and their number, with the clock they are given.
 fn ordered(reorder: Nanos, steps: &[Step]) -> Vec<String> {
-    let mut order = Order::new(&OrderSettings { reorder }, &instrument());
-    let mut out = Out::default();
-    feed(&mut order, steps, &mut out);
-    order.on_end(&mut out);
-    let mut told = Vec::new();
-    let mut changes = out.changes.iter().peekable();
-    for (at, row) in (0..).zip(&out.values) {
-        while let Some(placed) = changes.next_if(|placed| placed.before <= at) {
-            assert_eq!(placed.at, row.value.clock, "a change is placed at its row's clock");
-            told.push(format!("#{}", placed.change.number));
+    let mut chain = Chain::<Order, links![Recorder]>::new(&Arc::new(reordering(reorder)), &instrument());
+    let mut out = Out::new(Context::default(), 0);
+    feed(&mut chain, steps, &mut out);
+    chain.on_end(&mut out, &mut ());
+    let seen: Vec<&Seen> = out.values.iter().map(|tagged| &tagged.value).collect();
+    let mut recorded = Vec::new();
+    for (at, value) in seen.iter().enumerate() {
+        if let Seen::Change { number, at: clock, digits } = value {
+            let row = seen[at..].iter().find_map(|next| match next {
+                Seen::Row(row) => Some(row),
+                Seen::Change { .. } => None,
+            });
+            let row = row.expect("a change stands before a row");
+            assert_eq!((*clock, *digits), (row.clock, row.digits), "a change is placed at its row's clock");
+            recorded.push((*number, at as u32 + 1));
         }
-        told.push((row.value.event_time.0 - START).to_string());
     }
-    assert!(changes.next().is_none(), "a change stands before a row");
-    told
+    // What the chain itself says of them: what a change has caused stands before its place.
+    let placed = out.changes.iter().map(|placed| (placed.change.number, placed.before));
+    assert_eq!(placed.collect::<Vec<_>>(), recorded);
+    let in_words = |value: &&Seen| match value {
+        Seen::Row(row) => (row.event_time.0 - START).to_string(),
+        Seen::Change { number, .. } => format!("#{number}"),
+    };
+    seen.iter().map(in_words).collect()
 }
 
 #[track_caller]
@@ -153,13 +192,12 @@ fn changes_that_come_due_at_one_row_go_in_the_order_of_their_moments() {
 
 #[test]
 fn rows_no_longer_wait_once_they_need_not() {
-    let at_once = to_settings(1, &ChainSettings::default());
+    let at_once = to_parameters(1, parameters());
     // 30 lets 5 go, which stands before the change; 30 still waits, and then 41 lets the change take effect.
     check_order(10, &[Ok(5), Err(at_once), Ok(30), Ok(41), Ok(42)], "5 #1 30 41 42");
-    let patient = ChainSettings { order: OrderSettings { reorder: 10 }, ..ChainSettings::default() };
     check_order(
         0,
-        &[Ok(5), Err(to_settings(1, &patient)), Ok(30), Ok(41), Ok(40), Ok(60)],
+        &[Ok(5), Err(to_parameters(1, reordering(10))), Ok(30), Ok(41), Ok(40), Ok(60)],
         "5 #1 30 40 41 60",
     );
 }
@@ -176,21 +214,21 @@ fn after_a_loss_nothing_is_late_or_a_duplicate_of_what_was_before() {
 
 // ------------------------------------------------------------------------------------------------ the chain
 
-fn short() -> ChainSettings {
+fn short() -> Parameters {
     let features = FeatureSettings {
         window: 3 * SECOND,
         horizons: vec![250 * MILLISECOND, 5 * SECOND],
         spread_window: 100,
         spread_min: 10,
     };
-    ChainSettings {
+    Parameters {
         features: Arc::new(features),
         seconds: SecondSettings { zscore_window: 7, zscore_min_samples: 3 },
         ..ChainSettings::default()
     }
 }
 
-fn scored(settings: &ChainSettings, steps: &[Step]) -> Vec<Scored> {
+fn scored(parameters: Parameters, steps: &[Step]) -> Vec<Scored> {
     let rows: Vec<Row> = steps
         .iter()
         .filter_map(|step| match step {
@@ -198,16 +236,22 @@ fn scored(settings: &ChainSettings, steps: &[Step]) -> Vec<Scored> {
             Step::Change(_) => None,
         })
         .collect();
-    let mut chain = Chain::new(settings, &instrument_with_gaps(5 * SECOND));
-    let mut out = Out::with_ledger(account_of(&rows), 0);
+    let mut chain = ScoredChain::new(&Arc::new(parameters), &instrument_with_gaps(5 * SECOND));
+    let mut out = output_with(account_of(&rows));
     feed(&mut chain, steps, &mut out);
-    chain.on_end(&mut out);
-    assert_eq!(out.ledger.counts.imbalance(), None);
-    out.values.into_iter().map(|tagged| tagged.value).collect()
+    chain.on_end(&mut out, &mut ());
+    assert_eq!(out.context.ledger.counts.imbalance(), None);
+    values(out)
+}
+
+fn saved(chain: &ScoredChain) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    chain.save(&mut bytes);
+    bytes
 }
 
 /// What is the same however often settings were changed to the same ones before.
-fn told(value: &Scored) -> String {
+fn without_numbers(value: &Scored) -> String {
     match *value {
         Scored::Tick(mut features, mut prediction) => {
             (features.settings, prediction.model) = (0, 0);
@@ -237,14 +281,14 @@ proptest! {
         let at = (at * count as f64) as usize;
         let other = Arc::new(Model { decision_threshold: 0.0, ..Model::clone(&named("2")) });
         let changed = change(1, None, ChangeKind::Model(other.clone()));
-        let got = scored(&ChainSettings::default(), &steps(&rows, &[(at, changed)]));
-        let before = scored(&ChainSettings::default(), &steps(&rows, &[]));
-        let after = scored(&ChainSettings { model: other, ..ChainSettings::default() }, &steps(&rows, &[]));
+        let got = scored(parameters(), &steps(&rows, &[(at, changed)]));
+        let before = scored(parameters(), &steps(&rows, &[]));
+        let after = scored(Parameters { model: other, ..parameters() }, &steps(&rows, &[]));
         prop_assert_eq!(got.len(), before.len());
         for (k, value) in got.iter().enumerate() {
             let is_after = matches!(value, Scored::Tick(features, _) if features.source.line > at as u64);
             let expected = if is_after { &after[k] } else { &before[k] };
-            prop_assert_eq!(told(value), told(expected));
+            prop_assert_eq!(without_numbers(value), without_numbers(expected));
             if let Scored::Tick(_, prediction) = value {
                 prop_assert_eq!(prediction.model, u32::from(is_after));
             }
@@ -262,13 +306,13 @@ proptest! {
             ticker(time, price, price + 0.01, price)
         }));
         let at = (at * count as f64) as usize;
-        let got = scored(&ChainSettings::default(), &steps(&rows, &[(at, to_settings(1, &short()))]));
-        let before = scored(&ChainSettings::default(), &steps(&rows[..at], &[]));
-        let after = scored(&short(), &steps(&rows[at..], &[]));
+        let got = scored(parameters(), &steps(&rows, &[(at, to_parameters(1, short()))]));
+        let before = scored(parameters(), &steps(&rows[..at], &[]));
+        let after = scored(short(), &steps(&rows[at..], &[]));
         let (head, rest) = got.split_at(before.len());
         let tail = &rest[rest.len() - after.len()..];
-        prop_assert_eq!(head.iter().map(told).collect::<Vec<_>>(), before.iter().map(told).collect::<Vec<_>>());
-        prop_assert_eq!(tail.iter().map(told).collect::<Vec<_>>(), after.iter().map(told).collect::<Vec<_>>());
+        prop_assert_eq!(head.iter().map(without_numbers).collect::<Vec<_>>(), before.iter().map(without_numbers).collect::<Vec<_>>());
+        prop_assert_eq!(tail.iter().map(without_numbers).collect::<Vec<_>>(), after.iter().map(without_numbers).collect::<Vec<_>>());
         // Between them: the second that ended before, then the gap.
         let between = &rest[..rest.len() - after.len()];
         let gaps: Vec<_> = between.iter().filter_map(|value| match value {
@@ -292,32 +336,30 @@ proptest! {
         let last = rows.iter().map(|row| row.event_time.0 - START).max().unwrap_or(0);
         let changes = [
             (count / 4, to_model(1, Some(last / 2))),
-            (count / 3, to_settings(2, &ChainSettings { order: OrderSettings { reorder: 50 * MILLISECOND }, ..short() })),
+            (count / 3, to_parameters(2, Parameters { order: OrderSettings { reorder: 50 * MILLISECOND }, ..short() })),
             (count / 2, to_model(3, None)),
             (count / 2, to_model(4, Some(last * 3 / 4))),
             (2 * count / 3, change(5, None, ChangeKind::StateLost)),
-            (3 * count / 4, to_settings(6, &ChainSettings::default())),
+            (3 * count / 4, to_parameters(6, parameters())),
         ];
-        let base = ChainSettings { order: OrderSettings { reorder: 200 * MILLISECOND }, ..ChainSettings::default() };
+        let base = Arc::new(reordering(200 * MILLISECOND));
         let all: Vec<Arc<Change>> = changes.iter().map(|(_, change)| change.clone()).collect();
         let steps = steps(&rows, &changes);
         let instrument = instrument_with_gaps(5 * SECOND);
         let run = |stops: bool| {
-            let mut chain = Chain::new(&base, &instrument);
-            let mut out = Out::default();
+            let mut chain = ScoredChain::new(&base, &instrument);
+            let mut out = Out::new(Context::default(), 0);
             for step in &steps {
                 feed(&mut chain, std::slice::from_ref(step), &mut out);
                 if stops {
-                    let mut bytes = Vec::new();
-                    chain.snapshot(&mut bytes);
-                    chain = Chain::restore(&base, &all, &instrument, &bytes).expect("its own state");
-                    let mut again = Vec::new();
-                    chain.snapshot(&mut again);
-                    assert_eq!(again, bytes);
+                    let bytes = saved(&chain);
+                    chain = ScoredChain::restore(&base, &all, &instrument, &bytes).expect("its own state");
+                    assert_eq!(saved(&chain), bytes);
                 }
             }
-            chain.on_end(&mut out);
-            (format!("{:?}", out.values), format!("{:?}", out.changes), format!("{:?}", out.ledger))
+            chain.on_end(&mut out, &mut ());
+            let ledger = out.context.ledger;
+            (format!("{:?}", out.values), format!("{:?}", out.changes), format!("{ledger:?}"))
         };
         prop_assert_eq!(run(true), run(false));
     }
@@ -326,26 +368,26 @@ proptest! {
 #[test]
 fn a_change_of_the_model_alone_makes_no_gap() {
     let rows = log([mid(0, 1.0), mid(1, 1.0), mid(2, 1.0)]);
-    let same = ChainSettings { model: named("9"), ..ChainSettings::default() };
-    let got = scored(&ChainSettings::default(), &steps(&rows, &[(1, to_settings(1, &same))]));
+    let same = Parameters { model: named("9"), ..parameters() };
+    let got = scored(parameters(), &steps(&rows, &[(1, to_parameters(1, same))]));
     assert!(got.iter().all(|value| matches!(value, Scored::Tick(..))), "{got:?}");
 }
 
 #[test]
 fn a_silence_that_a_change_ends_is_a_silence() {
     let rows = log([mid(0, 1.0), mid(60 * SECOND, 1.0)]);
-    let got = scored(&ChainSettings::default(), &steps(&rows, &[(1, to_settings(1, &short()))]));
+    let got = scored(parameters(), &steps(&rows, &[(1, to_parameters(1, short()))]));
     let gaps: Vec<_> = got.iter().filter(|value| matches!(value, Scored::Gap(_))).collect();
     let [Scored::Gap(gap)] = gaps[..] else { panic!("{got:?}") };
     assert_eq!(gap.reason, GapReason::Silence);
 }
 
 #[test]
-fn a_lost_state_is_told_as_a_gap_even_before_the_first_row() {
+fn a_lost_state_is_a_gap_even_before_the_first_row() {
     let lost = change(1, None, ChangeKind::StateLost);
     let rows = log([mid(0, 1.0), mid(SECOND, 1.0)]);
     for (at, start) in [(0, 0), (1, 0)] {
-        let got = scored(&ChainSettings::default(), &steps(&rows, &[(at, lost.clone())]));
+        let got = scored(parameters(), &steps(&rows, &[(at, lost.clone())]));
         let gap = got.iter().find_map(|value| match value {
             Scored::Gap(gap) => Some(*gap),
             _ => None,
@@ -356,16 +398,56 @@ fn a_lost_state_is_told_as_a_gap_even_before_the_first_row() {
     }
 }
 
+/// The state of a chain after these steps, and whether it is taken up where these changes are known.
+fn restored(steps: &[Step], changes: &[Arc<Change>]) -> Result<(), RestoreError> {
+    let base = Arc::new(parameters());
+    let mut chain = ScoredChain::new(&base, &instrument());
+    feed(&mut chain, steps, &mut Out::new(Context::default(), 0));
+    let bytes = saved(&chain);
+    let restored = ScoredChain::restore(&base, changes, &instrument(), &bytes)?;
+    assert_eq!(saved(&restored), bytes);
+    Ok(())
+}
+
 #[test]
 fn a_state_that_names_a_change_which_is_not_there_is_refused() {
     let changed = to_model(1, None);
-    let mut score = Score::new(&model(), &instrument());
-    score.on_change(&placed(&changed), &mut Out::default());
-    let mut bytes = Vec::new();
-    score.snapshot(&mut bytes);
-    let refused = Score::restore(&model(), &[], &instrument(), &bytes).expect_err("no such change");
-    assert!(matches!(refused, RestoreError::Unreadable { .. }), "{refused}");
-    assert!(Score::restore(&model(), &[changed], &instrument(), &bytes).is_ok());
-    let other = Arc::new(Change { what: ChangeKind::Model(named("5")), ..Change::clone(&to_model(1, None)) });
-    assert!(Score::restore(&model(), &[other], &instrument(), &bytes).is_err());
+    let other_kind = |kind| Arc::new(Change { kind, ..Change::clone(&changed) });
+    let in_force = [Step::Change(changed.clone()), Step::Row(mid(0, 1.0))];
+    let pending = [Step::Row(mid(0, 1.0)), Step::Change(changed.clone())];
+    for steps in [&in_force, &pending] {
+        let refused = restored(steps, &[]).expect_err("no such change");
+        assert!(matches!(refused, RestoreError::Unreadable { operator: SECTION, .. }), "{refused}");
+        assert!(restored(steps, &[to_model(2, None)]).is_err());
+        assert_eq!(restored(steps, std::slice::from_ref(&changed)), Ok(()));
+    }
+    let another = other_kind(ChangeKind::Model(named("5")));
+    assert_eq!(restored(&in_force, &[another]), Err(RestoreError::OtherSettings { operator: "score" }));
+    let no_model = other_kind(ChangeKind::Rules([].into()));
+    let refused = restored(&in_force, &[no_model]).expect_err("it puts no model in force");
+    assert!(matches!(refused, RestoreError::Unreadable { operator: SECTION, .. }), "{refused}");
+}
+
+/// Newer settings may take effect first: what an older change then put in force beside them holds after a restart too.
+#[test]
+fn a_state_is_taken_up_whatever_the_order_in_which_changes_took_effect() {
+    let at = |number, moment, kind| change(number, Some(moment), kind);
+    let model = |number, moment| at(number, moment, ChangeKind::Model(named("m")));
+    let rules = |number, moment| at(number, moment, ChangeKind::Rules([].into()));
+    let all = |number, moment| at(number, moment, ChangeKind::Parameters(Arc::new(short())));
+    for changes in [
+        vec![model(1, 20), all(2, 10)],
+        vec![rules(1, 20), all(2, 10)],
+        vec![model(1, 20), rules(2, 20), all(3, 10)],
+        vec![model(1, 10), all(2, 20)],
+        vec![model(1, 30), rules(2, 10), all(3, 20)],
+        vec![all(1, 20), all(2, 10), model(3, 15)],
+        vec![model(1, 20), model(2, 10), all(3, 5), rules(4, 30)],
+    ] {
+        let mut steps: Vec<Step> = changes.iter().cloned().map(Step::Change).collect();
+        for time in 0..8 {
+            steps.push(Step::Row(mid(5 * time, 1.0)));
+            assert_eq!(restored(&steps, &changes), Ok(()), "at {time} of {changes:?}");
+        }
+    }
 }

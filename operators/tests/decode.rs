@@ -780,7 +780,7 @@ fn binance_falls_back_from_t_to_e_but_mixes_no_clocks() {
         assert_eq!((row.event_time, row.digits), (at("2024-08-08T23:54:15.123456789Z"), 9));
         check(Binance, spot, "no_time");
     }
-    // Unless it is told to run on the exchange's clock, which its quotes can't.
+    // Unless it is to run on the exchange's clock, which its quotes can't.
     run.instruments.clock = ClockSource::Exchange;
     assert_eq!(run.fate(SPOT_QUOTE.as_bytes()), "no_time");
     assert_eq!(run.row(SPOT_TRADE).digits, 3);
@@ -880,7 +880,7 @@ fn addresses_tell_the_market() {
 }
 
 #[test]
-fn formats_are_told_by_shape() {
+fn formats_are_known_by_shape() {
     for (format, message) in WITH_ROWS {
         assert_eq!(detect(message.as_bytes()), Some(format), "{message}");
     }

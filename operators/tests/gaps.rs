@@ -136,7 +136,7 @@ fn rows_are_put_in_order_before_silences_are_measured() {
 }
 
 #[test]
-fn the_gap_is_told_before_the_row_that_ended_it_and_after_the_second_before_it() {
+fn the_gap_comes_before_the_row_that_ended_it_and_after_the_second_before_it() {
     let rows = log([ticker(0, 1.0, 1.0, 1.0), ticker(AFTER + 1, 1.0, 1.0, 1.0)]);
     let mut chain = ScoredChain::new(&Arc::new(parameters()), &instrument_with_gaps(AFTER));
     let mut out = output_with(account_of(&rows));

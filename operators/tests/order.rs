@@ -99,7 +99,7 @@ fn at(line: u64, clock: Nanos) -> Fate {
 // ------------------------------------------------------------------------------------------- duplicates
 
 #[test]
-fn a_row_told_twice_is_a_duplicate() {
+fn a_row_that_comes_twice_is_a_duplicate() {
     check(vec![with_id(7, mid(1, 1.0)), with_id(7, mid(1, 1.0))], &[at(1, 1), Duplicate]);
 }
 
@@ -115,7 +115,7 @@ fn a_row_without_an_id_is_no_duplicate() {
 }
 
 #[test]
-fn ids_are_told_apart_by_channel() {
+fn each_channel_has_its_own_ids() {
     let rows = vec![with_id(7, mid(1, 1.0)), with_id(7, trade(1, 1.0)), with_id(7, trade(1, 1.0))];
     check(rows, &[at(1, 1), at(2, 1), Duplicate]);
 }
@@ -127,7 +127,7 @@ fn a_duplicate_that_is_older_too_counts_as_duplicate() {
 }
 
 #[test]
-fn a_late_row_told_again_is_a_duplicate() {
+fn a_late_row_that_comes_again_is_a_duplicate() {
     let rows = vec![with_id(8, mid(2, 1.0)), with_id(7, mid(1, 1.0)), with_id(7, mid(1, 1.0))];
     check(rows, &[at(1, 2), Late, Duplicate]);
 }
@@ -379,7 +379,7 @@ fn a_row_too_old_to_wait_goes_on_at_once_where_its_channel_allows_it() {
 }
 
 #[test]
-fn a_row_told_twice_while_it_waits_is_a_duplicate() {
+fn a_row_that_comes_twice_while_it_waits_is_a_duplicate() {
     let rows = vec![with_id(7, mid(10, 1.0)), with_id(7, mid(10, 1.0)), mid(15, 1.0)];
     check_reorder(5, rows, &[Waits, Duplicate, at(1, 10), End, at(3, 15)]);
 }

@@ -342,7 +342,7 @@ fn a_gap_closes_the_second_that_ended_before_it() {
 }
 
 #[test]
-fn the_second_before_a_gap_is_told_and_scored_before_it() {
+fn the_second_before_a_gap_is_given_and_scored_before_it() {
     let mut inputs = thirty_seconds();
     inputs.extend([quote(30 * SECOND, 102.0), gap(30 * SECOND, 40 * SECOND)]);
     let out = run(inputs);

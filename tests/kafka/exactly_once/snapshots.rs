@@ -52,6 +52,36 @@ fn an_older_snapshot_or_the_input_itself_gives_the_same_state() {
 }
 
 #[test]
+fn snapshots_of_an_earlier_format_are_refused_and_the_state_is_made_again() {
+    let Some(brokers) = brokers("snapshots_of_an_earlier_format_are_refused_and_the_state_is_made_again")
+    else {
+        return;
+    };
+    let files = Files::new();
+    let messages = Recipe::lively(32, 4).messages(3_000);
+    let backtest = Backtest::of([files.add("feed.ndjson", file(&messages))]).run();
+    let kept = Kept::new(&brokers, "earlier");
+    let job = &kept.job;
+    create(&brokers, &job.raw, 1, &[]);
+    let producer = job.producer();
+    let (first, rest) = messages.split_at(1_500);
+    send_feed(job, &producer, first, 1);
+    go_on(job, &["-w", "1"]);
+    for path in kept.snapshots(0) {
+        let mut bytes = fs::read(&path).unwrap();
+        // Behind the eight bytes that all snapshots begin with.
+        bytes[8..12].copy_from_slice(&1_u32.to_le_bytes());
+        fs::write(path, bytes).unwrap();
+    }
+    send_feed(job, &producer, rest, 1);
+    let ended = finish(job.run(["--until-end", "-w", "2"]), None);
+    assert!(ended.stderr.contains("its format is version 1, of an earlier foreshock"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("made again from its origin"), "{}", ended.stderr);
+    assert_eq!(summary(&ended)["messages_in"], 1_500);
+    assert_same_lines(&lines(&backtest), &by_instrument(&job.all_outputs()), "after an upgrade");
+}
+
+#[test]
 fn back_from_at_least_once_windows_are_empty_and_the_log_says_so() {
     let Some(brokers) = brokers("back_from_at_least_once_windows_are_empty_and_the_log_says_so") else {
         return;
