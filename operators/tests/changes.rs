@@ -224,7 +224,7 @@ fn short() -> Parameters {
     Parameters {
         features: Arc::new(features),
         seconds: SecondSettings { zscore_window: 7, zscore_min_samples: 3 },
-        ..ChainSettings::default()
+        ..parameters()
     }
 }
 
