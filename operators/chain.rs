@@ -30,10 +30,10 @@ use crate::time::Time;
 /// `links![Pair: Basis]`.
 #[macro_export]
 macro_rules! links {
-    ($last:ty $(,)?) => { $crate::chain::Link<$last, $crate::chain::End<<$last as $crate::operator::Operator>::Output>> };
+    ($last:ty $(,)?) => { $crate::chain::Link<$last, $crate::chain::ChainEnd<<$last as $crate::operator::Operator>::Output>> };
     ($first:ty, $($rest:ty),+ $(,)?) => { $crate::chain::Link<$first, $crate::links![$($rest),+]> };
     ($subject:ty: $last:ty $(,)?) => {
-        $crate::chain::Link<$last, $crate::chain::End<<$last as $crate::operator::Operator<$subject>>::Output>>
+        $crate::chain::Link<$last, $crate::chain::ChainEnd<<$last as $crate::operator::Operator<$subject>>::Output>>
     };
     ($subject:ty: $first:ty, $($rest:ty),+ $(,)?) => { $crate::chain::Link<$first, $crate::links![$subject: $($rest),+]> };
 }
@@ -84,7 +84,7 @@ impl<T, K: Copy + Default> Out<T, K> {
 }
 
 /// An input of a chain: it has times, and remembers which changes stand before it in the log.
-pub trait Entry {
+pub trait GateInput {
     /// Its own time, before it has passed the gate.
     fn event_time(&self) -> Time;
     /// The clock of its key when it passes the gate.
@@ -96,7 +96,7 @@ pub trait Entry {
     fn set_behind(&mut self, number: u32);
 }
 
-impl Entry for Row {
+impl GateInput for Row {
     fn event_time(&self) -> Time {
         self.event_time
     }
@@ -122,7 +122,7 @@ impl Entry for Row {
 pub trait Gate<S = Instrument>:
     Operator<S, Input = <Self as Gate<S>>::Item, Output = <Self as Gate<S>>::Item>
 {
-    type Item: Entry;
+    type Item: GateInput;
 
     /// A part of the log is gone: nothing that follows has to do with what came before.
     fn on_lost_log(&mut self, out: &mut impl Collector<Self::Item>);
@@ -204,11 +204,11 @@ pub struct Link<O, R> {
 /// Behind the last operator: what it gave is given.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(bound = "")]
-pub struct End<T>(PhantomData<T>);
+pub struct ChainEnd<T>(PhantomData<T>);
 
-impl<T> Clone for End<T> {
+impl<T> Clone for ChainEnd<T> {
     fn clone(&self) -> Self {
-        End(PhantomData)
+        ChainEnd(PhantomData)
     }
 }
 
@@ -283,13 +283,13 @@ where
     }
 }
 
-impl<S, T> Links<S> for End<T> {
+impl<S, T> Links<S> for ChainEnd<T> {
     type Input = T;
     type Output = T;
     const COUNT: usize = 0;
 
     fn new(_: &Parameters, _: &S) -> Self {
-        End(PhantomData)
+        ChainEnd(PhantomData)
     }
 
     #[inline]
@@ -515,7 +515,7 @@ struct Gated<'a, S, L: Links<S>, K, W> {
 
 impl<S, L: Links<S>, K: Copy + Default, W: Stopwatch> Collector<L::Input> for Gated<'_, S, L, K, W>
 where
-    L::Input: Entry,
+    L::Input: GateInput,
 {
     #[inline]
     fn push(&mut self, input: L::Input) {
@@ -537,7 +537,7 @@ where
 
 impl<S, L: Links<S>, K: Copy + Default, W: Stopwatch> Gated<'_, S, L, K, W>
 where
-    L::Input: Entry,
+    L::Input: GateInput,
 {
     /// Puts in force what takes effect at an input, in the order of the moments that changes waited for: a key that comes
     /// late to several ends up with the same one in force as the others.

@@ -244,13 +244,14 @@ fn a_coinbase_ticker_is_a_quote_and_a_trade() {
         channel: Channel::Ticker,
         digits: 6,
         index: 0,
-        // Told by whoever decodes the whole message.
+        // Set by whoever decodes the whole message.
         alone: false,
         event_time: at("2022-06-01T20:31:23.469151Z"),
         clock: at("2022-06-01T20:31:23.469151Z"),
         id: Some(38332655422),
         source: Source { file: 3, line: 14 },
         extent: Extent { start: 15, length: 92 },
+        behind: 0,
         body,
     };
     assert_eq!(run.row(TICKER), expected);

@@ -818,8 +818,7 @@ fn a_bad_print_leaves_no_residue() {
 #[test]
 fn what_a_bad_print_leaves_agrees_with_a_start_from_scratch() {
     let count = 25 * 200;
-    let compared =
-        Compared::run(&parameters(), &instrument(), with_bad_print(Some(1_000), count, count));
+    let compared = Compared::run(&parameters(), &instrument(), with_bad_print(Some(1_000), count, count));
     assert_eq!(compared.difference(1e-12, |i| i > 1_002 + 1_500), None);
 }
 

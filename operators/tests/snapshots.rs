@@ -22,8 +22,8 @@ use foreshock_operators::stages::{Live, Measured, Sampled, Scored};
 use foreshock_operators::time::{MILLISECOND, SECOND};
 use proptest::prelude::*;
 use support::{
-    Random, ScoredChain, account_of, busy_log, feed_inputs, instrument, instrument_with_gaps, log, mid, model,
-    parameters, values,
+    Random, ScoredChain, account_of, busy_log, feed_inputs, instrument, instrument_with_gaps, log, mid,
+    model, parameters, values,
 };
 
 /// What can be stopped and gone on with: an operator by itself, or a chain of them; and what it has given so far.
@@ -401,7 +401,8 @@ fn order_refuses_other_configured_channels() {
     check_both_refuse(&order, &chain, short(), &with_trades(Channel::Ticker));
     let (with_book, rows) = (with_quotes(Channel::Book), order.inputs.clone());
     let with = (&order.parameters, &with_book);
-    let (order, chain) = (Setting::<Alone<Order>>::of(with, rows.clone()), Setting::<Chained>::of(with, rows));
+    let (order, chain) =
+        (Setting::<Alone<Order>>::of(with, rows.clone()), Setting::<Chained>::of(with, rows));
     check_both_refuse(&order, &chain, short(), &instrument_with_gaps(5 * SECOND));
 }
 
