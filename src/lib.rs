@@ -10,6 +10,7 @@ pub mod demo;
 pub mod documents;
 pub mod faults;
 pub mod halt;
+pub mod hex;
 pub mod http;
 pub mod kafka;
 pub mod launch;

@@ -16,6 +16,7 @@ use crate::cluster::secret::Secret;
 use crate::cluster::{Cluster, Membership, handshake, hosts};
 use crate::config::{Config, Mode, environment};
 use crate::documents::kind::is_address;
+use crate::hex::hex;
 use crate::http::Server;
 use crate::launch::parent::Parent;
 use crate::live::{Done, Job};
@@ -221,7 +222,7 @@ fn membership(
         job.exchange,
         topic_kinds(job.emit.clone()),
     );
-    let settings = handshake::hex(&secret.proof(&[b"foreshock settings", alike.as_bytes()]));
+    let settings = hex(&secret.proof(&[b"foreshock settings", alike.as_bytes()]));
     let statement = handshake::statement(place, &config.job, settings)
         .context("could not get random bytes from the system")?;
     Ok(Some(Membership {

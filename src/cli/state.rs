@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use super::table::{Table, age};
 use crate::config::{Config, Mode, environment};
+use crate::hex::hex;
 use crate::logs;
 use crate::misuse::Misuse;
-use crate::state::{Entry, InstrumentState, ReadError, Snapshot, Store, hex_text};
+use crate::state::{Entry, InstrumentState, ReadError, Snapshot, Store};
 use crate::status::wall_time;
 use crate::summary::print;
 
@@ -169,9 +170,9 @@ fn inspect(wanted: &Wanted, args: &ListArgs) -> Result<()> {
 
 fn describe(store: &Store, entry: &Entry, snapshot: Snapshot) -> Result<()> {
     let header = &snapshot.header;
-    let last = header.last_record.map_or("none".to_owned(), |last| {
-        format!("offset {}, sha256 {}", last.offset, hex_text(&last.sha256))
-    });
+    let last = header
+        .last_record
+        .map_or("none".to_owned(), |last| format!("offset {}, sha256 {}", last.offset, hex(&last.sha256)));
     let cold = if header.origin_is_cold { "with empty state" } else { "with a state that was there" };
     let mut text = String::new();
     for (name, value) in [

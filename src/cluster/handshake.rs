@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::place::ProcessPlace;
 use super::secret::{PROOF_BYTES, Secret};
+use crate::hex::hex;
 
 /// The first bytes of either side; the last one is the version of this exchange.
 const MAGIC: [u8; 8] = *b"FORESHK\x01";
@@ -247,11 +248,6 @@ pub fn statement(place: ProcessPlace, job: &str, settings: String) -> io::Result
         job: job.to_owned(),
         settings,
     })
-}
-
-/// Bytes as text.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn nonce() -> io::Result<[u8; NONCE_BYTES]> {

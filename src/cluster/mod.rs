@@ -28,6 +28,7 @@ use timely::communication::Hooks;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::allocator::{AllocatorBuilder, ProcessBuilder};
 
+use crate::hex::hex;
 use connect::{Joined, connect};
 use control::Control;
 use handshake::Statement;
@@ -98,7 +99,7 @@ impl Cluster {
     /// When a process has failed meanwhile, or sees other shards.
     pub fn await_all(&self, shards: &[String]) -> Result<bool> {
         use sha2::{Digest as _, Sha256};
-        self.control.await_all(&handshake::hex(&Sha256::digest(shards.join("\n"))))
+        self.control.await_all(&hex(&Sha256::digest(shards.join("\n"))))
     }
 
     /// What timely's workers of this process are made of, and what must live as long as they.

@@ -72,9 +72,3 @@ pub fn text(time: Time) -> String {
     write_rfc3339(time, 6, &mut bytes);
     String::from_utf8(bytes).unwrap_or_default()
 }
-
-/// The clock on the wall.
-pub fn now() -> Time {
-    let since = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
-    Time(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
-}

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::account;
-use crate::status::{Phase, ShardState};
+use crate::status::{Phase, ShardState, wall_time};
 
 use super::answer::{self, ErrorBody, HttpProblem, bytes_of, json};
 use super::routes::App;
@@ -150,7 +150,7 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
         model_version: serving.as_ref().map(|serving| serving.model.version.to_string()),
         kafka_connected: state.kafka_connected,
         lost_offsets: state.lost.clone(),
-        timestamp: answer::text(answer::now()),
+        timestamp: answer::text(wall_time()),
         reason,
     };
     json(unless(health.reason.as_ref()), &health)

@@ -14,9 +14,11 @@ use super::openapi::PredictionRequest;
 use super::request_body;
 use super::routes::App;
 use super::rows;
+use crate::status::wall_time;
 
 /// The model's word on one row.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[schema(as = Prediction)]
 pub struct PredictionAnswer {
     /// 1 where the probability reaches the model's decision threshold: a spike.
     #[schema(minimum = 0, maximum = 1, example = 0)]
@@ -102,7 +104,7 @@ pub async fn predict(State(app): State<Arc<App>>, body: Body) -> Result<Response
     let about = About {
         model_name: &model.name,
         model_version: &model.version,
-        timestamp: answer::text(answer::now()),
+        timestamp: answer::text(wall_time()),
         unknown_features: &read.unknown,
     };
     let predictions: Vec<PredictionAnswer> = read

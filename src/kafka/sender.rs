@@ -28,8 +28,11 @@ const POLL_EACH: u64 = 256;
 /// New clients without a delivery between them: more would not help either.
 const RENEWALS_MAX: u32 = 2;
 
-/// How long a broker may take to say who leads, and a client to let go of its messages.
-const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+/// How long a broker may take to say who leads.
+const LEADERS_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long a client may take to let go of its messages.
+const RETURNED_WITHIN: Duration = Duration::from_secs(2);
 
 /// How long one look at the queue takes where it is full or being emptied.
 const DRAIN_TICK: Duration = Duration::from_millis(2);
@@ -259,7 +262,7 @@ impl ShardProgress {
 
 /// Whether brokers answer, and know a leader of each partition.
 fn has_leaders(client: &BaseProducer<Reports>, topic: &str) -> bool {
-    let metadata = client.client().fetch_metadata(Some(topic), ANSWER_WITHIN);
+    let metadata = client.client().fetch_metadata(Some(topic), LEADERS_WITHIN);
     metadata.is_ok_and(|metadata| {
         metadata.topics().iter().all(|topic| {
             let partitions = topic.partitions();
@@ -273,7 +276,7 @@ fn take_back(client: &BaseProducer<Reports>) -> Vec<Returned> {
     let fates = &client.context().0;
     fates.are_taken_back.store(true, Ordering::Relaxed);
     client.purge(PurgeConfig::default().queue().inflight());
-    let deadline = Instant::now() + ANSWER_WITHIN;
+    let deadline = Instant::now() + RETURNED_WITHIN;
     while client.in_flight_count() > 0 && Instant::now() < deadline {
         client.poll(DRAIN_TICK);
     }

@@ -23,9 +23,9 @@ use anyhow::{Context, Result, anyhow, bail};
 use foreshock_operators::account::Counts;
 use tracing::{info, warn};
 
-use crate::cluster::handshake::hex;
 use crate::cluster::secret;
 use crate::config::Config;
+use crate::hex::hex;
 use crate::summary::RunSummary;
 use parent::ProcessReport;
 use set::{End, Set};

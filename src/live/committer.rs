@@ -12,8 +12,8 @@ use super::measures::Measures;
 use crate::kafka::admin::commits::Commits;
 use crate::kafka::admin::offsets::passes;
 
-/// How long one answer of the coordinator may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long the group's coordinator may take for one commit.
+const COMMIT_WITHIN: Duration = Duration::from_secs(5);
 
 /// Offsets that don't move are committed again after so long: brokers forget those that are not.
 const AGAIN_AFTER: Duration = Duration::from_secs(3600);
@@ -89,7 +89,7 @@ fn commit_due(spec: &JobSpec, measures: &Measures, commits: &Commits, again: boo
     }
     let places =
         due.iter().map(|(shard, _, delivered)| (shard.topic.as_str(), shard.partition, *delivered, ""));
-    commits.commit(places, ANSWER_WITHIN)?;
+    commits.commit(places, COMMIT_WITHIN)?;
     for (_, progress, delivered) in &due {
         progress.commit(*delivered);
     }

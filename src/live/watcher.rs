@@ -16,8 +16,8 @@ use crate::status::wall_time;
 /// How often the brokers are asked.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long an answer may take before the brokers are said to be away.
-const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+/// How long an answer on partitions and their ends may take before the brokers are said to be away.
+const LOG_ENDS_WITHIN: Duration = Duration::from_secs(3);
 
 /// How long the end of the job goes unnoticed here.
 const TICK: Duration = Duration::from_millis(100);
@@ -56,7 +56,7 @@ pub fn watch(spec: &JobSpec, measures: &Measures, ending: &Ending) {
 fn ask_brokers(spec: &JobSpec, measures: &Measures, ending: &Ending, offsets: &Offsets) -> bool {
     for topic in &spec.config.topics.input {
         let known = spec.shards.iter().filter(|shard| shard.topic == *topic).count();
-        match offsets.partitions(topic, ANSWER_WITHIN) {
+        match offsets.partitions(topic, LOG_ENDS_WITHIN) {
             // A topic that is gone is told of by its readers.
             Ok(count) if count > known => {
                 let way_out = match spec.config.delivery {
@@ -80,7 +80,7 @@ fn ask_brokers(spec: &JobSpec, measures: &Measures, ending: &Ending, offsets: &O
             }
         }
     }
-    let deadline = Instant::now() + ANSWER_WITHIN;
+    let deadline = Instant::now() + LOG_ENDS_WITHIN;
     let mut answers = 0;
     for at in spec.own_shards() {
         let (shard, progress) = (&spec.shards[at], &measures.progress[at]);

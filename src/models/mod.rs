@@ -19,6 +19,7 @@ use crate::documents::kind::{Charset, NumberRange, Setting, ValueKind};
 use crate::documents::section::{Report, Section};
 use crate::documents::suggest;
 use crate::documents::yaml::Value;
+use crate::hex::hex;
 
 /// The most features a logistic model may have.
 const MAX_FEATURES: usize = 1000;
@@ -75,10 +76,6 @@ pub fn kind_name(model: &Model) -> &'static str {
 /// SHA-256 in hex.
 pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// All features that a model may name in a job with these return horizons.

@@ -39,17 +39,19 @@ impl Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordPrint {
     pub offset: i64,
-    #[serde(with = "hex")]
+    #[serde(with = "fingerprint")]
     pub sha256: [u8; 32],
 }
 
 /// Fingerprints as text.
-mod hex {
+mod fingerprint {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
+    use crate::hex::hex;
+
     pub fn serialize<S: Serializer>(bytes: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&super::hex_text(bytes))
+        serializer.collect_str(&hex(bytes))
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
@@ -62,9 +64,4 @@ mod hex {
         }
         if text.len() == 64 { Ok(bytes) } else { Err(Error::custom("a sha256 has 64 digits")) }
     }
-}
-
-/// Bytes as hex digits.
-pub fn hex_text(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -17,6 +17,6 @@ mod snapshot;
 mod store;
 
 pub use format::ReadError;
-pub use header::{Header, RecordPrint, hex_text};
+pub use header::{Header, RecordPrint};
 pub use snapshot::{InstrumentState, Snapshot};
 pub use store::{Entry, Newest, Skipped, Store, StoreError, Writer, Written};

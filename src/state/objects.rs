@@ -26,7 +26,7 @@ const PART_BYTES: u64 = 8 << 20;
 const PARTS_MAX: usize = 4;
 
 /// How long one request may take, with all its retries.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const REQUEST_WITHIN: Duration = Duration::from_secs(60);
 
 /// The objects of one job.
 #[derive(Clone, Debug)]
@@ -123,7 +123,7 @@ impl Objects {
     }
 
     fn wait<T>(&self, request: impl Future<Output = object_store::Result<T>>) -> io::Result<T> {
-        match self.runtime.block_on(async { timeout(ANSWER_WITHIN, request).await }) {
+        match self.runtime.block_on(async { timeout(REQUEST_WITHIN, request).await }) {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error @ object_store::Error::NotFound { .. })) => {
                 Err(io::Error::new(io::ErrorKind::NotFound, error))
@@ -131,7 +131,7 @@ impl Objects {
             Ok(Err(error)) => Err(io::Error::other(error)),
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("the object store has not answered within {} s", ANSWER_WITHIN.as_secs()),
+                format!("the object store has not answered within {} s", REQUEST_WITHIN.as_secs()),
             )),
         }
     }

@@ -12,7 +12,7 @@ use crate::kafka::admin::offsets::{Offsets, is_away};
 use crate::kafka::client::{Role, Words, client_config, refused};
 
 /// How long brokers may take to say where a partition ends.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const LOG_ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long one look at the queue takes.
 const LOOK: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ impl Answers {
         let mut ends = TopicPartitionList::new();
         for partition in 0..partitions {
             let bounds = offsets
-                .bounds(topic, partition, ANSWER_WITHIN)
+                .bounds(topic, partition, LOG_ENDS_WITHIN)
                 .with_context(|| format!("could not ask where {topic}/{partition} ends"))?;
             ends.add_partition_offset(topic, partition, Offset::Offset(bounds.high))?;
         }

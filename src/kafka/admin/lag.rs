@@ -14,8 +14,8 @@ use crate::config::Kafka;
 use crate::kafka::admin::offsets::{Bounds, Committed, Offsets, is_away, passes};
 use crate::kafka::client::{Role, Words, client_config, refused};
 
-/// How long brokers may take to answer one question.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long brokers may take to answer one question about partitions and offsets.
+const OFFSETS_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long may be looked for the first records that wait.
 const READ_WITHIN: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ pub fn lag(kafka: &Kafka, group: &str, topics: &[String]) -> Result<Vec<ShardLag
 }
 
 fn no_answer(kafka: &Kafka) -> String {
-    let within = ANSWER_WITHIN.as_secs();
+    let within = OFFSETS_WITHIN.as_secs();
     format!(
         "no broker at {} answered within {within} s; see kafka.brokers in the configuration",
         kafka.brokers
@@ -79,18 +79,18 @@ fn ask(offsets: &Offsets, kafka: &Kafka, topics: &[String]) -> Result<Vec<ShardL
     let mut partitions = Vec::new();
     for topic in topics {
         let count = offsets
-            .partitions(topic, ANSWER_WITHIN)
+            .partitions(topic, OFFSETS_WITHIN)
             .with_context(|| format!("could not look at the topic {topic:?}"))?;
         if count == 0 {
             bail!("there is no topic {topic:?} at {}; see topics.input in the configuration", kafka.brokers);
         }
         partitions.extend((0..count as i32).map(|partition| (topic.clone(), partition)));
     }
-    let committed = offsets.committed_texts(&partitions, ANSWER_WITHIN)?;
+    let committed = offsets.committed_texts(&partitions, OFFSETS_WITHIN)?;
     let mut shards = Vec::new();
     for ((topic, partition), committed) in partitions.into_iter().zip(committed) {
         let bounds = offsets
-            .bounds(&topic, partition, ANSWER_WITHIN)
+            .bounds(&topic, partition, OFFSETS_WITHIN)
             .with_context(|| format!("could not ask where {topic}/{partition} begins and ends"))?;
         shards.push(shard(topic, partition, bounds, committed));
     }
@@ -229,7 +229,7 @@ impl Reader {
 
     /// Where the log ends for this client.
     fn stable_end(&self, topic: &str, partition: i32) -> Result<i64> {
-        let answer = self.consumer.fetch_watermarks(topic, partition, ANSWER_WITHIN);
+        let answer = self.consumer.fetch_watermarks(topic, partition, OFFSETS_WITHIN);
         let (_, high) = answer.with_context(|| format!("could not ask where {topic}/{partition} ends"))?;
         Ok(high)
     }

@@ -25,7 +25,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use tracing::warn;
 
-use super::recovery::ANSWER_WITHIN;
+use super::OFFSETS_WITHIN;
 use crate::kafka::admin::offsets::{Bounds, Committed, Offsets, not_yet, passes};
 use crate::kafka::admin::peek::{Sight, emitted_rows};
 use crate::kafka::out::transactions::Client;
@@ -83,7 +83,7 @@ impl<'a> HangingTransactions<'a> {
         let mut outputs = BTreeMap::new();
         // Also those that this start does not write to: an earlier one may have.
         for topic in job.config.topics.output.values() {
-            outputs.insert(topic.as_str(), offsets.partitions(topic, ANSWER_WITHIN)?);
+            outputs.insert(topic.as_str(), offsets.partitions(topic, OFFSETS_WITHIN)?);
         }
         Ok(HangingTransactions { job, offsets, settled, outputs })
     }
@@ -93,7 +93,7 @@ impl<'a> HangingTransactions<'a> {
     /// # Errors
     /// When brokers don't answer, or a transaction can't be undone.
     pub fn resolve(&self, shards: &[Partition], clients: &[Arc<Client>]) -> Result<Vec<Option<Committed>>> {
-        let answer = self.settled.committed_texts(shards, ANSWER_WITHIN);
+        let answer = self.settled.committed_texts(shards, OFFSETS_WITHIN);
         if answer.as_ref().is_err_and(|error| !passes(error)) {
             return answer;
         }
@@ -125,7 +125,7 @@ impl<'a> HangingTransactions<'a> {
         }
         match answer {
             Ok(committed) if !undone => Ok(committed),
-            _ => self.settled.committed_texts(shards, ANSWER_WITHIN),
+            _ => self.settled.committed_texts(shards, OFFSETS_WITHIN),
         }
     }
 
@@ -139,7 +139,7 @@ impl<'a> HangingTransactions<'a> {
     ) -> Result<Mended> {
         let (topic, partition) = shard;
         let name = format!("{topic}/{partition}");
-        let before = self.offsets.committed_texts(std::slice::from_ref(shard), ANSWER_WITHIN)?;
+        let before = self.offsets.committed_texts(std::slice::from_ref(shard), OFFSETS_WITHIN)?;
         let Some(before) = before.into_iter().next().flatten() else { return Ok(Mended::Nothing) };
         let offset = before.offset;
         let (untold, emitted_rows): (Vec<&Hidden>, Vec<&Hidden>) = hidden
@@ -251,17 +251,19 @@ impl<'a> HangingTransactions<'a> {
     /// Whether a shard's offset is settled. Brokers that are slow or away are no answer.
     fn is_settled(&self, shard: &Partition) -> Result<bool> {
         let shard = std::slice::from_ref(shard);
-        match self.settled.committed_texts(shard, ANSWER_WITHIN) {
+        match self.settled.committed_texts(shard, OFFSETS_WITHIN) {
             Ok(_) => Ok(true),
             // The two look the same from here.
-            Err(error) if passes(&error) => self.offsets.committed_texts(shard, ANSWER_WITHIN).map(|_| false),
+            Err(error) if passes(&error) => {
+                self.offsets.committed_texts(shard, OFFSETS_WITHIN).map(|_| false)
+            }
             Err(error) => Err(error),
         }
     }
 
     fn bounds(&self, offsets: &Offsets, output: &str, partition: i32) -> Result<Bounds> {
         offsets
-            .bounds(output, partition, ANSWER_WITHIN)
+            .bounds(output, partition, OFFSETS_WITHIN)
             .with_context(|| format!("could not ask where {output}/{partition} begins and ends"))
     }
 }

@@ -19,17 +19,18 @@ use tracing::{info, warn};
 use super::Job;
 use crate::cluster::place::ProcessPlace;
 use crate::config::{DeliveryGuarantee, LostOffsets};
+use crate::hex::hex;
 use crate::kafka::admin::commits::Commits;
 use crate::kafka::admin::offsets::{Committed, Offsets, passes};
 use crate::kafka::admin::topics::TopicAdmin;
 use crate::kafka::progress::{Partition, Shard};
-use crate::state::{Store, hex_text};
+use crate::state::Store;
 use crate::status::wall_time;
 use incarnation::{Conditions, Incarnation};
 use recovery::{Recovery, ShardStart};
 
-/// How long one answer of the brokers may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long the brokers may take for one answer about partitions, offsets and what is at them.
+const OFFSETS_WITHIN: Duration = Duration::from_secs(5);
 
 /// The longest pause between two attempts to reach them.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -155,7 +156,7 @@ fn conditions(job: &Job) -> Conditions {
     let reading = format!("{} {exchange:?} {largest} {control}", format.map_or("auto", Format::name));
     Conditions {
         settings: short(config.settings.fingerprint()),
-        reading: short(hex_text(&Sha256::digest(reading))),
+        reading: short(hex(&Sha256::digest(reading))),
     }
 }
 
@@ -195,7 +196,7 @@ fn origins(
     partitions: &[Partition],
     store: Option<&Store>,
 ) -> Result<Vec<Shard>> {
-    let committed = brokers.offsets.committed_texts(partitions, ANSWER_WITHIN)?;
+    let committed = brokers.offsets.committed_texts(partitions, OFFSETS_WITHIN)?;
     let was_read: BTreeSet<&String> = partitions
         .iter()
         .zip(&committed)
@@ -210,7 +211,7 @@ fn origins(
     for ((topic, partition), committed) in partitions.iter().zip(committed) {
         let bounds = brokers
             .offsets
-            .bounds(topic, *partition, ANSWER_WITHIN)
+            .bounds(topic, *partition, OFFSETS_WITHIN)
             .with_context(|| format!("could not ask where {topic}/{partition} begins and ends"))?;
         let start = match &committed {
             // Under transactions that is done when nobody else can commit any more.
@@ -260,7 +261,7 @@ fn origins(
         let origins = fresh
             .iter()
             .map(|(topic, partition, start, incarnation)| (*topic, *partition, *start, incarnation.as_str()));
-        brokers.commits.commit(origins, ANSWER_WITHIN)?;
+        brokers.commits.commit(origins, OFFSETS_WITHIN)?;
     } else if let Some((topic, partition, ..)) = fresh.first() {
         bail!("process 0 has not fixed where {topic}/{partition} begins, which is a bug");
     }

@@ -20,6 +20,7 @@ use foreshock_dataflows::market::Market;
 use foreshock_dataflows::settings::Settings;
 use tracing::{info, warn};
 
+use super::OFFSETS_WITHIN;
 use super::hanging::HangingTransactions;
 use super::incarnation::{Conditions, Incarnation, ParentIncarnation};
 use crate::cluster::place::ProcessPlace;
@@ -35,9 +36,6 @@ use crate::live::account::ShardAccount;
 use crate::live::snapshots::DEFINITION;
 use crate::misuse::Misuse;
 use crate::state::{Header, Skipped, Snapshot, Store};
-
-/// How long one answer of the brokers may take.
-pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a coordinator may take to end what a predecessor has left.
 const FENCED_WITHIN: Duration = Duration::from_secs(20);
@@ -96,7 +94,7 @@ impl Recovery<'_> {
             let committed = committed
                 .ok_or_else(|| anyhow!("it is not fixed where {topic}/{partition} begins, which is a bug"))?;
             let bounds = offsets
-                .bounds(topic, *partition, ANSWER_WITHIN)
+                .bounds(topic, *partition, OFFSETS_WITHIN)
                 .with_context(|| format!("could not ask where {topic}/{partition} begins and ends"))?;
             let market = &mut markets[workers.worker_of(*number as usize) - workers.first()];
             let place = ShardPlace { number: *number, topic, partition: *partition, bounds };
@@ -457,7 +455,7 @@ impl Recovery<'_> {
         };
         let config = &self.job.config;
         let at = (place.topic, place.partition, print.offset);
-        let found = first_record(&config.kafka, &config.job, at, ANSWER_WITHIN)?;
+        let found = first_record(&config.kafka, &config.job, at, OFFSETS_WITHIN)?;
         // One that is not there any more was compacted away; another one in its place is another log.
         Ok(found.is_none_or(|found| found.offset != print.offset || found.digest == print.sha256))
     }
