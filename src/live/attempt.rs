@@ -20,7 +20,7 @@ use super::measures::Measures;
 use super::snapshots::CheckpointCoordinator;
 use super::start::JobStart;
 use super::start::incarnation::Incarnation;
-use super::start::recovery::ShardStart;
+use super::start::shard_start::ShardStart;
 use super::worker_start::WorkerStart;
 use super::{Done, Job, JobParts, committer, snapshots, supervisor, watcher, worker};
 use crate::clock::Clock;

@@ -10,10 +10,10 @@
 //! What these threads have in common lies in four parts, and each takes only those that it needs:
 //!
 //! ```text
-//! JobSpec    what is fixed     configuration, shards, instruments              all
-//! Measures   what is measured  progress, clocks, metrics, whether brokers answer  workers, watcher, committer, snapshots
-//! JobReport  what is said      account, alerts, refusals, model in force       workers, supervisor
-//! Ending     what ends it      halt, stop, delivered, the other processes      all
+//! JobSpec    what is fixed     configuration, shards, instruments               all
+//! Measures   what is measured  progress, clocks, metrics, whether brokers answer   all
+//! JobReport  what is said      account, alerts, refusals, the model in force    workers, supervisor
+//! Ending     what ends it      halt, stop, delivered, the other processes       all
 //! ```
 
 mod account;

@@ -2,7 +2,9 @@
 
 mod hanging;
 pub mod incarnation;
+mod lost;
 pub mod recovery;
+pub mod shard_start;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -27,7 +29,8 @@ use crate::kafka::progress::{Partition, Shard};
 use crate::state::Store;
 use crate::status::wall_time;
 use incarnation::{Conditions, Incarnation};
-use recovery::{Recovery, ShardStart};
+use recovery::Recovery;
+use shard_start::ShardStart;
 
 /// How long the brokers may take for one answer about partitions, offsets and what is at them.
 const OFFSETS_WITHIN: Duration = Duration::from_secs(5);

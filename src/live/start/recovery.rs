@@ -23,11 +23,11 @@ use tracing::{info, warn};
 use super::OFFSETS_WITHIN;
 use super::hanging::HangingTransactions;
 use super::incarnation::{Conditions, Incarnation, ParentIncarnation};
+use super::shard_start::{ResumePoint, ShardPlace, ShardStart};
 use crate::cluster::place::ProcessPlace;
-use crate::config::LostOffsets;
 use crate::faults;
 use crate::kafka::admin::append::append;
-use crate::kafka::admin::offsets::{Bounds, Committed, Offsets};
+use crate::kafka::admin::offsets::{Committed, Offsets};
 use crate::kafka::admin::peek::first_record;
 use crate::kafka::out::transactions::{Client, Group};
 use crate::kafka::progress::{Partition, Shard};
@@ -42,27 +42,6 @@ const FENCED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Producers that are made at the same time.
 const OPENED_AT_ONCE: usize = 32;
-
-/// Where a shard begins, and what it needs for that.
-pub struct ShardStart {
-    pub shard: Shard,
-    pub client: Arc<Client>,
-    pub incarnation: Incarnation,
-    pub account: ShardAccount,
-    /// The offset of the snapshot that its state is from.
-    pub saved: Option<i64>,
-    /// What was gone, and what was done about it.
-    pub lost: Option<String>,
-}
-
-impl ShardStart {
-    fn after(self, shard: &str, policy: &str, why: &str) -> ShardStart {
-        ShardStart {
-            lost: Some(format!("{shard} began as kafka.lost_offsets: {policy} says: {why}")),
-            ..self
-        }
-    }
-}
 
 /// What all shards are begun with.
 pub struct Recovery<'a> {
@@ -192,7 +171,7 @@ impl Recovery<'_> {
 
     /// Has the configured settings come into force, where they are not those of before, and ends what a start before
     /// has begun of that.
-    fn bring_settings_into_force(
+    pub(super) fn bring_settings_into_force(
         &self,
         place: &ShardPlace,
         client: &Client,
@@ -279,7 +258,7 @@ impl Recovery<'_> {
     }
 
     /// Begins with empty windows.
-    fn begin_cold(
+    pub(super) fn begin_cold(
         &self,
         place: &ShardPlace,
         client: Arc<Client>,
@@ -293,76 +272,9 @@ impl Recovery<'_> {
         Ok(place.beginning(client, incarnation, offset, ResumePoint { start: offset, saved: None, account }))
     }
 
-    fn new_life(&self, place: &ShardPlace, origin: i64) -> Incarnation {
+    pub(super) fn new_life(&self, place: &ShardPlace, origin: i64) -> Incarnation {
         let partitions = self.partitions.get(place.topic).copied().unwrap_or_default();
         Incarnation::starting_at(origin, self.conditions, partitions)
-    }
-
-    /// Does what is configured where rows or the state before the committed offset are gone.
-    fn begin_lost(
-        &self,
-        place: &ShardPlace,
-        client: Arc<Client>,
-        incarnation: Option<Incarnation>,
-        committed: i64,
-        why: &str,
-        market: &mut Market,
-    ) -> Result<ShardStart> {
-        let (shard, low, job) = (place.name(), place.bounds.low, &self.job.config.job);
-        let policy = self.job.config.kafka.lost_offsets;
-        if policy == LostOffsets::Fail {
-            bail!(
-                "the job {job:?} can't go on with {shard} where it was: {why}; start with --from-beginning to read \
-                 what is there from empty windows, or see kafka.lost_offsets"
-            );
-        }
-        // Where the next row is still there only the state is lost.
-        let next = if place.has(committed) { committed } else { low };
-        let Some(old) = incarnation.filter(|_| policy == LostOffsets::Gap) else {
-            warn!(shard, offset = low, why, "beginning anew, with empty windows");
-            let beginning = self.begin_cold(place, client, low, market)?;
-            return Ok(beginning.after(&shard, "earliest", why));
-        };
-        let found = self.restore_lost(place, &old, next, market)?;
-        let Some((from, account)) = found else {
-            warn!(
-                shard,
-                offset = next,
-                why,
-                "no snapshot tells of which instruments: going on with empty windows"
-            );
-            let beginning = self.begin_cold(place, client, next, market)?;
-            return Ok(beginning.after(&shard, "gap", why));
-        };
-        warn!(shard, offset = next, why, "going on with empty windows, and a gap for each instrument");
-        let Incarnation { base, settings, adopting, .. } = old;
-        let incarnation =
-            Incarnation { base, settings, adopting, from: Some(from), ..self.new_life(place, next) };
-        client.commit(next, &incarnation.to_string())?;
-        let incarnation = self.bring_settings_into_force(place, &client, incarnation, next)?;
-        let state = ResumePoint { start: next, saved: None, account };
-        Ok(place.beginning(client, incarnation, next, state).after(&shard, "gap", why))
-    }
-
-    /// Takes up the newest state of a life, or of the one that it came from, with a gap up to `next`.
-    fn restore_lost(
-        &self,
-        place: &ShardPlace,
-        incarnation: &Incarnation,
-        next: i64,
-        market: &mut Market,
-    ) -> Result<Option<(ParentIncarnation, ShardAccount)>> {
-        market.forget(place.number);
-        let lost = Some(next.unsigned_abs());
-        let own = (incarnation.id.clone(), 0..=i64::MAX);
-        let parent =
-            incarnation.from.iter().map(|from| (from.incarnation.clone(), from.offset..=from.offset));
-        for (incarnation, offsets) in std::iter::once(own).chain(parent) {
-            if let Some((header, account)) = self.restore(place, &incarnation, offsets, lost, market)? {
-                return Ok(Some((ParentIncarnation { incarnation, offset: header.offset }, account)));
-            }
-        }
-        Ok(None)
     }
 
     /// Appends the configured settings to the shard's log, so that they come into force there.
@@ -381,7 +293,7 @@ impl Recovery<'_> {
 
     /// Takes up the newest usable snapshot of a life whose offset lies in this range. Where rows are `lost` up to some
     /// offset, all instruments start anew there.
-    fn restore(
+    pub(super) fn restore(
         &self,
         place: &ShardPlace,
         incarnation: &str,
@@ -462,58 +374,5 @@ impl Recovery<'_> {
 
     fn configured(&self) -> Arc<Settings> {
         Arc::new(self.job.config.settings.clone())
-    }
-}
-
-/// The state that a shard begins with, which is that behind `start`.
-struct ResumePoint {
-    start: i64,
-    /// The offset of the snapshot that it is from.
-    saved: Option<i64>,
-    account: ShardAccount,
-}
-
-/// One shard, and where its log begins and ends.
-struct ShardPlace<'a> {
-    number: u32,
-    topic: &'a str,
-    partition: i32,
-    bounds: Bounds,
-}
-
-impl ShardPlace<'_> {
-    fn name(&self) -> String {
-        format!("{}/{}", self.topic, self.partition)
-    }
-
-    fn beginning(
-        &self,
-        client: Arc<Client>,
-        incarnation: Incarnation,
-        committed: i64,
-        state: ResumePoint,
-    ) -> ShardStart {
-        let ResumePoint { start, saved, account } = state;
-        let shard = Shard {
-            topic: self.topic.to_owned(),
-            partition: self.partition,
-            start,
-            emit_from: committed,
-            end: self.bounds.high,
-        };
-        ShardStart { shard, client, incarnation, account, saved, lost: None }
-    }
-
-    /// Whether a job can go on at this offset.
-    fn has(&self, offset: i64) -> bool {
-        (self.bounds.low..=self.bounds.high).contains(&offset)
-    }
-
-    fn gone(&self, offset: i64) -> String {
-        let Bounds { low, high } = self.bounds;
-        format!(
-            "it has read up to offset {offset}, but the broker has only {low} to {high}: records were removed, or \
-             the topic was made anew"
-        )
     }
 }
