@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use foreshock_operators::account::{Ledger, Reason};
 use foreshock_operators::chain::Tagged;
 use foreshock_operators::change::ChangeAt;
-use foreshock_operators::decode::{EXCHANGES, Envelope, Format, detect};
+use foreshock_operators::decode::{Envelope, Format, format_of};
 use foreshock_operators::row::{Extent, InstrumentId, Row, Source};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
@@ -245,29 +245,6 @@ impl ShardDecode {
             self.messages.resolve_by(self.instruments.resolver_of_shard(self.number));
         }
     }
-}
-
-/// The format of a message: what its exchange and its first bytes tell, where they can only be of one, else its
-/// whole shape. A function of the message alone, so that it is the same in every replay.
-fn format_of(message: &[u8], exchange: Option<&str>) -> Format {
-    let starts = |prefix: &[u8]| message.starts_with(prefix);
-    match exchange {
-        Some("binance" | "binance-usdm" | "binance-coinm") if starts(b"{\"stream\"") || starts(b"{\"e\"") => {
-            return Format::Binance;
-        }
-        Some("coinbase") if starts(b"{\"type\":\"ticker\"") || starts(b"{\"type\":\"match\"") => {
-            return Format::CoinbaseExchange;
-        }
-        Some("coinbase") if starts(b"{\"channel\"") => return Format::CoinbaseAdvancedTrade,
-        Some(other) if !EXCHANGES.contains(&other) && starts(b"{\"type\"") => return Format::Canonical,
-        _ => {}
-    }
-    detect(message).unwrap_or(match exchange {
-        Some("binance" | "binance-usdm" | "binance-coinm") => Format::Binance,
-        Some("coinbase") => Format::CoinbaseExchange,
-        Some("okx") => Format::Okx,
-        _ => Format::Canonical,
-    })
 }
 
 /// Decodes the deliveries that this worker's source read.

@@ -1,10 +1,10 @@
 //! The format of a message, told by its shape.
 
-use super::Format;
 use super::binance_event::Event;
 use super::field::Field;
 use super::message::{fill, message};
 use super::okx;
+use super::{EXCHANGES, Format};
 
 message! {
     /// The fields that tell the formats with readable names apart.
@@ -47,4 +47,27 @@ pub fn detect(message: &[u8]) -> Option<Format> {
             (combined || named || event.is_bare_quote()).then_some(Format::Binance)
         }
     }
+}
+
+/// The format of a message: what its exchange and its first bytes tell, where they can only be of one, else its
+/// whole shape. A function of the message alone, so that it is the same in every replay.
+pub fn format_of(message: &[u8], exchange: Option<&str>) -> Format {
+    let starts = |prefix: &[u8]| message.starts_with(prefix);
+    match exchange {
+        Some("binance" | "binance-usdm" | "binance-coinm") if starts(b"{\"stream\"") || starts(b"{\"e\"") => {
+            return Format::Binance;
+        }
+        Some("coinbase") if starts(b"{\"type\":\"ticker\"") || starts(b"{\"type\":\"match\"") => {
+            return Format::CoinbaseExchange;
+        }
+        Some("coinbase") if starts(b"{\"channel\"") => return Format::CoinbaseAdvancedTrade,
+        Some(other) if !EXCHANGES.contains(&other) && starts(b"{\"type\"") => return Format::Canonical,
+        _ => {}
+    }
+    detect(message).unwrap_or(match exchange {
+        Some("binance" | "binance-usdm" | "binance-coinm") => Format::Binance,
+        Some("coinbase") => Format::CoinbaseExchange,
+        Some("okx") => Format::Okx,
+        _ => Format::Canonical,
+    })
 }

@@ -23,7 +23,7 @@ mod shift;
 mod subject;
 
 pub use binance::{market, market_of_url};
-pub use detect::detect;
+pub use detect::{detect, format_of};
 pub use line::{Line, split_line};
 pub use shift::{Id, Shift, ids, shift};
 pub use subject::{Subject, subject};
