@@ -1,4 +1,4 @@
-//! What moves through the graph: the rows of one stretch of a log, together, with their account.
+//! What moves through the graph: the rows of one segment of a log, together, with their account.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::control::{Answer, FoundRecord};
 
-/// A stretch of the log as it was read, before decoding. Epochs count the stretches of a log from 0 without a
+/// A chunk of the log as it was read, before decoding. Epochs count the chunks of a log from 0 without a
 /// hole: they are what order is restored by.
 #[derive(Clone, Debug)]
 pub struct Chunk {
@@ -66,24 +66,25 @@ pub struct Delivered {
     pub problem: Option<String>,
 }
 
-/// The end of a stretch of a shard: travels behind the stretch's last row.
+/// The end of a segment of a shard: travels behind its last row. A checkpoint barrier (Flink), a marker (Chandy and Lamport);
+/// since a shard has one way through the graph, nothing has to be aligned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cut {
     /// Position in the list of shards.
     pub shard: u32,
     /// Where the shard goes on.
     pub next_offset: i64,
-    /// When the stretch was read, by a clock of the process that only goes forward, in nanoseconds.
+    /// When the segment was read, by a clock of the process that only goes forward, in nanoseconds.
     pub read_at: u64,
     /// Kafka's timestamp of the last message, in milliseconds.
     pub stamped_at: i64,
-    /// The stretch was told of before this process began: states take its rows, nothing is told again.
+    /// What comes of the segment was emitted before this process began: states take its rows, outputs are suppressed.
     pub suppressed: bool,
-    /// The state behind the stretch is to be saved.
+    /// The state behind the segment is to be saved.
     pub snapshot: Option<SnapshotCut>,
 }
 
-/// The wish for a snapshot of a shard's state behind a [`Cut`].
+/// The request for a snapshot of a shard's state behind a [`Cut`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SnapshotCut {
     /// Counts the snapshots of a process.

@@ -31,7 +31,7 @@ const KEY_MAX: u32 = 1024;
 pub enum RecordKey {
     /// `<exchange>:<instrument>`.
     Instrument(InstrumentId),
-    /// This stretch of the publication's bytes.
+    /// This extent of the publication's bytes.
     Text(Extent),
     None,
 }

@@ -62,7 +62,7 @@ struct Table {
     latest: HashMap<(Arc<str>, Arc<str>), InstrumentId>,
     /// By instrument number: the shard it was first met in, in a live job.
     owners: Vec<Option<u32>>,
-    /// The instruments that got a home, in the order in which they did.
+    /// The instruments that got an owner, in the order in which they did.
     assigned: Vec<(InstrumentId, u32)>,
 }
 
@@ -118,7 +118,7 @@ impl Instruments {
         self.read().owners.get(id.0 as usize).copied().flatten()
     }
 
-    /// The instruments that got a home after the first `known` ones, with that.
+    /// The instruments that got an owner after the first `known` ones, with that.
     pub fn owned_after(&self, known: usize) -> Vec<(Arc<Instrument>, u32)> {
         let table = self.read();
         let fresh = table.assigned.iter().skip(known);
@@ -142,7 +142,7 @@ impl Instruments {
         Resolver { instruments: self.clone(), shard: None, known: Vec::new() }
     }
 
-    /// A view for the decoder of one shard: the instruments it meets are at home there.
+    /// A view for the decoder of one shard: the instruments it meets are owned by it.
     pub fn resolver_of_shard(&self, shard: u32) -> Resolver {
         Resolver { shard: Some(shard), ..self.resolver() }
     }

@@ -1,7 +1,7 @@
-//! Makes sure that no instrument is at home in shards of two processes, which each see only their own.
+//! Makes sure that no instrument is owned by shards of two processes, which each see only their own.
 //!
 //! ```text
-//! instruments with a home, of each process ─exchange by name─► the worker that has heard of it first ─► strayed
+//! instruments that a shard owns, of each process ─exchange by name─► one worker for each name ─► conflicts
 //! ```
 
 use std::collections::HashMap;
@@ -18,10 +18,10 @@ use timely::dataflow::operators::generic::operator::source;
 
 use crate::instruments::Instruments;
 
-/// How often new instruments are told of.
+/// How often new instruments are announced.
 const EACH: Duration = Duration::from_millis(100);
 
-/// Where an instrument is at home.
+/// An instrument, and the shard that owns it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Owned {
     exchange: String,

@@ -8,7 +8,7 @@
 //!                                              suppressed
 //! ```
 //!
-//! Nothing is told of idle and pending: an alert that never came to be has no messages.
+//! Nothing is emitted of idle and pending: an alert that never came to be has no messages.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ pub struct AlertStart {
     pub nth: u32,
 }
 
-/// One change to tell of.
+/// One change to emit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AlertTransition {
     pub state: AlertState,
@@ -65,7 +65,7 @@ enum Phase {
     Raised(Raised),
 }
 
-/// An alert that was told and not resolved yet.
+/// An alert that was emitted and not resolved yet.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Raised {
     start: AlertStart,
@@ -118,7 +118,7 @@ impl AlertLife {
     }
 
     /// Data is missing: a pending alert is forgotten, a raised one waits and forgets its clocks. Only the first
-    /// of several in a row is told.
+    /// of several in a row is emitted.
     pub fn on_missing(&mut self, reason: &'static str, mut tell: impl FnMut(AlertTransition)) {
         match &mut self.phase {
             Phase::Idle => {}

@@ -1,4 +1,4 @@
-//! Finds the stretches in which an instrument gave no sign of life (docs/definitions.md, "Gaps").
+//! Finds where an instrument gave no sign of life (docs/definitions.md, "Gaps").
 
 use serde::{Deserialize, Serialize};
 

@@ -34,7 +34,7 @@ pub struct Instrument {
 /// A state machine for one key, which is an instrument unless `S` says otherwise. It sees the key's inputs in the order of
 /// the log, and nothing else. Its state is saved and taken up by serde, bit for bit.
 pub trait Operator<S = Instrument>: Serialize + DeserializeOwned {
-    /// Under this name it is measured and its errors are told.
+    /// Under this name it is measured and named in errors.
     const NAME: &'static str;
     type Input;
     type Output;

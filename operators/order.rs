@@ -1,4 +1,4 @@
-//! Puts an instrument's rows in order and takes out what was told twice or too late (docs/definitions.md, "Order").
+//! Puts an instrument's rows in order and takes out duplicates and late rows (docs/definitions.md, "Order").
 
 use std::collections::{BTreeMap, VecDeque};
 

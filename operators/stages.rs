@@ -14,7 +14,7 @@ use crate::time::Time;
 /// How many return horizons a job may have.
 pub const MAX_HORIZONS: usize = 8;
 
-/// Why a stretch of an instrument's log is missing.
+/// Why a part of an instrument's log is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GapReason {
     /// No sign of life for longer than `gap_after`.
@@ -193,7 +193,7 @@ impl Signal {
     }
 }
 
-/// The states of an alert that are told (docs/definitions.md, "Alerts").
+/// The states of an alert that are emitted (docs/definitions.md, "Alerts").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AlertState {
     Active,
@@ -260,7 +260,7 @@ pub struct Alert {
     pub digits: u8,
 }
 
-/// All that a job tells of an instrument, in the order of its log.
+/// All that a job emits of an instrument, in the order of its log.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     Gap(Gap),

@@ -185,7 +185,7 @@ impl Ends {
         }
     }
 
-    /// The next stretch of the log, where there is room for it.
+    /// The next chunk of the log, where there is room for it.
     fn next(&self) -> Next {
         let mut log = lock(&self.log);
         let Some(open) = log.as_mut() else { return Next::Ended };

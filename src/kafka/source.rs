@@ -190,7 +190,7 @@ impl KafkaSource {
         Ok(if ended { Polled::Ended } else { polled })
     }
 
-    /// Has the state of every shard saved that has come past what was told of before: no more rows follow.
+    /// Has the state of every shard saved that is past what was emitted before: no more rows follow.
     pub fn finish(&mut self, deliveries: &mut Vec<Delivery>) {
         let Some(requests) = &self.settings.requests else { return };
         for queue in &self.queues {
@@ -303,7 +303,7 @@ impl Queue {
             match self.queue.poll(Duration::ZERO) {
                 None => break,
                 Some(Ok(message)) => {
-                    // What was told of before and what was not is never in one delivery.
+                    // What was emitted before and what was not is never in one delivery.
                     let suppressed = message.offset() < self.at.emit_from;
                     if !delivery.messages.is_empty() && delivery.cut.suppressed != suppressed {
                         replayed = Some((
@@ -392,7 +392,7 @@ impl Queue {
                 let body = last.body.map(part);
                 (last.offset as i64, digest(part(last.key), body, delivery.cut.stamped_at))
             });
-            // Before what was told of comes again there is a snapshot already.
+            // Before what was emitted is read again there is a snapshot already.
             let snapshot = if delivery.cut.suppressed { None } else { requests.take_request(self.shard) };
             if let Some(snapshot) = snapshot {
                 requests.note_started(self.begun(snapshot.number));

@@ -24,7 +24,7 @@ use crate::summary::RunSummary;
 /// The order to end.
 pub const STOP: &str = "stop\n";
 
-/// How often the board is looked at for the news that the job runs.
+/// How often the status is looked at for the news that the job runs.
 const TICK: Duration = Duration::from_millis(10);
 
 /// The exit status of a process whose supervisor is gone.

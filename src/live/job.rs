@@ -56,7 +56,7 @@ pub struct Job {
 /// What a job has done when it ends.
 #[derive(Debug, Default)]
 pub struct Done {
-    /// Of this process, without rows that were told of before.
+    /// Of this process, without rows whose outputs were emitted before.
     pub counts: Counts,
     /// Of the job, since it began to read its shards; where nothing is kept of that, since this process began.
     pub account: Counts,

@@ -37,7 +37,7 @@ pub struct JobReport {
     suppressed: Mutex<Counts>,
     emitted_before: EmittedBefore,
     alerts: Mutex<Alerts>,
-    /// The first message or row refused since the log told of some.
+    /// The first message or row refused since the log named one.
     first_refused: Mutex<Option<String>>,
     /// By worker of this process: rows that its instruments had, without suppressed ones.
     rows_per_worker: Vec<AtomicI64>,

@@ -1,9 +1,9 @@
-//! Keeps snapshots of the shards' states: wishes for them, writes the pieces as they come, publishes them.
+//! The checkpoint coordinator: requests snapshots of the shards' states, writes the pieces as they come, publishes them.
 //!
 //! ```text
-//! wish ─► source (next cut) ─► operators ─► pieces ─► file ─► all there, and the cut committed ─► published
+//! request ─► source (next cut) ─► operators ─► pieces ─► file ─► all there, and the cut committed ─► published
 //! ```
-//! One at a time while the job runs; at its end one of each shard. What goes wrong here is told and counted, and costs
+//! One at a time while the job runs; at its end one of each shard. What goes wrong here is logged and counted, and costs
 //! a longer replay: it never stops the job.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,7 @@ pub const DEFINITION: &str = "definition";
 /// How long this thread sleeps when no piece comes.
 const TICK: Duration = Duration::from_millis(5);
 
-/// A shard that gets no rows for so long after a wish is passed over.
+/// A shard that gets no rows for so long after a request is passed over.
 const REQUEST_FOR: Duration = Duration::from_millis(500);
 
 /// How long the log keeps quiet about further snapshots that can't be written.
@@ -101,7 +101,7 @@ struct Checkpoints<'a> {
     writing: BTreeMap<(u32, u64), Writing>,
     waiting: Vec<Waiting>,
     request: Option<RequestedSnapshot>,
-    /// When each shard's last snapshot was begun, or wished for in vain.
+    /// When each shard's last snapshot was begun, or requested in vain.
     rounds: BTreeMap<u32, Instant>,
     warned_at: Option<Instant>,
 }

@@ -27,7 +27,7 @@ const REFUSED_EVERY: Duration = Duration::from_secs(10);
 /// Supervises until the workers have finished.
 pub fn supervise(parts: &JobParts, is_finished: impl Fn() -> bool) {
     let JobParts { spec, measures, report, ending } = parts;
-    // Those of before were told of then.
+    // Those of before were logged then.
     let refused = report.account_so_far().deadletter.iter().sum();
     let mut logged =
         LoggedState { failed: false, stopping: false, caught_up: false, refused, refused_at: None };
@@ -148,7 +148,7 @@ fn add_operator_times(
     }
 }
 
-/// What the log was told already.
+/// What the log has said already.
 struct LoggedState {
     failed: bool,
     stopping: bool,

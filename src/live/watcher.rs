@@ -57,7 +57,7 @@ fn ask_brokers(spec: &JobSpec, measures: &Measures, ending: &Ending, offsets: &O
     for topic in &spec.config.topics.input {
         let known = spec.shards.iter().filter(|shard| shard.topic == *topic).count();
         match offsets.partitions(topic, LOG_ENDS_WITHIN) {
-            // A topic that is gone is told of by its readers.
+            // A topic that is gone is reported by its readers.
             Ok(count) if count > known => {
                 let way_out = match spec.config.delivery {
                     DeliveryGuarantee::ExactlyOnce => {

@@ -103,7 +103,7 @@ impl RecordedLog {
         self.files.clone().into()
     }
 
-    /// The next stretch of the log; `None` at its end.
+    /// The next chunk of the log; `None` at its end.
     ///
     /// # Errors
     /// When a file can't be read to its end.

@@ -16,10 +16,10 @@ pub struct StartedSnapshot {
     pub last_record: Option<(i64, [u8; 32])>,
 }
 
-/// The wishes for all shards of a process.
+/// The snapshot requests for all shards of a process.
 #[derive(Debug)]
 pub struct SnapshotRequests {
-    /// By shard: 0, or the number of the snapshot wished for.
+    /// By shard: 0, or the number of the snapshot that is requested.
     requested: Vec<AtomicU64>,
     /// By shard: the offset of the last snapshot that is published.
     saved: Vec<AtomicI64>,
@@ -28,7 +28,7 @@ pub struct SnapshotRequests {
 }
 
 impl SnapshotRequests {
-    /// No wishes; `saved` are the offsets of the snapshots that there are.
+    /// No requests; `saved` are the offsets of the snapshots that there are.
     pub fn new(saved: impl Iterator<Item = i64>, begun: Sender<StartedSnapshot>) -> SnapshotRequests {
         let saved: Vec<AtomicI64> = saved.map(AtomicI64::new).collect();
         SnapshotRequests {
@@ -46,12 +46,12 @@ impl SnapshotRequests {
         number
     }
 
-    /// Takes a wish back; says whether it was still there.
+    /// Takes a request back; says whether it was still there.
     pub fn withdraw(&self, shard: u32) -> bool {
         self.requested[shard as usize].swap(0, Ordering::AcqRel) != 0
     }
 
-    /// Takes up the wish for a shard, if there is one.
+    /// Takes up the request for a shard, if there is one.
     pub fn take_request(&self, shard: u32) -> Option<SnapshotCut> {
         let requested = &self.requested[shard as usize];
         // Looked at first: nearly always there is none.

@@ -32,7 +32,7 @@ pub enum Sight {
     All,
 }
 
-/// The rows that records of an output tell of.
+/// The rows that records of an output come from.
 #[derive(Clone, Debug, Default)]
 pub struct EmittedRows {
     /// `topic/partition` of the input, for the first of them.
@@ -41,7 +41,7 @@ pub struct EmittedRows {
     pub largest: BTreeMap<String, i64>,
 }
 
-/// What records of an output tell of, from an offset on to its end.
+/// The rows that records of an output come from, from an offset on to its end.
 ///
 /// # Errors
 /// When the log can't be read there, or its end has not come in time.

@@ -52,12 +52,12 @@ struct Kept {
     number: u64,
     /// Records before this one are with the client.
     next: usize,
-    /// It was told of as accepted.
+    /// It was reported as accepted.
     is_accepted: bool,
 }
 
 impl AtLeastOnce {
-    /// An outlet for the outputs of these shards.
+    /// A sink for the outputs of these shards.
     ///
     /// # Errors
     /// When the client can't be made.
@@ -99,7 +99,7 @@ impl AtLeastOnce {
     fn let_go(&mut self) {
         let in_flight = self.reports.in_flight();
         for (shard, kept) in &mut self.kept {
-            // One without records may have arrived and still be to be told of.
+            // One without records may have arrived and still be to be reported.
             while kept
                 .front()
                 .is_some_and(|kept| kept.is_accepted && in_flight.has_arrived(*shard, kept.number))

@@ -119,7 +119,7 @@ pub struct LaneStart {
 }
 
 impl ExactlyOnce {
-    /// An outlet for the outputs of these shards.
+    /// A sink for the outputs of these shards.
     pub fn new(
         opened: Vec<LaneStart>,
         topics: &TopicsConfig,
@@ -179,7 +179,7 @@ impl ExactlyOnce {
 
 impl Sink for ExactlyOnce {
     fn push(&mut self, mut publication: Publication) {
-        // It was told of before.
+        // It was emitted before.
         if publication.cut.suppressed {
             return;
         }

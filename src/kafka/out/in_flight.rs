@@ -1,4 +1,4 @@
-//! What is on its way to the brokers, shard by shard, and how far each has arrived.
+//! What is in flight to the brokers, shard by shard, and how far each has arrived.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ struct Publishing {
 }
 
 impl InFlight {
-    /// Nothing on its way; progress is told here, by shard.
+    /// Nothing in flight; progress is noted here, by shard.
     pub fn new(progress: &[Arc<ShardProgress>]) -> InFlight {
         let outputs = |progress: &Arc<ShardProgress>| ShardInFlight {
             publications: VecDeque::new(),

@@ -1,4 +1,4 @@
-//! Transactions that brokers have taken for ended without writing so to each of their partitions.
+//! Hanging transactions (KIP-664): brokers have taken them for ended without writing so to each of their partitions.
 //!
 //! Kafka 4.3.1 leaves out partitions that have no leader just then, as while the only broker stops (docs/kafka.md). What
 //! such a transaction wrote there stays hidden until the partition gets the end of another transaction of the same
@@ -7,9 +7,9 @@
 //! ```text
 //! offsets   rows of the shard in outputs      what is done
 //! settled   nothing hidden                    nothing
-//! either    hidden, some from C on            undone there, and told of again
-//! either    hidden, all from before C         left: they count as told, the next commit there shows them
-//! hidden    none visible from C on            undone, and told of again
+//! either    hidden, some from C on            undone there, and emitted again
+//! either    hidden, all from before C         left: they count as emitted, the next commit there shows them
+//! hidden    none visible from C on            undone, and emitted again
 //! hidden    some visible from C on            the job ends: they can be neither undone nor counted as done
 //! ```
 //! C is the committed offset that no end is missing for. All of this is looked at when the shard's producer has been
@@ -163,7 +163,7 @@ impl<'a> HangingTransactions<'a> {
         if is_settled && untold.is_empty() {
             return Ok(Mended::Nothing);
         }
-        // A rewound job tells of everything again, so what is visible says nothing.
+        // A rewound job emits everything again, so what is visible says nothing.
         if !is_settled && !self.job.from_beginning {
             for output in self.outputs_with(*partition) {
                 self.assert_untold(&name, output, *partition, offset)?;

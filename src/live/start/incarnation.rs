@@ -22,27 +22,27 @@ pub struct Conditions {
     pub reading: String,
 }
 
-/// One life of a job on a shard: from the offset where it began.
+/// One incarnation of a job on a shard: from the offset where it began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incarnation {
-    /// Differs from one life to the next: snapshots of another one are not of this state.
+    /// Differs from one incarnation to the next: snapshots of another one are not of this state.
     pub id: String,
     pub origin: i64,
     /// Fingerprint of the settings in force at the origin.
     pub base: String,
     /// Fingerprint of the settings that configuration asks for.
     pub settings: String,
-    /// Fingerprint of how messages are read, which nothing can change in a life.
+    /// Fingerprint of how messages are read, which nothing can change in an incarnation.
     pub reading: String,
     /// How many partitions the topic has: with another number keys may have moved.
     pub partitions: usize,
     /// The id of a control record that is to be appended, or was just then.
     pub adopting: Option<String>,
-    /// The state that the life began with; `None`: none. Such a state can't be made again from the log.
+    /// The state that the incarnation began with; `None`: none. Such a state can't be made again from the log.
     pub from: Option<ParentIncarnation>,
 }
 
-/// A snapshot of another life.
+/// A snapshot of another incarnation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentIncarnation {
     pub incarnation: String,
@@ -50,7 +50,7 @@ pub struct ParentIncarnation {
 }
 
 impl Incarnation {
-    /// A life that begins at this offset with an empty state.
+    /// An incarnation that begins at this offset with an empty state.
     pub fn starting_at(origin: i64, conditions: &Conditions, partitions: usize) -> Incarnation {
         let Conditions { settings, reading } = conditions.clone();
         Incarnation {

@@ -60,7 +60,7 @@ impl Recovery<'_> {
         Ok(place.beginning(client, incarnation, next, state).after(&shard, "gap", why))
     }
 
-    /// Takes up the newest state of a life, or of the one that it came from, with a gap up to `next`.
+    /// Takes up the newest state of an incarnation, or of the one that it came from, with a gap up to `next`.
     fn restore_lost(
         &self,
         place: &ShardPlace,

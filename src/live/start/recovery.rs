@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! per shard: take over its outputs ─► committed offset C and the note beside it ─► newest snapshot at S <= C
-//!            ─► read from S, silently up to C, aloud from there
+//!            ─► read from S: suppressed up to C, emitted from there
 //! ```
 //! In this order: what is committed is known only when nobody else can commit any more.
 
@@ -139,7 +139,7 @@ impl Recovery<'_> {
         }
     }
 
-    /// Whether a life may go on under the conditions of now.
+    /// Whether an incarnation may go on under the conditions of now.
     fn check(&self, place: &ShardPlace, incarnation: &Incarnation, offset: i64) -> Result<()> {
         let (job, shard) = (&self.job.config.job, place.name());
         let (had, has) =
@@ -197,7 +197,7 @@ impl Recovery<'_> {
         Ok(incarnation)
     }
 
-    /// The state that a life has behind some offset at or before the committed one; inside, why there is none.
+    /// The state that an incarnation has behind some offset at or before the committed one; inside, why there is none.
     fn find_state(
         &self,
         place: &ShardPlace,
@@ -291,7 +291,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Takes up the newest usable snapshot of a life whose offset lies in this range. Where rows are `lost` up to some
+    /// Takes up the newest usable snapshot of an incarnation whose offset lies in this range. Where rows are `lost` up to some
     /// offset, all instruments start anew there.
     pub(super) fn restore(
         &self,
