@@ -9,8 +9,8 @@ use foreshock_operators::operator::Instrument;
 use foreshock_operators::row::{Channel, InstrumentId};
 use rustc_hash::FxHashMap;
 
-use crate::keyed::Subjects;
 use crate::settings::{ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Unknown};
+use crate::subjects::Subjects;
 
 /// All instruments of a job, as some settings see them. Clones share one table.
 ///

@@ -15,33 +15,13 @@ use crate::batch::{Batch, BatchOrigin, SnapshotCut};
 use crate::instruments::Instruments;
 use crate::meter::{ChainTime, Meter};
 use crate::saving::{SWEEP, Saver};
+use crate::subjects::Subjects;
 
 /// The states of so many keys stay in the processor's caches by themselves.
 const FEW: usize = 64;
 
 /// So many inputs before its own, memory of a state is asked for. Each step has the time that these inputs take.
 const AHEAD: [(Ahead, usize); 3] = [(Ahead::Far, 24), (Ahead::Near, 16), (Ahead::Next, 8)];
-
-/// Who has states: the instruments of a job, or whatever else is a key. Clones share one table.
-pub trait Subjects {
-    type Key: Copy + Default + std::fmt::Debug + 'static;
-    type Subject: std::fmt::Debug;
-
-    /// A small number, from 0, by which states are found.
-    fn index(key: Self::Key) -> usize;
-
-    /// What is known of a key.
-    fn subject(&self, key: Self::Key) -> Arc<Self::Subject>;
-
-    /// The shard that has the key, once that is known.
-    fn shard_of(&self, key: Self::Key) -> Option<u32>;
-
-    /// The keys of a shard.
-    fn of_shard(&self, shard: u32) -> Vec<Self::Key>;
-
-    /// All keys met so far, in an order that is the same in every run.
-    fn in_order(&self) -> Vec<Self::Key>;
-}
 
 /// The states of one worker's keys: a chain each. Knows nothing of timely.
 #[derive(Debug)]

@@ -21,3 +21,4 @@ pub mod saving;
 pub mod settings;
 pub mod source;
 pub mod stage;
+pub mod subjects;

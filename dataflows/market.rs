@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use foreshock_operators::chain::{MarketChain, MarketLinks, SECTION};
+use foreshock_operators::chain::SECTION;
 use foreshock_operators::change::Change;
+use foreshock_operators::market::{MarketChain, MarketLinks};
 use foreshock_operators::operator::RestoreError;
 use foreshock_operators::order::Order;
 use foreshock_operators::row::{InstrumentId, Row};

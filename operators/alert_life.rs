@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::rules::Rule;
+use crate::rule::Rule;
 use crate::stages::{AlertState, Priority};
 use crate::time::{Nanos, Time};
 

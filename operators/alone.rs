@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::account::Ledger;
 use crate::chain::Out;
-use crate::change::{Change, Effect, Parameters};
-use crate::operator::{Collector, Context, InForce, Instrument, Operator, RestoreError, load, save};
+use crate::change::{Change, Effect, InForce};
+use crate::operator::{Collector, Context, Instrument, Operator, RestoreError, load, save};
+use crate::parameters::Parameters;
 use crate::row::InstrumentId;
 use crate::time::Time;
 

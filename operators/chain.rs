@@ -12,18 +12,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Change, ChangeAt, ChangeKind, Effect, Parameters};
-use crate::features::FeatureWindows;
-use crate::gaps::Gaps;
-use crate::operator::{
-    Ahead, Collector, Context, InForce, Instrument, Operator, RestoreError, Since, load, save,
-};
-use crate::order::Order;
+use crate::change::{Change, ChangeAt, ChangeKind, Effect, InForce, Since};
+use crate::operator::{Ahead, Collector, Context, Instrument, Operator, RestoreError, load, save};
+use crate::parameters::Parameters;
 use crate::prefetch::fetch;
 use crate::row::{InstrumentId, Row};
-use crate::rules::Rules;
-use crate::score::Score;
-use crate::seconds::Seconds;
 use crate::time::Time;
 
 /// The operators behind a gate, in their order: `links![Gaps, FeatureWindows]`; of another subject than instruments:
@@ -37,12 +30,6 @@ macro_rules! links {
     };
     ($subject:ty: $first:ty, $($rest:ty),+ $(,)?) => { $crate::chain::Link<$first, $crate::links![$subject: $($rest),+]> };
 }
-
-/// What is computed of every instrument, behind [`Order`]. A further operator is its file and its name here.
-pub type MarketLinks = links![Gaps, FeatureWindows, Seconds, Score, Rules];
-
-/// All of it.
-pub type MarketChain = Chain<Order, MarketLinks>;
 
 /// Under this name the state of a chain is saved.
 pub const SECTION: &str = "chain";

@@ -10,14 +10,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::features::FeatureSettings;
 use crate::model::Model;
-use crate::operator::{InForce, Since};
-use crate::order::OrderSettings;
+use crate::parameters::FeatureSettings;
 use crate::row::InstrumentId;
-use crate::rules::{Rule, check_rules};
-use crate::seconds::SecondSettings;
+use crate::rule::Rule;
 use crate::time::Time;
+
+pub use crate::parameters::Parameters;
 
 /// Something that holds from a place of the log on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,17 +40,6 @@ pub enum ChangeKind {
     Parameters(Arc<Parameters>),
     /// A part of the log is gone: what was computed from the rows before is stale.
     StateLost,
-}
-
-/// All that operators take from configuration.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Parameters {
-    pub order: OrderSettings,
-    pub features: Arc<FeatureSettings>,
-    pub seconds: SecondSettings,
-    pub model: Arc<Model>,
-    pub rules: Arc<[Rule]>,
 }
 
 /// A change at its place among an instrument's values.
@@ -123,23 +111,20 @@ impl ChangeKind {
     }
 }
 
-impl Parameters {
-    /// Whether windows mean the same under both: all but the model and the rules is alike.
-    pub fn same_windows(&self, other: &Parameters) -> bool {
-        *self == Parameters { model: self.model.clone(), rules: self.rules.clone(), ..other.clone() }
-    }
+/// What an instrument is computed by, and from which changes that came.
+#[derive(Clone, Debug)]
+pub struct InForce {
+    pub parameters: Arc<Parameters>,
+    pub since: Since,
+}
 
-    /// What operators could not work with, if anything.
-    ///
-    /// # Errors
-    /// Says which rule is broken.
-    pub fn check(&self) -> Result<(), String> {
-        self.order.check()?;
-        self.features.check()?;
-        self.seconds.check()?;
-        self.model.check(self.features.horizons.len())?;
-        check_rules(&self.rules)
-    }
+/// Numbers of the changes that put something in force; 0: the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Since {
+    /// All parameters together.
+    pub settings: u32,
+    pub model: u32,
+    pub rules: u32,
 }
 
 /// A change that takes effect at an input.
@@ -154,6 +139,11 @@ pub struct Effect<'a> {
 }
 
 impl InForce {
+    /// What configuration says.
+    pub fn configured(parameters: Arc<Parameters>) -> InForce {
+        InForce { parameters, since: Since::default() }
+    }
+
     /// What is in force once this change has taken effect.
     pub fn after(&self, change: &Change) -> InForce {
         let mut next = self.clone();

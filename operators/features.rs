@@ -5,61 +5,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Effect, Parameters};
+use crate::change::Effect;
 use crate::moments::{SlidingMoments, push_tight};
 use crate::operator::{Ahead, Collector, Instrument, Mismatch, Operator, consistent, same_settings};
 use crate::packed::{self, Packed};
+use crate::parameters::Parameters;
 use crate::prefetch::{fetch, fetch_all};
 use crate::row::{Body, Quote, Row};
 use crate::stages::{Features, Live, MAX_HORIZONS, Measured};
-use crate::time::{Nanos, SECOND, Time};
+use crate::time::{SECOND, Time};
 
-/// Lengths and sizes of the feature windows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FeatureSettings {
-    /// Length of the window of tick returns and trades.
-    pub window: Nanos,
-    /// Horizons of the returns, ascending, at most [`crate::stages::MAX_HORIZONS`].
-    pub horizons: Vec<Nanos>,
-    /// How many ticks the spread's z-score looks back.
-    pub spread_window: u32,
-    /// How many of them it needs.
-    pub spread_min: u32,
-}
-
-impl FeatureSettings {
-    /// What no windows could be made by, if anything.
-    ///
-    /// # Errors
-    /// Says which rule is broken.
-    pub fn check(&self) -> Result<(), String> {
-        let ascend = self.horizons.windows(2).all(|pair| pair[0] < pair[1]);
-        if self.horizons.len() > MAX_HORIZONS {
-            return Err(format!("a job has at most {MAX_HORIZONS} horizons"));
-        }
-        if self.horizons.first().is_some_and(|first| *first <= 0) || !ascend {
-            return Err("horizons are above 0 and ascend".to_string());
-        }
-        if self.window <= 0 {
-            return Err("a window has a length".to_string());
-        }
-        if self.spread_window == 0 {
-            return Err("a window holds at least one tick".to_string());
-        }
-        Ok(())
-    }
-}
-
-impl Default for FeatureSettings {
-    fn default() -> Self {
-        FeatureSettings {
-            window: 60 * SECOND,
-            horizons: vec![SECOND, 5 * SECOND, 30 * SECOND, 60 * SECOND],
-            spread_window: 300,
-            spread_min: 30,
-        }
-    }
-}
+pub use crate::parameters::FeatureSettings;
 
 /// Computes the features of one instrument's ticks from what lies in its windows.
 ///

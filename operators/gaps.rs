@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::change::{ChangeKind, Effect, Parameters};
+use crate::change::{ChangeKind, Effect};
 use crate::operator::{Collector, Instrument, Mismatch, Operator, same_settings};
+use crate::parameters::Parameters;
 use crate::row::Row;
 use crate::stages::{Gap, GapReason, Live};
 use crate::time::{Nanos, Time};

@@ -6,10 +6,11 @@
 
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::account::{Counts, DeadLetter, Ledger, Reason};
-use crate::change::{Effect, Parameters};
+use crate::change::{Effect, InForce};
+use crate::parameters::Parameters;
 use crate::prefetch::fetch_all;
 use crate::row::{Channel, InstrumentId, Level, Row};
 use crate::time::{Nanos, Time};
@@ -99,29 +100,6 @@ impl Context {
     pub fn refuse(&mut self, row: &Row, reason: Reason, detail: String) {
         let (source, index, extent) = (row.source, row.index, row.extent);
         self.ledger.refuse(DeadLetter { order: self.order, reason, detail, source, index, extent });
-    }
-}
-
-/// What an instrument is computed by, and from which changes that came.
-#[derive(Clone, Debug)]
-pub struct InForce {
-    pub parameters: Arc<Parameters>,
-    pub since: Since,
-}
-
-/// Numbers of the changes that put something in force; 0: the configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Since {
-    /// All parameters together.
-    pub settings: u32,
-    pub model: u32,
-    pub rules: u32,
-}
-
-impl InForce {
-    /// What configuration says.
-    pub fn configured(parameters: Arc<Parameters>) -> InForce {
-        InForce { parameters, since: Since::default() }
     }
 }
 

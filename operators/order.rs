@@ -6,13 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Reason;
 use crate::chain::Gate;
-use crate::change::Parameters;
 use crate::moments::push_tight;
 use crate::operator::{Ahead, Collector, Instrument, Mismatch, Operator, consistent, same_settings};
 use crate::packed;
+use crate::parameters::Parameters;
 use crate::prefetch::fetch;
 use crate::row::{Body, Channel, Extent, Level, Quote, Row, Source, Trade};
-use crate::time::{Nanos, Time};
+use crate::time::Time;
+
+pub use crate::parameters::OrderSettings;
 
 /// How many row ids of a channel are remembered.
 pub const IDS_REMEMBERED: usize = 1_024;
@@ -22,23 +24,6 @@ pub const WAITING_MAX: usize = 262_144;
 
 /// How many levels of books may wait with an instrument's rows: past that too the oldest row goes on before its time.
 pub const WAITING_LEVELS_MAX: usize = 1 << 20;
-
-/// How rows are put in order.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OrderSettings {
-    /// How long a row waits for older ones; 0: rows are taken as they come.
-    pub reorder: Nanos,
-}
-
-impl OrderSettings {
-    /// What rows could not be ordered by, if anything.
-    ///
-    /// # Errors
-    /// Says which rule is broken.
-    pub fn check(&self) -> Result<(), String> {
-        if self.reorder < 0 { Err("rows wait for no negative time".to_string()) } else { Ok(()) }
-    }
-}
 
 /// Lets the rows of the channels in use through, once each, none older than the one before it in its channel,
 /// and sets the instrument's clock on them. Whatever waits for a row (see [`crate::chain`]) waits here with it.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Effect, Parameters};
+use crate::change::{Effect, InForce};
 use crate::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform, TreeFeature};
-use crate::operator::{Collector, InForce, Instrument, Mismatch, Operator, same_settings};
+use crate::operator::{Collector, Instrument, Mismatch, Operator, same_settings};
+use crate::parameters::Parameters;
 use crate::stages::{Features, Prediction, Sampled, Scored};
 use crate::trees::Slots;
 

@@ -2,37 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::change::{Effect, Parameters};
+use crate::change::Effect;
 use crate::moments::SlidingMoments;
 use crate::operator::{Ahead, Collector, Instrument, Mismatch, Operator, consistent, same_settings};
+use crate::parameters::Parameters;
 use crate::prefetch::{fetch, fetch_all};
 use crate::stages::{Features, Measured, Metric, Reading, Sample, Sampled};
 use crate::time::{SECOND, Time};
 
-/// Size of the z-score windows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SecondSettings {
-    /// How many samples a z-score looks back.
-    pub zscore_window: u32,
-    /// How many of them it needs.
-    pub zscore_min_samples: u32,
-}
-
-impl SecondSettings {
-    /// What no windows could be made by, if anything.
-    ///
-    /// # Errors
-    /// Says which rule is broken.
-    pub fn check(&self) -> Result<(), String> {
-        if self.zscore_window == 0 { Err("a window holds at least one sample".to_string()) } else { Ok(()) }
-    }
-}
-
-impl Default for SecondSettings {
-    fn default() -> Self {
-        SecondSettings { zscore_window: 300, zscore_min_samples: 30 }
-    }
-}
+pub use crate::parameters::SecondSettings;
 
 /// Samples an instrument once a second, from the last state within that second, at the first row at or beyond
 /// the second's end. Fills in the ticks' `volatility_z`.
