@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
 use foreshock_operators::alone::Alone;
-use foreshock_operators::chain::{Chain, Gate, GateInput, MarketChain, Out, Tagged};
+use foreshock_operators::chain::{Chain, Gate, GateInput, Out, Tagged};
 use foreshock_operators::change::{Change, ChangeKind, Effect, Parameters};
 use foreshock_operators::features::FeatureWindows;
 use foreshock_operators::gaps::Gaps;
 use foreshock_operators::links;
+use foreshock_operators::market::MarketChain;
 use foreshock_operators::operator::{
     Collector, Context, Instrument, Mismatch, Operator, RestoreError, same_settings,
 };
