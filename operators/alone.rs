@@ -49,7 +49,7 @@ impl<O: Operator> Alone<O> {
     }
 
     /// Has a change take effect at this moment.
-    pub fn change(&mut self, change: &Change, at: Time, digits: u8) {
+    pub fn change(&mut self, change: &Arc<Change>, at: Time, digits: u8) {
         let next = self.in_force.after(change);
         let effect = Effect { change, before: &self.in_force.parameters, now: &next.parameters, at, digits };
         let mut given = Given { out: &mut self.out, in_force: &self.in_force };

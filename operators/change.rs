@@ -116,6 +116,8 @@ impl ChangeKind {
 pub struct InForce {
     pub parameters: Arc<Parameters>,
     pub since: Since,
+    /// Those changes themselves: a shard remembers a replaced one as long as some state may name it.
+    named: [Option<Arc<Change>>; 3],
 }
 
 /// Numbers of the changes that put something in force; 0: the configuration.
@@ -141,27 +143,30 @@ pub struct Effect<'a> {
 impl InForce {
     /// What configuration says.
     pub fn configured(parameters: Arc<Parameters>) -> InForce {
-        InForce { parameters, since: Since::default() }
+        InForce { parameters, since: Since::default(), named: Default::default() }
     }
 
     /// What is in force once this change has taken effect.
-    pub fn after(&self, change: &Change) -> InForce {
+    pub fn after(&self, change: &Arc<Change>) -> InForce {
         let mut next = self.clone();
         let number = change.number;
         match &change.kind {
             ChangeKind::Parameters(parameters) => {
                 next.parameters = parameters.clone();
                 next.since = Since { settings: number, model: number, rules: number };
+                next.named = std::array::from_fn(|_| Some(change.clone()));
             }
             ChangeKind::Model(model) => {
                 let model = model.clone();
                 next.parameters = Arc::new(Parameters { model, ..Parameters::clone(&next.parameters) });
                 next.since.model = number;
+                next.named[1] = Some(change.clone());
             }
             ChangeKind::Rules(rules) => {
                 let rules = rules.clone();
                 next.parameters = Arc::new(Parameters { rules, ..Parameters::clone(&next.parameters) });
                 next.since.rules = number;
+                next.named[2] = Some(change.clone());
             }
             ChangeKind::StateLost => {}
         }
