@@ -1,5 +1,7 @@
 //! Rules that change while a job runs: those that say the same go on, what others have raised ends.
 
+use std::sync::Arc;
+
 use foreshock_operators::change::{Change, ChangeKind};
 use foreshock_operators::rules::Rule;
 
@@ -9,7 +11,7 @@ impl Job {
     /// Puts these rules in force at a time.
     fn change(mut self, at: &str, rules: &[Rule]) -> Self {
         let kind = ChangeKind::Rules(rules.into());
-        let change = Change { number: 1, id: "c".into(), offset: 1, effective_at: None, kind };
+        let change = Arc::new(Change { number: 1, id: "c".into(), offset: 1, effective_at: None, kind });
         self.alone.change(&change, read_time(at), 3);
         self
     }
