@@ -35,7 +35,7 @@ impl Operator for Score {
             Sampled::Gap(gap) => out.push(Scored::Gap(gap)),
             Sampled::Sample(sample) => out.push(Scored::Sample(sample)),
             Sampled::Tick(features) => {
-                let InForce { parameters, since } = out.in_force();
+                let InForce { parameters, since, .. } = out.in_force();
                 let prediction = Prediction { model: since.model, ..predict(&parameters.model, &features) };
                 match prediction.spike {
                     Some(_) => out.counts().predictions += 1,
