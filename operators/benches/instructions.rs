@@ -108,7 +108,7 @@ impl Resolve for Numbers {
 
 /// The way of all ticks, on one thread, in batches as in a dataflow.
 struct Path {
-    states: Vec<Box<MarketChain>>,
+    states: Vec<MarketChain>,
     encoder: Encoder,
     rows: Vec<Row>,
     written: Vec<u8>,
@@ -124,10 +124,7 @@ impl Path {
         let (order, seconds) = (OrderSettings::default(), SecondSettings::default());
         let parameters = Arc::new(Parameters { order, features, seconds, model, rules: models::rules() });
         Path {
-            states: all
-                .iter()
-                .map(|instrument| Box::new(MarketChain::new(&parameters, instrument)))
-                .collect(),
+            states: all.iter().map(|instrument| MarketChain::new(&parameters, instrument)).collect(),
             encoder,
             rows: Vec::new(),
             written: Vec::new(),
