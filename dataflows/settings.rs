@@ -60,7 +60,7 @@ impl Settings {
 
 /// Settings as control records and snapshots have them.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "struct Settings")]
 struct FlatSettings {
     order: OrderSettings,
     features: Arc<FeatureSettings>,

@@ -39,7 +39,7 @@ pub struct Joined {
 }
 
 /// Connects to all other processes; by process, `None` at this one's own place. `None` in all where the process was
-/// news to stop meanwhile.
+/// told to stop meanwhile.
 ///
 /// # Errors
 /// When this process can't listen, one is missing for too long, or one has no place in this job.
