@@ -459,12 +459,14 @@ where
     ) -> Result<Self, RestoreError> {
         let Saved { since, newest_change, pending, mut gate, mut links }: Saved<G, L> = load(SECTION, bytes)?;
         let mut in_force = InForce::configured(parameters.clone());
-        // The newest last: it may have replaced a part of what an older one says.
-        let mut numbers = [since.settings, since.model, since.rules];
-        numbers.sort_unstable();
-        for number in numbers.into_iter().filter(|number| *number > 0) {
-            let change = find(changes, number)?;
-            in_force = in_force.after(&change);
+        // All parameters first: a model or rules from elsewhere took effect behind them, even where their change is older.
+        let parts: [fn(&Since) -> u32; 3] =
+            [|since| since.settings, |since| since.model, |since| since.rules];
+        for number_of in parts {
+            if number_of(&in_force.since) != number_of(&since) {
+                let change = find(changes, number_of(&since))?;
+                in_force = in_force.after(&change);
+            }
         }
         if in_force.since != since {
             let why = "it names changes that do not say what it needs".to_owned();
