@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
-use foreshock_operators::chain::Tagged;
 use foreshock_operators::change::ChangeAt;
+use foreshock_operators::links::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId, Level};
 use foreshock_operators::time::Time;
 use serde::{Deserialize, Serialize};

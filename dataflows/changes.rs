@@ -373,7 +373,6 @@ impl LogChanges {
     }
 
     fn record(&mut self, found: &FoundRecord, batch: &mut Batch<Row, FromFiles>) {
-        let (start, length) = (found.extent.start as usize, found.extent.length as usize);
         let base = self.shard.settings().clone();
         let mut beyond = None;
         let may_take = |settings: &Settings| {
@@ -383,8 +382,7 @@ impl LogChanges {
             }
             Ok(())
         };
-        let Taken { answer, .. } =
-            self.shard.take_record(*found, &batch.bytes[start..start + length], may_take);
+        let Taken { answer, .. } = self.shard.take_record(*found, found.extent.of(&batch.bytes), may_take);
         // All workers take it, one keeps the account.
         if batch.origin.epoch % self.workers as u64 != batch.origin.worker as u64 {
             return;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foreshock_operators::account::{Ledger, Reason};
-use foreshock_operators::chain::Tagged;
 use foreshock_operators::decode::{Envelope, Format, Line, split_line};
+use foreshock_operators::links::Tagged;
 use foreshock_operators::row::{Extent, Row, Source};
 use foreshock_operators::time::Nanos;
 use timely::dataflow::StreamVec;

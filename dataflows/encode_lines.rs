@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use foreshock_operators::account::{Counts, DeadLetter};
-use foreshock_operators::chain::Tagged;
 use foreshock_operators::encode::{Encoder, dead_letter};
+use foreshock_operators::links::Tagged;
 use foreshock_operators::stages::Outcome;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
@@ -95,8 +95,7 @@ impl EncodeLines {
         dead.sort_by_key(|letter| letter.order);
         if let Some(at) = self.kinds.iter().position(|kind| *kind == OutputKind::Deadletter) {
             for letter in &dead {
-                let (start, length) = (letter.extent.start as usize, letter.extent.length as usize);
-                let message = &batch.bytes[start..batch.bytes.len().min(start + length)];
+                let message = letter.extent.of(&batch.bytes);
                 let file = &self.files[letter.source.file as usize];
                 dead_letter(letter, &file.name, message, &mut lines[at].bytes);
                 if self.marked {

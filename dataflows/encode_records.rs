@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foreshock_operators::account::Counts;
-use foreshock_operators::chain::Tagged;
 use foreshock_operators::change::Change;
 use foreshock_operators::encode::{Encoder, dead_letter};
 use foreshock_operators::features::FeatureSettings;
+use foreshock_operators::links::Tagged;
 use foreshock_operators::model::Model;
 use foreshock_operators::row::{Extent, InstrumentId};
 use foreshock_operators::stages::{Alert, Outcome};
@@ -139,12 +139,11 @@ impl EncodeRecords {
         }
         if self.kinds.contains(&OutputKind::Deadletter) && !segment.cut.suppressed {
             for letter in &dead {
-                let (start, length) = (letter.extent.start as usize, letter.extent.length as usize);
-                let message = &batch.bytes[start..batch.bytes.len().min(start + length)];
+                let message = letter.extent.of(&batch.bytes);
                 // The refused message's own key, which says at least where it was meant to go.
                 let key = segment.key(letter.source.line).filter(|key| key.length > 0).map(|key| {
-                    let key = key.start as usize..(key.start + key.length.min(KEY_MAX)) as usize;
-                    extent(&mut out.bytes, |bytes| bytes.extend_from_slice(&batch.bytes[key]))
+                    let key = Extent { length: key.length.min(KEY_MAX), ..key }.of(&batch.bytes);
+                    extent(&mut out.bytes, |bytes| bytes.extend_from_slice(key))
                 });
                 let value = extent(&mut out.bytes, |bytes| dead_letter(letter, shard, message, bytes));
                 out.records.push(OutputRecord {

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foreshock_operators::chain::{Chain, Gate, Links, Out, SECTION, Stopwatch, Tagged};
+use foreshock_operators::chain::{Chain, Gate, SECTION};
 use foreshock_operators::change::{Change, ChangeAt, Parameters};
+use foreshock_operators::links::{Links, Out, Stopwatch, Tagged};
 use foreshock_operators::operator::{Ahead, Context, RestoreError};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use foreshock_operators::account::{Ledger, Reason};
-use foreshock_operators::chain::Tagged;
 use foreshock_operators::change::ChangeAt;
 use foreshock_operators::decode::{Envelope, Format, format_of};
+use foreshock_operators::links::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId, Row, Source};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
@@ -211,7 +211,7 @@ impl ShardDecode {
         if let Some(problem) = &message.problem {
             return account.refuse_message(source, extent, Reason::NoTime, problem.clone());
         }
-        let body = &bytes[extent.start as usize..(extent.start + extent.length) as usize];
+        let body = extent.of(bytes);
         let exchange = message.exchange.as_deref().or(exchange.as_deref());
         let envelope = Envelope {
             received: message.received,
@@ -234,9 +234,7 @@ impl ShardDecode {
 
     /// Takes a control record. New settings hold from the next message on.
     fn record(&mut self, found: &FoundRecord, bytes: &[u8], ledger: &mut Ledger, answers: &mut Vec<Answer>) {
-        let (start, length) = (found.extent.start as usize, found.extent.length as usize);
-        let Taken { answer, settings } =
-            self.changes.take_record(*found, &bytes[start..start + length], |_| Ok(()));
+        let Taken { answer, settings } = self.changes.take_record(*found, found.extent.of(bytes), |_| Ok(()));
         changes::account(found, &answer, ledger);
         answers.push(answer);
         if let Some(settings) = settings {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use foreshock_operators::chain::SECTION;
 use foreshock_operators::change::Change;
-use foreshock_operators::market::{MarketChain, MarketLinks};
+use foreshock_operators::market::MarketLinks;
 use foreshock_operators::operator::RestoreError;
 use foreshock_operators::order::Order;
 use foreshock_operators::row::{InstrumentId, Row};
@@ -39,11 +39,6 @@ impl Market {
     pub fn new(settings: &Settings, instruments: &Instruments) -> Market {
         let states = Keyed::new(settings.parameters.clone(), instruments.clone());
         Market { states, restored: BTreeMap::new() }
-    }
-
-    /// The names of the operators, in their order.
-    pub fn operators() -> Vec<&'static str> {
-        MarketChain::names()
     }
 
     /// Has new instruments of a shard begin with these settings.

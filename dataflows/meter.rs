@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use foreshock_operators::chain::Stopwatch;
+use foreshock_operators::links::Stopwatch;
 
 /// One batch in so many is looked into: which operator of a chain takes which part of the time.
 const SAMPLED_EACH: u64 = 64;
@@ -64,7 +64,7 @@ impl OperatorTime {
 #[derive(Debug)]
 pub struct ChainTime {
     operators: Vec<OperatorTime>,
-    /// Nanoseconds of each operator in all samples so far.
+    /// Nanoseconds of each operator in the samples so far; each sample counts half as much as the next.
     sampled: Vec<u64>,
     batches: u64,
 }
@@ -79,7 +79,7 @@ impl ChainTime {
 
     /// Takes what a watch has seen.
     pub fn learn(&mut self, watch: &ChainWatch) {
-        self.sampled.iter_mut().zip(&watch.nanoseconds).for_each(|(sum, more)| *sum += more);
+        self.sampled.iter_mut().zip(&watch.nanoseconds).for_each(|(sum, more)| *sum = *sum / 2 + more);
     }
 
     /// Deals out time that the chain has worked.

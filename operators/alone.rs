@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::account::Ledger;
-use crate::chain::Out;
 use crate::change::{Change, Effect, InForce};
+use crate::links::Out;
 use crate::operator::{Collector, Context, Instrument, Operator, RestoreError, load, save};
 use crate::parameters::Parameters;
 use crate::row::InstrumentId;

@@ -13,6 +13,7 @@ pub mod encode;
 pub mod features;
 pub mod float32;
 pub mod gaps;
+pub mod links;
 pub mod market;
 pub mod model;
 pub mod moments;

@@ -192,8 +192,8 @@ impl Order {
     fn choose_channel(&mut self, row: &mut Row) -> bool {
         let [configured_quotes, configured_trades] = self.configured;
         match &mut row.body {
-            Body::Heartbeat => true,
-            Body::Book(_) => is_chosen(row.channel, &mut self.quote_channel, configured_quotes),
+            // A book is kept whatever channel ticks come from.
+            Body::Heartbeat | Body::Book(_) => true,
             Body::Trade(_) => is_chosen(row.channel, &mut self.trade_channel, configured_trades),
             Body::Quote(quote) => {
                 quote.trade = quote.trade

@@ -60,10 +60,10 @@ pub struct Extent {
 }
 
 impl Extent {
-    /// What stands there; nothing where that lies outside of `owned`.
+    /// What stands there, as much of it as is there: of a message that is too long only the beginning is kept.
     pub fn of<T>(self, owned: &[T]) -> &[T] {
-        let start = self.start as usize;
-        owned.get(start..start + self.length as usize).unwrap_or_default()
+        let start = (self.start as usize).min(owned.len());
+        &owned[start..owned.len().min(start + self.length as usize)]
     }
 }
 

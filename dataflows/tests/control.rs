@@ -6,12 +6,17 @@ use foreshock_dataflows::changes::{HOLDING_MAX, ShardChanges};
 use foreshock_dataflows::control::{
     Command, Fate, FoundRecord, model_record, read, rules_record, settings_record,
 };
+use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::settings::{InstrumentSettings, Settings, Unknown};
 use foreshock_operators::change::Parameters;
+use foreshock_operators::decode::Resolve as _;
 use foreshock_operators::features::FeatureSettings;
+use foreshock_operators::links::Out;
+use foreshock_operators::market::MarketChain;
 use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
-use foreshock_operators::row::{Extent, Source};
-use foreshock_operators::time::SECOND;
+use foreshock_operators::operator::Context;
+use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Source};
+use foreshock_operators::time::{SECOND, Time};
 
 fn model() -> Model {
     let term = Term {
@@ -120,4 +125,51 @@ fn a_shard_takes_each_id_once_and_keeps_what_holds() {
     assert_eq!(take(&mut shard, &model("full", Some("2030-01-01T00:00:00Z"))), Fate::Refused);
     assert_eq!(take(&mut shard, &settings_record("s", &settings())), Fate::Applied);
     assert_eq!(shard.changes().len(), 1, "settings take the place of all");
+}
+
+/// A quote of an instrument.
+fn quote(time: i64) -> Row {
+    let quote = Quote { bid: 1.0, bid_size: 1.0, ask: 1.1, ask_size: 1.0, price: f64::NAN, trade: false };
+    Row {
+        instrument: InstrumentId(0),
+        channel: Channel::BookTicker,
+        digits: 3,
+        index: 0,
+        alone: true,
+        event_time: Time(time),
+        clock: Time(time),
+        id: None,
+        source: Source::default(),
+        extent: Extent::default(),
+        behind: 0,
+        body: Body::Quote(quote),
+    }
+}
+
+#[test]
+fn a_replaced_change_is_kept_as_long_as_a_state_names_it() {
+    let mut shard = ShardChanges::new(Arc::new(settings()));
+    let record = |id: &str| model_record(id, None, &Arc::new(model()), &horizons());
+    let instruments = Instruments::new(settings().instruments);
+    let id = instruments.resolver().resolve("x", "A").expect("any instrument is taken").instrument;
+    let instrument = instruments.get(id);
+    let mut chain = MarketChain::new(&settings().parameters, &instrument);
+    let mut out = Out::new(Context::default(), 0);
+    assert_eq!(take(&mut shard, &record("a")), Fate::Applied);
+    for change in shard.changes() {
+        chain.on_change(&change, &mut out, &mut ());
+    }
+    chain.on_input(quote(SECOND), &mut out, &mut ());
+    assert_eq!(take(&mut shard, &record("b")), Fate::Applied);
+    // What came out names it too, until it is encoded.
+    drop(out);
+    let numbers =
+        |shard: &ShardChanges| shard.changes().iter().map(|change| change.number).collect::<Vec<_>>();
+    assert_eq!(numbers(&shard), [1, 2], "the state still scores with the first");
+    let mut bytes = Vec::new();
+    chain.save(&mut bytes);
+    drop(chain);
+    let restored = MarketChain::restore(&settings().parameters, &shard.changes(), &instrument, &bytes);
+    assert!(restored.is_err(), "nobody kept the first any more");
+    assert_eq!(numbers(&shard), [2]);
 }

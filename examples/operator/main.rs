@@ -9,16 +9,16 @@
 mod signed_volume;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, bail};
 use foreshock::config::{Config, Mode};
 use foreshock_dataflows::instruments::Instruments;
-use foreshock_operators::chain::{Chain, Out};
+use foreshock_operators::chain::Chain;
 use foreshock_operators::decode::{Envelope, Line, decode, detect, split_line};
 use foreshock_operators::gaps::Gaps;
 use foreshock_operators::links;
+use foreshock_operators::links::Out;
 use foreshock_operators::operator::Context;
 use foreshock_operators::order::Order;
 use foreshock_operators::row::{Extent, InstrumentId, Source};
@@ -52,7 +52,7 @@ fn main() -> Result<()> {
         decode(format, &line[body], &envelope, &mut resolver, &mut rows, &mut refused);
         for row in rows.drain(..) {
             let state = states.entry(row.instrument).or_insert_with(|| {
-                SignedVolumeChain::new(&Arc::clone(&settings.parameters), &instruments.get(row.instrument))
+                SignedVolumeChain::new(&settings.parameters, &instruments.get(row.instrument))
             });
             out.tag(row.instrument, 0);
             state.on_input(row, &mut out, &mut ());

@@ -8,11 +8,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use foreshock_operators::chain::Out;
 use foreshock_operators::change::Parameters;
 use foreshock_operators::decode::{ClockSource, Envelope, Format, Resolve, Resolved, decode};
 use foreshock_operators::encode::Encoder;
 use foreshock_operators::features::FeatureSettings;
+use foreshock_operators::links::Out;
 use foreshock_operators::market::MarketChain;
 use foreshock_operators::operator::{Context, Instrument};
 use foreshock_operators::order::OrderSettings;

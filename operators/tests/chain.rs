@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
 use foreshock_operators::alone::Alone;
-use foreshock_operators::chain::{Chain, Gate, GateInput, Out, Tagged};
+use foreshock_operators::chain::{Chain, Gate, GateInput};
 use foreshock_operators::change::{Change, ChangeKind, Effect, Parameters};
 use foreshock_operators::features::FeatureWindows;
 use foreshock_operators::gaps::Gaps;
 use foreshock_operators::links;
+use foreshock_operators::links::{Out, Tagged};
 use foreshock_operators::market::MarketChain;
 use foreshock_operators::operator::{
     Collector, Context, Instrument, Mismatch, Operator, RestoreError, same_settings,
@@ -182,14 +183,14 @@ fn books_that_wait_over_several_batches_come_with_their_own_levels() {
 }
 
 #[test]
-fn a_book_of_another_channel_than_that_of_quotes_does_not_come() {
+fn a_book_comes_whatever_channel_ticks_come_from() {
     let mut chain = BookChain::new(&Arc::new(parameters()), &instrument());
     let mut out = Out::new(Context { levels: levels_of(1, 2), ..Context::default() }, 0);
     let extent = Extent { start: 0, length: 2 };
     let levels = row(Channel::Book, 2, Body::Book(extent));
     feed_rows(&mut chain, &[levels, mid(1, 1.0), levels], &mut out);
-    assert_eq!(out.values.len(), 1, "the better channel has taken over");
-    assert_eq!(out.context.ledger.counts.messages_ignored, 1);
+    assert_eq!(out.values.len(), 2, "quotes of another channel don't take its place");
+    assert_eq!(out.context.ledger.counts.messages_ignored, 0);
 }
 
 #[test]

@@ -4,10 +4,11 @@ mod support;
 
 use std::sync::Arc;
 
-use foreshock_operators::chain::{Chain, Links, Out, SECTION};
+use foreshock_operators::chain::{Chain, SECTION};
 use foreshock_operators::change::{Change, ChangeKind, Effect, Parameters};
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::links;
+use foreshock_operators::links::{Links, Out};
 use foreshock_operators::model::Model;
 use foreshock_operators::operator::{Collector, Context, Instrument, Mismatch, Operator, RestoreError};
 use foreshock_operators::order::{Order, OrderSettings};

@@ -10,9 +10,9 @@ mod support;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use foreshock_operators::chain::Out;
 use foreshock_operators::change::Parameters;
 use foreshock_operators::features::FeatureSettings;
+use foreshock_operators::links::Out;
 use foreshock_operators::operator::Instrument;
 use foreshock_operators::order::OrderSettings;
 use foreshock_operators::row::{Body, Channel, Quote, Row};

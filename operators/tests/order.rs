@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use foreshock_operators::account::Reason;
 use foreshock_operators::alone::Alone;
-use foreshock_operators::chain::Out;
+use foreshock_operators::links::Out;
 use foreshock_operators::operator::Instrument;
 use foreshock_operators::order::{IDS_REMEMBERED, Order, WAITING_MAX};
 use foreshock_operators::row::{Body, Channel, InstrumentId, Quote, Row, Source};

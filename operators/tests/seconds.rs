@@ -5,8 +5,8 @@ mod support;
 use std::sync::Arc;
 
 use foreshock_operators::alone::Alone;
-use foreshock_operators::chain::Out;
 use foreshock_operators::change::Parameters;
+use foreshock_operators::links::Out;
 use foreshock_operators::row::Source;
 use foreshock_operators::seconds::{SecondSettings, Seconds};
 use foreshock_operators::stages::{

@@ -8,10 +8,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use foreshock_operators::alone::Alone;
-use foreshock_operators::chain::{Out, SECTION};
+use foreshock_operators::chain::SECTION;
 use foreshock_operators::change::Parameters;
 use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
+use foreshock_operators::links::Out;
 use foreshock_operators::model::Model;
 use foreshock_operators::operator::{Context, Instrument, Operator, RestoreError};
 use foreshock_operators::order::{Order, OrderSettings};

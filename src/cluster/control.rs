@@ -266,12 +266,12 @@ impl Control {
 
     /// Says each second that this process is there, and once that it was told to stop.
     fn pulse(&self) {
-        let mut describe = false;
+        let mut said_stop = false;
         let mut pinged = Instant::now();
         while !self.leaving.load(Ordering::Acquire) {
-            if !describe && self.stop.load(Ordering::Relaxed) {
+            if !said_stop && self.stop.load(Ordering::Relaxed) {
                 self.tell(Kind::Stop, "");
-                describe = true;
+                said_stop = true;
             }
             if pinged.elapsed() >= PING_EVERY {
                 self.tell(Kind::Ping, "");

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use foreshock_dataflows::batch::{Cut, Delivery};
 use foreshock_operators::decode::EXCHANGES;
-use foreshock_operators::row::Extent;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
@@ -387,10 +386,8 @@ impl Queue {
         if let Some(requests) = &settings.requests {
             let last = delivery.messages.last();
             self.last_record = last.map(|last| {
-                let part =
-                    |extent: Extent| &bytes[extent.start as usize..(extent.start + extent.length) as usize];
-                let body = last.body.map(part);
-                (last.offset as i64, digest(part(last.key), body, delivery.cut.stamped_at))
+                let body = last.body.map(|body| body.of(&bytes));
+                (last.offset as i64, digest(last.key.of(&bytes), body, delivery.cut.stamped_at))
             });
             // Before what was emitted is read again there is a snapshot already.
             let snapshot = if delivery.cut.suppressed { None } else { requests.take_request(self.shard) };

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
 use foreshock_operators::alone::Alone;
-use foreshock_operators::chain::{Chain, Links, Out};
+use foreshock_operators::chain::Chain;
 use foreshock_operators::change::Parameters;
 use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
 use foreshock_operators::links;
+use foreshock_operators::links::{Links, Out};
 use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
 use foreshock_operators::operator::{Context, Instrument, Operator};
 use foreshock_operators::order::{Order, OrderSettings};

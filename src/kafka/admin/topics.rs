@@ -189,7 +189,7 @@ fn without_admin(error: &KafkaError) -> Option<anyhow::Error> {
         KafkaError::AdminOp(code) => Some(*code),
         other => other.rdkafka_error_code(),
     };
-    let suppressed = matches!(
+    let is_unanswered = matches!(
         code,
         Some(
             RDKafkaErrorCode::OperationTimedOut
@@ -197,7 +197,7 @@ fn without_admin(error: &KafkaError) -> Option<anyhow::Error> {
                 | RDKafkaErrorCode::UnsupportedFeature
         )
     );
-    suppressed.then(|| {
+    is_unanswered.then(|| {
         anyhow!(
             "the brokers answer other questions, but not this one ({error}): they may not support it, as mock \
              clusters do not; create the topic by their own means"

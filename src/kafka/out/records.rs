@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use foreshock_dataflows::encode_records::{OutputRecord, RecordKey};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::output_kind::OutputKind;
-use foreshock_operators::row::{Extent, InstrumentId};
+use foreshock_operators::row::InstrumentId;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, ProducerContext};
@@ -64,11 +64,11 @@ impl Records {
         let headers = OwnedHeaders::new_with_capacity(1).insert(Header { key: SOURCE, value: Some(source) });
         let mut record = BaseRecord::with_opaque_to(topic, tag)
             .partition(self.shards[at].partition)
-            .payload(part(bytes, value))
+            .payload(value.of(bytes))
             .headers(headers);
         record.key = match key {
             RecordKey::Instrument(id) => Some(self.keys[id.0 as usize].as_bytes()),
-            RecordKey::Text(extent) => Some(part(bytes, extent)),
+            RecordKey::Text(extent) => Some(extent.of(bytes)),
             RecordKey::None => None,
         };
         match producer.send(record) {
@@ -79,10 +79,6 @@ impl Records {
             }
         }
     }
-}
-
-fn part(bytes: &[u8], extent: Extent) -> &[u8] {
-    &bytes[extent.start as usize..(extent.start + extent.length) as usize]
 }
 
 fn introduce(keys: &mut Vec<String>, instruments: &Instruments, id: InstrumentId) {
