@@ -294,11 +294,11 @@ impl JobMetrics {
             ),
             replayed_rows: declare.counter(
                 "foreshock_replayed_rows_total",
-                "Rows read again after a start to make the state; nothing is told of them again.",
+                "Rows read again after a start to make the state; nothing is published for them again.",
             ),
             recovery_seconds: declare.float_gauge(
                 "foreshock_recovery_seconds",
-                "How long the last start took from its first offset to the first one not told of yet.",
+                "How long the last start took from its first offset to the first one not published yet.",
             ),
             snapshots: declare.counters(
                 "foreshock_snapshots_total",

@@ -12,7 +12,8 @@ mod state;
 mod table;
 
 use std::io::{self, Write};
-use std::process::ExitCode;
+use std::panic;
+use std::process::{self, ExitCode};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::available_parallelism;
@@ -70,6 +71,7 @@ enum Command {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    end_at_panics();
     let done = match Cli::parse().command {
         Command::Run(args) => run::run(args),
         Command::Launch(args) => launch::launch(args),
@@ -94,6 +96,15 @@ pub fn main() -> ExitCode {
     };
     await_closed(ENDS_WITHIN);
     status
+}
+
+/// A panicking worker would leave its siblings waiting for ever: the process ends instead, and starts again from its log.
+fn end_at_panics() {
+    let say = panic::take_hook();
+    panic::set_hook(Box::new(move |what| {
+        say(what);
+        process::abort()
+    }));
 }
 
 /// A flag that the first Ctrl-C or SIGTERM sets; the second ends the process. Others may set the flag too, and the
