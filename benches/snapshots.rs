@@ -26,7 +26,7 @@ use foreshock_dataflows::changes;
 use foreshock_dataflows::encode_records::{EncodeRecords, Publication, encode_records};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::live::{LastSeen, LiveDecode, LiveSettings, decode};
-use foreshock_dataflows::market::{Market, market};
+use foreshock_dataflows::market::{Market, market_of_shards};
 use foreshock_dataflows::messages::Limits;
 use foreshock_dataflows::meter::Meter;
 use foreshock_dataflows::output_kind::OutputKind;
@@ -375,7 +375,7 @@ fn build(
         };
         let deliveries =
             deliveries(scope, poll, move || clock.milliseconds(), |activator| wake = Some(activator));
-        let outcomes = market(decode(deliveries, decoder, &meter), states, &meter);
+        let outcomes = market_of_shards(decode(deliveries, decoder, &meter), states, &meter);
         let take = move |publication: Publication| {
             let mut published = published.borrow_mut();
             let took = clock.nanoseconds().saturating_sub(publication.cut.read_at);

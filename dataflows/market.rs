@@ -16,7 +16,7 @@ use foreshock_operators::row::{InstrumentId, Row};
 use foreshock_operators::stages::Outcome;
 use timely::dataflow::StreamVec;
 
-use crate::batch::{Batch, BatchOrigin};
+use crate::batch::{Batch, BatchOrigin, FromFiles, FromShard};
 use crate::changes::RestoredShard;
 use crate::instruments::Instruments;
 use crate::keyed::{Keyed, keyed};
@@ -96,11 +96,23 @@ impl Market {
     }
 }
 
-/// Builds the graph on this worker. Batches must hold the rows of this worker's instruments, in log order.
-pub fn market<'scope, O: BatchOrigin + Clone + 'static>(
-    rows: StreamVec<'scope, u64, Batch<Row, O>>,
+/// Builds the graph of recorded logs on this worker. Batches must hold the rows of this worker's instruments, in log order.
+///
+/// This function and the next are two, and not one over all origins, so that the chain is compiled here, with the
+/// optimisation that it needs, and once.
+pub fn market_of_files<'scope>(
+    rows: StreamVec<'scope, u64, Batch<Row, FromFiles>>,
     market: Market,
     meter: &Meter,
-) -> StreamVec<'scope, u64, Batch<Outcome, O>> {
+) -> StreamVec<'scope, u64, Batch<Outcome, FromFiles>> {
+    keyed("market", rows, market.states, meter)
+}
+
+/// Builds the graph of live shards on this worker, as [`market_of_files`] does.
+pub fn market_of_shards<'scope>(
+    rows: StreamVec<'scope, u64, Batch<Row, FromShard>>,
+    market: Market,
+    meter: &Meter,
+) -> StreamVec<'scope, u64, Batch<Outcome, FromShard>> {
     keyed("market", rows, market.states, meter)
 }

@@ -15,7 +15,7 @@ use crate::batch::Delivery;
 use crate::encode_records::{EncodeRecords, Publication, encode_records};
 use crate::instruments::Instruments;
 use crate::live::{LastSeen, LiveDecode, LiveSettings, decode};
-use crate::market::{Market, market};
+use crate::market::{Market, market_of_shards};
 use crate::meter::Meter;
 use crate::output_kind::OutputKind;
 use crate::saving::Saver;
@@ -77,7 +77,7 @@ impl Stage {
         meter: &Meter,
     ) {
         let rows = decode(deliveries, self.decode, meter);
-        let outcomes = market(rows, self.market, meter);
+        let outcomes = market_of_shards(rows, self.market, meter);
         encode_records(outcomes, self.encode, deliver, meter);
     }
 }

@@ -19,7 +19,7 @@ use foreshock_dataflows::changes::{LogChanges, changes};
 use foreshock_dataflows::decode::{DecodeSettings, LogFile, decode, in_order};
 use foreshock_dataflows::encode_lines::{EncodeLines, Part, encode_lines};
 use foreshock_dataflows::instruments::Instruments;
-use foreshock_dataflows::market::{Market, market};
+use foreshock_dataflows::market::{Market, market_of_files};
 use foreshock_dataflows::meter::Meter;
 use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::settings::Settings;
@@ -135,7 +135,7 @@ fn build(worker: &mut timely::worker::Worker, ends: &Arc<Ends>, shared: &Arc<Sha
         let log_changes =
             LogChanges::new(Arc::new(settings.clone()), decode_settings.files.clone(), *workers);
         let rows = changes(in_order(rows), log_changes);
-        let outcomes = market(rows, Market::new(settings, instruments), &Meter::default());
+        let outcomes = market_of_files(rows, Market::new(settings, instruments), &Meter::default());
         let encoder = Encoder::new(&settings.parameters.features.horizons, &settings.parameters.model);
         let files = decode_settings.files.clone();
         let emitter = EncodeLines::new(kinds.clone(), files, instruments.clone(), encoder, *workers);
