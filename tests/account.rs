@@ -1,13 +1,11 @@
 //! Every message and every row has one fate, the fates add up, and a dead letter names the line it came from.
 
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support::feed::Recipe;
+use crate::support::random::Random;
+use crate::support::{Backtest, Files, Ran, assert_same, slice};
 use serde_json::Value;
-use support::feed::Recipe;
-use support::random::Random;
-use support::{Backtest, Files, Ran, assert_same, slice};
 
 /// How much of a refused message is kept (docs/definitions.md, "Input").
 const ORIGINAL_MAX: usize = 64 * 1024;

@@ -2,8 +2,6 @@
 
 #![cfg(unix)]
 
-mod support;
-
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -11,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::feed::{Recipe, file};
-use support::random::Random;
-use support::{Backtest, Ended, Files, data, finish, foreshock, slice};
+use crate::support::feed::{Recipe, file};
+use crate::support::random::Random;
+use crate::support::{Backtest, Ended, Files, data, finish, foreshock, slice};
 
 const FAILED: i32 = 1;
 const MISUSED: i32 = 2;

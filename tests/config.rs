@@ -726,7 +726,7 @@ fn every_key_is_documented_with_its_limits() {
         fs::write(DOC, format!("{head}{start}{}{end}{tail}", documented_keys())).unwrap();
         return;
     }
-    assert_eq!(written, documented_keys(), "UPDATE_GOLDEN=1 cargo test --test config writes {DOC} anew");
+    assert_eq!(written, documented_keys(), "UPDATE_GOLDEN=1 cargo test --release config:: writes {DOC} anew");
 }
 
 #[test]

@@ -1,13 +1,11 @@
 //! Control records in recorded files: they take effect at their line, for any number of workers and chunks of any
 //! size; and the records that `foreshock control` makes.
 
-mod support;
-
+use crate::support::{Backtest, Files, Ran, assert_same, feed, finish, foreshock};
 use foreshock::config::{Config, Mode};
 use foreshock_dataflows::control::settings_record;
 use foreshock_dataflows::settings::Settings;
 use serde_json::Value;
-use support::{Backtest, Files, Ran, assert_same, feed, finish, foreshock};
 
 /// The bundled model with another version and weight.
 fn other_model() -> String {

@@ -1,7 +1,5 @@
 //! The demo from outside: one process, which clients that know nothing of it read, ask and stop.
 
-mod support;
-
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
 use std::time::Duration;
@@ -12,8 +10,8 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
-use support::process::{PATIENCE, Running, await_that, await_within};
-use support::{finish, foreshock, http};
+use crate::support::process::{PATIENCE, Running, await_that, await_within};
+use crate::support::{Files, finish, foreshock, http};
 
 /// How long the first alert may take; the first burst comes after half a minute.
 const FIRST_ALERT: Duration = Duration::from_secs(90);
@@ -148,7 +146,7 @@ fn a_port_in_use_is_an_error() {
 /// What it tells people to read is what its configuration names.
 #[test]
 fn a_demo_with_topics_of_other_names_and_no_server_works_too() {
-    let files = support::Files::new();
+    let files = Files::new();
     let path = files.add("demo.yaml", "topics:\n  predictions: my.predictions\nhttp:\n  listen: off\n");
     let mut command = foreshock();
     command.args(["demo", "-w", "1", "--config"]).arg(path);

@@ -1,12 +1,10 @@
 //! A folder per case under `tests/golden/`: `input.ndjson`, perhaps a `config.yaml`, and what a backtest makes of
-//! them in `expected/`. `UPDATE_GOLDEN=1 cargo test --test golden` rewrites that; read the diff.
-
-mod support;
+//! them in `expected/`. `UPDATE_GOLDEN=1 cargo test --release golden::` rewrites that; read the diff.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use support::{Backtest, KINDS, Ran, assert_same_text};
+use crate::support::{Backtest, KINDS, Ran, assert_same_text};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")

@@ -1,8 +1,6 @@
 //! The live path without a broker: however a log is cut into deliveries and spread over shards, each shard tells
 //! what a backtest of its log tells, byte for byte.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -34,8 +32,8 @@ use foreshock_operators::row::{Extent, InstrumentId, Row};
 use foreshock_operators::rules::Rule;
 use foreshock_operators::time::{MILLISECOND, SECOND, Time};
 
-use support::feed;
-use support::random::Random;
+use crate::support::feed;
+use crate::support::random::Random;
 
 const KINDS: [OutputKind; 6] = [
     OutputKind::Features,

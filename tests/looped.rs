@@ -1,8 +1,6 @@
 //! A log played several times is one long log: no row of a later pass is late or a duplicate, and nothing but times
 //! and ids has changed.
 
-mod support;
-
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,8 +11,8 @@ use foreshock::replay::passes::Passes;
 use foreshock_operators::decode::{Line, split_line, subject};
 use foreshock_operators::time::SECOND;
 
-use support::feed::{Recipe, file as bytes_of};
-use support::{Backtest, Files, Ran, data};
+use crate::support::feed::{Recipe, file as bytes_of};
+use crate::support::{Backtest, Files, Ran, data, slice};
 
 /// The lines of a file as so many passes have them, with receive times where it has them.
 fn passes_of(path: &Path, count: usize) -> Vec<Vec<u8>> {
@@ -101,7 +99,7 @@ fn recorded_slices() {
 
 #[test]
 fn the_first_pass_is_verbatim() {
-    let lines = support::slice("btcusdt-usdm.log.zst").concat();
+    let lines = slice("btcusdt-usdm.log.zst").concat();
     assert!(passes_of(&data("btcusdt-usdm.log.zst"), 1)[0] == lines);
 }
 

@@ -1,14 +1,12 @@
 //! The made-up market raises an alert soon after it opens, and resolves it, under the bundled rules.
 
-mod support;
-
 use std::collections::BTreeMap;
 
 use foreshock::demo::market::{MadeUpMarket, MarketSettings};
 use foreshock_operators::time::{SECOND, Time, parse_rfc3339};
 use serde_json::Value;
 
-use support::{Backtest, Ran};
+use crate::support::{Backtest, Ran};
 
 /// 2026-01-02T03:04:05Z, and as many nanoseconds.
 const START: Time = Time(1_767_323_045_000_000_007);

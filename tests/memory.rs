@@ -2,15 +2,13 @@
 
 #![cfg(target_os = "linux")]
 
-mod support;
-
 use std::io::{self, BufWriter, Write};
 use std::process::Stdio;
 use std::thread;
 
+use crate::support::feed::{Feed, Fullest, Recipe};
+use crate::support::{Backtest, foreshock};
 use serde_json::Value;
-use support::feed::{Feed, Fullest, Recipe};
-use support::{Backtest, foreshock};
 
 const MB: i64 = 1_000_000;
 

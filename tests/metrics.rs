@@ -1,8 +1,6 @@
 //! What /metrics says, held against docs/metrics.md and against what has happened.
 //!
-//! `UPDATE_GOLDEN=1 cargo test --release --test metrics` writes the document's tables anew.
-
-mod support;
+//! `UPDATE_GOLDEN=1 cargo test --release metrics::` writes the document's tables anew.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,16 +1,16 @@
 //! One log, one result: whatever the workers, the chunks, the files it came in, and the company an instrument
 //! keeps.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
-use support::feed::{Message, Recipe, file, interleave, stamp};
-use support::random::Random;
-use support::{Backtest, Files, KINDS, Ran, assert_same, assert_same_text, data, slice};
+use crate::support::feed::{Message, Recipe, file, interleave, stamp};
+use crate::support::random::Random;
+use crate::support::{
+    Backtest, Files, KINDS, Ran, assert_same, assert_same_text, data, finish, foreshock, slice,
+};
 
 const USDM: &str = "btcusdt-usdm.log.zst";
 const SPOT: &str = "btcusdt-spot.log.zst";
@@ -432,9 +432,9 @@ fn a_range_is_the_same_as_a_file_that_was_cut() {
 fn standard_output_has_what_the_file_has() {
     let ran = slices(&[USDM, SPOT]).run();
     for kind in KINDS {
-        let mut command = support::foreshock();
+        let mut command = foreshock();
         command.args(["backtest", "--json", "--out", "-", "--emit", kind]).args([data(USDM), data(SPOT)]);
-        let ended = support::finish(command, None);
+        let ended = finish(command, None);
         assert_eq!(ended.status, Some(0), "{}", ended.stderr);
         assert_same_text(&ran.outputs[kind], &ended.stdout, kind);
         let summary: serde_json::Value = serde_json::from_str(&ended.stderr).unwrap();

@@ -1,7 +1,5 @@
 //! `foreshock replay` from outside, against the Kafka that `KAFKA_BOOTSTRAP_SERVERS` names.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
@@ -10,10 +8,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use support::feed::{Recipe, file as bytes_of};
-use support::kafka::{Record, brokers, records, unique};
-use support::process::Running;
-use support::{Backtest, Ended, Files, data, finish, foreshock, slice};
+use crate::support::feed::{Recipe, file as bytes_of};
+use crate::support::kafka::{Record, brokers, records, unique};
+use crate::support::process::Running;
+use crate::support::{Backtest, Ended, Files, data, finish, foreshock, slice};
 
 /// How long anything may take that brokers have a part in.
 const PATIENCE: Duration = Duration::from_secs(30);

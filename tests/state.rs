@@ -1,12 +1,11 @@
 //! Snapshots of the state: what was written is read, and what is not whole is never used.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::{Ended, finish, foreshock};
 use foreshock::state::{
     Header, InstrumentState, Newest, ReadError, RecordPrint, Snapshot, Store, StoreError,
 };
@@ -14,7 +13,6 @@ use foreshock_operators::time::Time;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use serde_json::Value;
-use support::{Ended, finish, foreshock};
 use tempfile::TempDir;
 
 const JOB: &str = "watch";

@@ -1,7 +1,5 @@
 //! The subject of a message agrees with its decoder: where all rows are of one instrument, it is the subject's.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 
@@ -12,8 +10,9 @@ use foreshock_operators::row::{Extent, InstrumentId, Source};
 use foreshock_operators::time::Nanos;
 use serde_json::Value;
 
-use support::feed::Recipe;
-use support::{data, slice};
+use crate::support::feed::Recipe;
+use crate::support::random::Random;
+use crate::support::{data, slice};
 
 /// Remembers what was asked for.
 #[derive(Default)]
@@ -113,7 +112,7 @@ fn single_messages() {
 /// Messages cut short and with bytes changed: whatever rows are left agree.
 #[test]
 fn damaged_messages() {
-    let mut random = support::random::Random::new(5);
+    let mut random = Random::new(5);
     let mut checked = Checked::default();
     let lines = slice("btcusdt-usdm.log.zst");
     for _ in 0..20_000 {

@@ -1,8 +1,6 @@
 //! What exactly-once rests on: that the brokers' transactions are what they say. A broker that fails here can't be used
 //! for it, whatever the job does.
 
-mod support;
-
 use std::time::Duration;
 
 use rdkafka::config::ClientConfig;
@@ -12,7 +10,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 
-use support::kafka::{brokers, unique};
+use crate::support::kafka::{brokers, unique};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 

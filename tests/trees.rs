@@ -1,11 +1,10 @@
 //! Models of trees: what XGBoost saved is read whole or refused, and scored to the last bit as XGBoost does.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::support::{Backtest, Files, Ran, assert_same, data, finish, foreshock, slice};
 use foreshock::config::{Config, Mode};
 use foreshock::documents::file::FileRef;
 use foreshock::models::{read, sha256};
@@ -15,7 +14,6 @@ use foreshock_operators::score::predict_by;
 use foreshock_operators::time::{Nanos, SECOND};
 use foreshock_operators::trees::logit;
 use serde_json::{Value, json};
-use support::{Backtest, Files, assert_same, data, finish, foreshock};
 
 const HORIZONS: [Nanos; 4] = [SECOND, 5 * SECOND, 30 * SECOND, 60 * SECOND];
 
@@ -97,7 +95,7 @@ impl Plain {
     }
 }
 
-fn backtest(model: &Path, workers: usize) -> support::Ran {
+fn backtest(model: &Path, workers: usize) -> Ran {
     let model = model.to_str().unwrap();
     let backtest = Backtest::of([data("btcusdt-usdm.log.zst")]).workers(workers);
     backtest.env("FORESHOCK_MODEL__ML", model).env("FORESHOCK_BACKTEST__CHUNK_BYTES", "64KiB").run()
@@ -426,7 +424,7 @@ fn a_control_record_carries_the_trees() {
     assert!(record.len() < 40_000, "{} bytes", record.len());
 
     let files = Files::new();
-    let lines = support::slice("btcusdt-usdm.log.zst");
+    let lines = slice("btcusdt-usdm.log.zst");
     let at = 4_000;
     let line = |line: &[u8]| String::from_utf8(line.to_vec()).unwrap();
     let mut changed: Vec<String> = lines.iter().map(|bytes| line(bytes)).collect();

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::processes::{BEYOND, Hosts, SECRET, live};
+use crate::cluster::processes::{BEYOND, Hosts, SECRET, live};
 use crate::support::process::{Running, await_that};
 use crate::support::{Ended, Files, finish};
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::processes::{BEYOND, live};
+use crate::cluster::processes::{BEYOND, live};
 use crate::support::finish;
 use crate::support::process::{Running, await_that};
 

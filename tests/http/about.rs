@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::client::Asked;
+use crate::http::client::Asked;
 
 /// All routes, as the server counts them.
 fn routes(asked: &Asked) -> BTreeSet<String> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use foreshock::config::Http;
 use foreshock::http::Server;
 
-use crate::client::{Asked, Connection, serving, settings};
+use crate::http::client::{Asked, Connection, serving, settings};
 
 /// A server with one connection to give and little patience.
 fn impatient() -> Asked {

@@ -8,7 +8,7 @@ use foreshock_operators::account::Counts;
 use foreshock_operators::time::parse_rfc3339;
 use serde_json::{Value, json};
 
-use crate::client::{Asked, running, serving, settings};
+use crate::http::client::{Asked, running, serving, settings};
 
 #[track_caller]
 fn is_time(value: &Value) {

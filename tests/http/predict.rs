@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
-use crate::client::{Asked, serving, settings};
+use crate::http::client::{Asked, serving, settings};
 use crate::support::{Backtest, Files};
 
 #[test]

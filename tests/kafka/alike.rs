@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::job::{Job, account, source};
+use crate::kafka::job::{Job, account, source};
 use crate::support::feed::{Recipe, file};
 use crate::support::kafka::{Record, brokers, records};
 use crate::support::{Backtest, Files, Ran, data};

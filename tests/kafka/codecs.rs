@@ -3,8 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use crate::alike::{Lines, assert_same_lines, by_instrument};
-use crate::job::{Job, account, summary};
+use crate::kafka::alike::{Lines, assert_same_lines, by_instrument};
+use crate::kafka::job::{Job, account, summary};
 use crate::support::kafka::{brokers, records};
 use crate::support::{data, finish};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::job::{Job, Message, quote, send, source, summary};
+use crate::kafka::job::{Job, Message, quote, send, source, summary};
 use crate::support::kafka::brokers;
 use crate::support::{Files, finish, foreshock};
 

@@ -21,7 +21,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::job::{Job, over_shards, stats, summary};
+use crate::kafka::job::{Job, over_shards, stats, summary};
 use crate::support::feed;
 use crate::support::kafka::Record;
 use crate::support::process::{PATIENCE, Running};

@@ -12,7 +12,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::job::{Job, quote, send_quotes, summary};
+use crate::kafka::job::{Job, quote, send_quotes, summary};
 use crate::support::kafka::{brokers, commit, consumer, unique};
 use crate::support::process::PATIENCE;
 use crate::support::{Ended, finish, foreshock};

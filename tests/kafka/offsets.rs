@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::job::{Job, assert_each_once, over_shards, quote, sources, stats, summary};
+use crate::kafka::job::{Job, assert_each_once, over_shards, quote, sources, stats, summary};
 use crate::support::kafka::{brokers, committed, records};
 use crate::support::process::{PATIENCE, Running};
 

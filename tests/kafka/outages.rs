@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::alike::{assert_same_lines, by_instrument, lines};
-use crate::job::{Job, account, over_shards, stats, summary};
-use crate::own::Broker;
+use crate::kafka::alike::{assert_same_lines, by_instrument, lines};
+use crate::kafka::job::{Job, account, over_shards, stats, summary};
+use crate::kafka::own::Broker;
 use crate::support::kafka::records;
 use crate::support::process::Running;
 use crate::support::{Backtest, data, http};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::job::{Job, Message, over_shards, send, source, sources, stats, summary};
+use crate::kafka::job::{Job, Message, over_shards, send, source, sources, stats, summary};
 use crate::support::kafka::{brokers, committed};
 use crate::support::process::Running;
 

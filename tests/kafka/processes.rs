@@ -5,9 +5,11 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::alike::{assert_same_lines, by_instrument, lines};
-use crate::job::{Job, Message, account, assert_each_once, quote, send, send_quotes, sources, summary};
-use crate::refusals::create;
+use crate::kafka::alike::{assert_same_lines, by_instrument, lines};
+use crate::kafka::job::{
+    Job, Message, account, assert_each_once, quote, send, send_quotes, sources, summary,
+};
+use crate::kafka::refusals::create;
 use crate::support::feed::{Recipe, file};
 use crate::support::kafka::{brokers, committed};
 use crate::support::process::{Running, await_that};

@@ -7,7 +7,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::job::{Job, Message, assert_each_once, quote, send, send_quotes, sources, stats, summary};
+use crate::kafka::job::{Job, Message, assert_each_once, quote, send, send_quotes, sources, stats, summary};
 use crate::support::kafka::{brokers, commit, committed, unique};
 use crate::support::process::Running;
 use crate::support::{finish, foreshock, http};

@@ -4,8 +4,8 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Kept, assert_ends, create, go_on};
-use crate::job::{send_quotes, sources};
-use crate::own::Broker;
+use crate::kafka::job::{send_quotes, sources};
+use crate::kafka::own::Broker;
 use crate::support::finish;
 use crate::support::kafka::committed;
 

@@ -1,9 +1,6 @@
 //! `foreshock run` from outside, with `foreshock replay` before it and a real Kafka between: the one that
 //! `KAFKA_BOOTSTRAP_SERVERS` names, or one of its own where brokers are to go away (`scripts/kafka`).
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod alike;
 mod codecs;
 mod control;

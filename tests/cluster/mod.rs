@@ -2,9 +2,6 @@
 //!
 //! They join before they look for brokers, and wait for those as long as it takes.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod join;
 mod launch;
 mod processes;
