@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use crate::support::feed::Recipe;
 use crate::support::random::Random;
 use crate::support::{Backtest, Files, Ran, assert_same, slice};
-use serde_json::Value;
 
 /// How much of a refused message is kept (docs/definitions.md, "Input").
 const ORIGINAL_MAX: usize = 64 * 1024;

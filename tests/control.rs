@@ -1,11 +1,12 @@
 //! Control records in recorded files: they take effect at their line, for any number of workers and chunks of any
 //! size; and the records that `foreshock control` makes.
 
-use crate::support::{Backtest, Files, Ran, assert_same, feed, finish, foreshock};
 use foreshock::config::{Config, Mode};
 use foreshock_dataflows::control::settings_record;
 use foreshock_dataflows::settings::Settings;
 use serde_json::Value;
+
+use crate::support::{Backtest, Files, Ran, assert_same, feed, finish, foreshock};
 
 /// The bundled model with another version and weight.
 fn other_model() -> String {

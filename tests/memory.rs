@@ -6,9 +6,10 @@ use std::io::{self, BufWriter, Write};
 use std::process::Stdio;
 use std::thread;
 
+use serde_json::Value;
+
 use crate::support::feed::{Feed, Fullest, Recipe};
 use crate::support::{Backtest, foreshock};
-use serde_json::Value;
 
 const MB: i64 = 1_000_000;
 

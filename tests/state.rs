@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Ended, finish, foreshock};
 use foreshock::state::{
     Header, InstrumentState, Newest, ReadError, RecordPrint, Snapshot, Store, StoreError,
 };
@@ -14,6 +13,8 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::support::{Ended, finish, foreshock};
 
 const JOB: &str = "watch";
 const TOPIC: &str = "ticks.raw";

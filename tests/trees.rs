@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Backtest, Files, Ran, assert_same, data, finish, foreshock, slice};
 use foreshock::config::{Config, Mode};
 use foreshock::documents::file::FileRef;
 use foreshock::models::{read, sha256};
@@ -14,6 +13,8 @@ use foreshock_operators::score::predict_by;
 use foreshock_operators::time::{Nanos, SECOND};
 use foreshock_operators::trees::logit;
 use serde_json::{Value, json};
+
+use crate::support::{Backtest, Files, Ran, assert_same, data, finish, foreshock, slice};
 
 const HORIZONS: [Nanos; 4] = [SECOND, 5 * SECOND, 30 * SECOND, 60 * SECOND];
 

@@ -1,7 +1,5 @@
 //! Chains: what they give is what their operators give, whatever the key; and levels of books reach operators unharmed.
 
-mod support;
-
 use std::sync::Arc;
 
 use foreshock_operators::account::Ledger;
@@ -25,7 +23,8 @@ use foreshock_operators::stages::{Metric, Priority, Signal};
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND, Time};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
-use support::{
+
+use crate::support::{
     Random, account_of, busy_log, feed_rows, instrument, instrument_with_gaps, mid, output_with, parameters,
     reordering, row, values,
 };

@@ -1,7 +1,5 @@
 //! Changes of model, rules and settings: where they take effect, and what becomes of the states.
 
-mod support;
-
 use std::sync::Arc;
 
 use foreshock_operators::chain::{Chain, SECTION};
@@ -18,9 +16,10 @@ use foreshock_operators::stages::{GapReason, Scored};
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND, Time};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
-use support::{
-    START, ScoredChain, account_of, busy_log, instrument, instrument_with_gaps, log, mid, model, output_with,
-    parameters, reordering, ticker, values,
+
+use crate::support::{
+    Random, START, ScoredChain, account_of, busy_log, instrument, instrument_with_gaps, log, mid, model,
+    output_with, parameters, reordering, ticker, values, with_id,
 };
 
 /// A row, or a change that stands before the next one in the log.
@@ -207,8 +206,8 @@ fn rows_no_longer_wait_once_they_need_not() {
 fn after_a_loss_nothing_is_late_or_a_duplicate_of_what_was_before() {
     let steps: Vec<Step> = log([mid(5, 1.0), mid(9, 1.0)]).into_iter().map(Step::Row).collect();
     let lost = Step::Change(change(1, None, ChangeKind::StateLost));
-    let again = Step::Row(support::with_id(7, mid(6, 1.0)));
-    let first = Step::Row(support::with_id(7, mid(5, 1.0)));
+    let again = Step::Row(with_id(7, mid(6, 1.0)));
+    let first = Step::Row(with_id(7, mid(5, 1.0)));
     let script = [vec![first], steps, vec![lost, again]].concat();
     assert_eq!(ordered(0, &script).join(" "), "5 5 9 #1 6");
 }
@@ -299,7 +298,7 @@ proptest! {
     /// Behind new settings everything is as if the log began there, but for the gap and the last price.
     #[test]
     fn a_run_with_new_settings_is_spliced_of_two(seed in any::<u64>(), count in 1usize..200, at in 0.0..1.0f64) {
-        let mut random = support::Random(seed);
+        let mut random = Random(seed);
         let mut time = 0;
         let rows = log((0..count).map(|_| {
             time += random.below(900) as i64 * MILLISECOND;

@@ -5,8 +5,6 @@
 //! the logarithm of a ratio near 1, known to 2^-52 absolute; a z-score is a difference of nearly equal values
 //! over their spread.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -20,9 +18,10 @@ use foreshock_operators::seconds::SecondSettings;
 use foreshock_operators::stages::{Features, MAX_HORIZONS, Sample, Scored};
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND};
 use proptest::prelude::*;
-use support::{
-    Random, START, ScoredChain, account_of, feed_rows, heartbeat, instrument, instrument_with_gaps, log, mid,
-    on, output_with, parameters, quote, sized, ticker, trade, with_id,
+
+use crate::support::{
+    Random, START, ScoredChain, account_of, busy_log, feed_rows, heartbeat, instrument, instrument_with_gaps,
+    log, mid, on, output_with, parameters, quote, sized, ticker, trade, with_id,
 };
 
 const EPS: f64 = f64::EPSILON;
@@ -874,7 +873,7 @@ fn a_job_may_have_no_horizon_or_as_many_as_there_are() {
 
 #[test]
 fn the_busy_log_agrees_with_the_oracle() {
-    let rows = support::busy_log(11, 6_000);
+    let rows = busy_log(11, 6_000);
     let compared = check_with(&parameters(), &instrument_with_gaps(5 * SECOND), rows);
     let counts = &compared.out.context.ledger.counts;
     let fates = [counts.ticks, counts.applied, counts.duplicate, counts.late, counts.messages_ignored];

@@ -1,7 +1,5 @@
 //! Silences (docs/definitions.md, "Gaps"), as scripts.
 
-mod support;
-
 use std::sync::Arc;
 
 use foreshock_operators::alone::Alone;
@@ -11,7 +9,8 @@ use foreshock_operators::order::Order;
 use foreshock_operators::row::{Channel, Row};
 use foreshock_operators::stages::{GapReason, Live, Scored};
 use foreshock_operators::time::{Nanos, SECOND};
-use support::{
+
+use crate::support::{
     START, ScoredChain, account_of, feed_inputs, feed_rows, heartbeat, instrument, instrument_with_gaps, log,
     mid, on, output_with, parameters, reordering, ticker, trade, with_id,
 };

@@ -1,7 +1,5 @@
 //! Order, duplicates, lateness and channels (docs/definitions.md, "Order"), as scripts.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,9 +11,10 @@ use foreshock_operators::order::{IDS_REMEMBERED, Order, WAITING_MAX};
 use foreshock_operators::row::{Body, Channel, InstrumentId, Quote, Row, Source};
 use foreshock_operators::time::{Nanos, Time};
 use proptest::prelude::*;
-use support::{
-    START, ScoredChain, account_of, feed_inputs, heartbeat, instrument, log, mid, on, output_with, quote,
-    reordering, ticker, trade, values, with_id,
+
+use crate::support::{
+    START, ScoredChain, account_of, busy_log, feed_inputs, heartbeat, instrument, log, mid, on, output_with,
+    quote, reordering, ticker, trade, values, with_id,
 };
 
 /// What became of a row, given before the row itself leaves where it waits.
@@ -496,7 +495,7 @@ proptest! {
 
 #[test]
 fn several_logs_in_one_account_add_up() {
-    let rows = support::busy_log(2, 3_000);
+    let rows = busy_log(2, 3_000);
     let mut ledger = account_of(&rows);
     ledger.counts.add(&account_of(&rows).counts);
     for _ in 0..2 {

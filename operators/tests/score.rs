@@ -1,7 +1,5 @@
 //! Scores against values worked out by hand (docs/definitions.md, "Scoring").
 
-mod support;
-
 use std::sync::Arc;
 
 use foreshock_operators::alone::Alone;
@@ -13,7 +11,8 @@ use foreshock_operators::stages::{
     Features, Gap, GapReason, MAX_HORIZONS, Metric, Reading, Sample, Sampled, Scored,
 };
 use foreshock_operators::time::{SECOND, Time};
-use support::{feed_inputs, instrument, parameters};
+
+use crate::support::{feed_inputs, instrument, parameters};
 
 const NULL: f64 = f64::NAN;
 const ZERO: NullPolicy = NullPolicy::Value(0.0);

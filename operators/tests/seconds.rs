@@ -1,7 +1,5 @@
 //! Per-second samples and their z-scores (docs/definitions.md, "Per-second metrics"), as scripts.
 
-mod support;
-
 use std::sync::Arc;
 
 use foreshock_operators::alone::Alone;
@@ -13,7 +11,8 @@ use foreshock_operators::stages::{
     Features, Gap, GapReason, MAX_HORIZONS, Measured, Metric, Reading, Sample, Sampled,
 };
 use foreshock_operators::time::{Nanos, SECOND, Time};
-use support::{START, feed_inputs, instrument, parameters};
+
+use crate::support::{START, feed_inputs, instrument, parameters};
 
 const NULL: f64 = f64::NAN;
 

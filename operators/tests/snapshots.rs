@@ -1,7 +1,5 @@
 //! Stopping anywhere and going on from a snapshot changes nothing, and bytes that are no snapshot do no harm.
 
-mod support;
-
 use std::fmt::Debug;
 use std::mem::swap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +20,8 @@ use foreshock_operators::seconds::{SecondSettings, Seconds};
 use foreshock_operators::stages::{Live, Measured, Sampled, Scored};
 use foreshock_operators::time::{MILLISECOND, SECOND};
 use proptest::prelude::*;
-use support::{
+
+use crate::support::{
     Random, ScoredChain, account_of, busy_log, feed_inputs, instrument, instrument_with_gaps, log, mid,
     model, parameters, values,
 };

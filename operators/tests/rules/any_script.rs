@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use crate::job::*;
 use foreshock_operators::rules::{Critical, Direction, Rule};
 use foreshock_operators::stages::{Alert, AlertState, Metric, Outcome, Priority, Scored, Signal};
 use foreshock_operators::time::{Nanos, SECOND, Time};
+
+use crate::rules::job::*;
 
 /// One step of a rule's history.
 #[derive(Clone, Copy, Debug)]

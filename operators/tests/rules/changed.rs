@@ -5,7 +5,7 @@ use std::sync::Arc;
 use foreshock_operators::change::{Change, ChangeKind};
 use foreshock_operators::rules::Rule;
 
-use crate::job::*;
+use crate::rules::job::*;
 
 impl Job {
     /// Puts these rules in force at a time.

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::job::*;
 use foreshock_operators::alone::Alone;
 use foreshock_operators::row::InstrumentId;
 use foreshock_operators::rules::{Critical, Rule, Rules};
 use foreshock_operators::stages::{Alert, Metric, Outcome, Priority};
 use foreshock_operators::time::{SECOND, Time};
+
+use crate::rules::job::*;
 
 #[track_caller]
 fn check(rule: Rule, script: &str, expected: &str) {

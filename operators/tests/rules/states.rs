@@ -1,10 +1,11 @@
 //! Saved states: under which settings they are taken, and that no bytes are dangerous.
 
-use crate::job::*;
 use foreshock_operators::operator::RestoreError;
 use foreshock_operators::rules::Rule;
 use foreshock_operators::stages::{Metric, Priority, Signal};
 use foreshock_operators::time::{SECOND, Time};
+
+use crate::rules::job::*;
 
 #[track_caller]
 fn check_restore(saved: &[Rule], now: &[Rule], expected: Result<(), RestoreError>) {

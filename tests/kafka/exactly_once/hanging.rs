@@ -4,6 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Kept, assert_ends, create, go_on};
+
 use crate::kafka::job::{send_quotes, sources};
 use crate::kafka::own::Broker;
 use crate::support::finish;

@@ -1,6 +1,7 @@
 //! Outputs that don't get away: the input waits, and memory stays within its bound.
 
 use super::{Kept, create, metric};
+
 use crate::kafka::job::{send_quotes, stats, summary};
 use crate::support::finish;
 use crate::support::kafka::{brokers, committed};

@@ -8,6 +8,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::Value;
 
 use super::{Kept, admin, assert_ends, block_on, caught_up, create, go_on, metric, stopped, values};
+
 use crate::kafka::job::{Job, over_shards, send_quotes, sources, stats, summary};
 use crate::support::kafka::{brokers, committed, consumer};
 use crate::support::process::{PATIENCE, await_that};

@@ -3,6 +3,7 @@
 use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
 
 use super::{Kept, admin, assert_ends, block_on, create, go_on};
+
 use crate::kafka::job::{Job, assert_each_once, send_quotes, sources};
 use crate::support::finish;
 use crate::support::kafka::brokers;

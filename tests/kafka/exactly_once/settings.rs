@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Kept, assert_ends, create, go_on, values};
+
 use crate::kafka::job::{Job, assert_each_once, send_quotes, source, sources};
 use crate::support::kafka::brokers;
 use crate::support::{Files, finish};

@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::{Kept, caught_up, create, go_on, metric, send_feed, stopped};
+
 use crate::kafka::alike::{assert_same_lines, by_instrument, lines};
 use crate::kafka::job::{assert_each_once, send_quotes, sources, summary};
 use crate::support::feed::{Recipe, file};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Kept, assert_ends, caught_up, create, go_on, metric, outputs, send_feed, stopped};
+
 use crate::kafka::alike::{assert_same_lines, by_instrument, lines};
 use crate::kafka::job::{Job, assert_each_once, over_shards, send_quotes, sources, stats};
 use crate::support::feed::{Message, Recipe, file};

@@ -1,0 +1,14 @@
+//! What is computed, by the chain and by operators alone. One binary, since each would hold all libraries.
+
+mod chain;
+mod changes;
+mod decode;
+mod features_oracle;
+mod gaps;
+mod order;
+mod rules;
+mod score;
+mod seconds;
+mod snapshots;
+mod support;
+mod trees;
