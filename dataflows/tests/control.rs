@@ -154,7 +154,7 @@ fn a_replaced_change_is_kept_as_long_as_a_state_names_it() {
     let id = instruments.resolver().resolve("x", "A").expect("any instrument is taken").instrument;
     let instrument = instruments.get(id);
     let mut chain = MarketChain::new(&settings().parameters, &instrument);
-    let mut out = Out::new(Context::default(), 0);
+    let mut out = Out::<_, InstrumentId>::new(Context::default(), 0);
     assert_eq!(take(&mut shard, &record("a")), Fate::Applied);
     for change in shard.changes() {
         chain.on_change(&change, &mut out, &mut ());
