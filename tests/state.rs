@@ -253,7 +253,7 @@ fn a_piece_that_is_missing_doubled_or_moved_is_noticed() {
 #[test]
 fn a_length_that_is_damaged_asks_for_no_memory() {
     // 4 GiB of a section that isn't there; were they allocated first, this would be slow at the least.
-    let mut bytes = b"\xf5SHOCKS\n\x01\0\0\0\x01".to_vec();
+    let mut bytes = b"\xf5SHOCKS\n\x02\0\0\0\x01".to_vec();
     bytes.extend(u32::MAX.to_le_bytes());
     match Snapshot::read(&bytes[..]) {
         Err(ReadError::Damaged { at: 17, expected, .. }) => assert!(expected.contains("4294967295 bytes")),
@@ -281,10 +281,11 @@ fn what_is_not_ours_says_so() {
     let mut newer = fs::read(kept.file(10)).unwrap();
     newer[8..12].copy_from_slice(&7u32.to_le_bytes());
     assert_eq!(refused(&kept, &newer, "a newer one"), "newer");
+    assert!(kept.newest().1[0].1.to_string().contains("version 7"));
     let mut older = newer;
     older[8..12].copy_from_slice(&1u32.to_le_bytes());
     assert_eq!(refused(&kept, &older, "an older one"), "older");
-    assert!(kept.newest().1[0].1.to_string().contains("version 7"));
+    assert!(kept.newest().1[0].1.to_string().contains("version 1"));
     // A copy under another name is another shard's state.
     assert_eq!(refused(&kept, &fs::read(kept.file(10)).unwrap(), "another offset"), "other");
 }
@@ -482,7 +483,7 @@ const INSIDE: &str = "FORESHOCK_TEST_STATE_FOLDER";
 /// can't be one.
 #[track_caller]
 fn inside(test: &str, setup: &str, folder: &Path) -> bool {
-    let script = format!("{setup}\nexec \"$TEST\" --exact {test} --nocapture");
+    let script = format!("{setup}\nexec \"$TEST\" --exact state::{test} --nocapture");
     let root: &[&str] = if nix_is_root() { &["--mount"] } else { &["--user", "--map-root-user", "--mount"] };
     let can = Command::new("unshare").args(root).args(["mount", "-t", "tmpfs", "t"]).arg(folder).status();
     if !can.is_ok_and(|status| status.success()) {
