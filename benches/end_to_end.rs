@@ -29,9 +29,9 @@ use foreshock_dataflows::decode::{Decode, DecodeSettings, LogFile};
 use foreshock_dataflows::encode_lines::EncodeLines;
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::market::Market;
-use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_operators::decode::Format;
 use foreshock_operators::encode::Encoder;
+use foreshock_operators::outputs::OutputKind;
 use tempfile::TempDir;
 
 const TICKS: usize = 300_000;

@@ -12,10 +12,12 @@ use foreshock_operators::change::ChangeKind;
 use foreshock_operators::model::Model;
 use foreshock_operators::row::{Extent, Source};
 use foreshock_operators::rules::{Rule, check_rules};
-use foreshock_operators::time::{Nanos, Time, TimeText, parse_rfc3339};
+use foreshock_operators::time::{Nanos, Time, parse_rfc3339};
 use serde::{Deserialize, Serialize};
 
 use crate::settings::Settings;
+
+pub use foreshock_operators::outputs::control::{Answer, Fate};
 
 /// The Kafka header that marks a control record.
 pub const HEADER: &str = "foreshock-control";
@@ -54,33 +56,6 @@ pub struct ControlRefusal {
     pub id: Option<Arc<str>>,
     pub kind: Option<String>,
     pub reason: String,
-}
-
-/// What became of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Fate {
-    /// It holds from here on; each instrument takes it at its next row (or its first at `effective_at`).
-    Applied,
-    /// The shard has taken one of this id before.
-    Duplicate,
-    Refused,
-}
-
-/// The word of a shard on a record.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Answer {
-    /// Position of the record in the batch.
-    pub order: u32,
-    pub offset: u64,
-    pub id: Option<Arc<str>>,
-    pub kind: Option<String>,
-    pub fate: Fate,
-    /// Why it was refused.
-    pub reason: Option<String>,
-    pub effective_at: Option<(Time, u8)>,
-    /// Of a model.
-    pub name: Option<Arc<str>>,
-    pub version: Option<Arc<str>>,
 }
 
 impl Command {
@@ -252,48 +227,4 @@ fn read_written(message: &[u8], horizons: &[Nanos]) -> Result<ControlRecord, Str
         _ => return Err(format!("expected {kind} and nothing else to put in force")),
     };
     Ok(ControlRecord { id: written.id.into(), effective_at, command })
-}
-
-impl Answer {
-    /// Appends the answer as a line of JSON.
-    pub fn line(&self, shard: &str, line: &mut Vec<u8>) {
-        #[derive(Serialize)]
-        struct Line<'a> {
-            id: Option<&'a str>,
-            kind: Option<&'a str>,
-            state: &'static str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            reason: Option<&'a str>,
-            shard: &'a str,
-            offset: u64,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            effective_at: Option<String>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            name: Option<&'a str>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            version: Option<&'a str>,
-        }
-        let text = |(time, digits)| {
-            let mut text = Vec::new();
-            TimeText::default().write(time, digits, &mut text);
-            String::from_utf8_lossy(&text).into_owned()
-        };
-        let written = Line {
-            id: self.id.as_deref(),
-            kind: self.kind.as_deref(),
-            state: match self.fate {
-                Fate::Applied => "applied",
-                Fate::Duplicate => "duplicate",
-                Fate::Refused => "refused",
-            },
-            reason: self.reason.as_deref(),
-            shard,
-            offset: self.offset,
-            effective_at: self.effective_at.map(text),
-            name: self.name.as_deref(),
-            version: self.version.as_deref(),
-        };
-        line.extend(serde_json::to_vec(&written).expect("an answer is plain data"));
-        line.push(b'\n');
-    }
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use foreshock_operators::account::{Counts, DeadLetter};
-use foreshock_operators::encode::{Encoder, dead_letter};
+use foreshock_operators::encode::Encoder;
 use foreshock_operators::links::Tagged;
+use foreshock_operators::outputs::OutputKind;
+use foreshock_operators::outputs::deadletter::dead_letter;
 use foreshock_operators::stages::Outcome;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
@@ -14,7 +16,6 @@ use timely::dataflow::operators::Operator as _;
 use crate::batch::{Batch, FromFiles};
 use crate::decode::LogFile;
 use crate::instruments::Instruments;
-use crate::output_kind::OutputKind;
 
 /// Lines of one kind.
 #[derive(Clone, Debug, Default)]
@@ -126,25 +127,8 @@ impl EncodeLines {
             self.encoder.introduce(&self.instruments.get(instrument));
         }
         for (kind, lines) in self.kinds.iter().zip(lines) {
-            let bytes = &mut lines.bytes;
-            match (kind, &tagged.value) {
-                (OutputKind::Features, Outcome::Tick(features, _)) => {
-                    self.encoder.features(instrument, features, bytes);
-                }
-                (OutputKind::Scored, Outcome::Tick(features, prediction)) => {
-                    self.encoder.scored(instrument, features, prediction, bytes);
-                }
-                (OutputKind::Predictions, Outcome::Tick(features, prediction))
-                    if prediction.spike.is_some() =>
-                {
-                    self.encoder.prediction(instrument, features, prediction, bytes);
-                }
-                (OutputKind::Metrics, Outcome::Sample(sample)) => {
-                    self.encoder.sample(instrument, sample, bytes)
-                }
-                (OutputKind::Gaps, Outcome::Gap(gap)) => self.encoder.gap(instrument, gap, bytes),
-                (OutputKind::Alerts, Outcome::Alert(alert)) => self.encoder.alert(instrument, alert, bytes),
-                _ => continue,
+            if !self.encoder.outcome(*kind, instrument, &tagged.value, &mut lines.bytes) {
+                continue;
             }
             if self.marked {
                 lines.mark(tagged.order);

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use foreshock_operators::account::Counts;
 use foreshock_operators::change::Change;
-use foreshock_operators::encode::{Encoder, dead_letter};
+use foreshock_operators::encode::Encoder;
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::links::Tagged;
 use foreshock_operators::model::Model;
+use foreshock_operators::outputs::OutputKind;
+use foreshock_operators::outputs::deadletter::dead_letter;
 use foreshock_operators::row::{Extent, InstrumentId};
 use foreshock_operators::stages::{Alert, Outcome};
 use timely::container::CapacityContainerBuilder;
@@ -20,7 +22,6 @@ use crate::batch::{Batch, Cut, FromShard, SourceSegment};
 use crate::control::Answer;
 use crate::instruments::Instruments;
 use crate::meter::Meter;
-use crate::output_kind::OutputKind;
 use crate::settings::Settings;
 
 /// How much is kept of the key of a refused message: nobody knows what it is.
@@ -191,20 +192,8 @@ impl EncodeRecords {
         for kind in self.kinds.iter() {
             let mut key = RecordKey::Instrument(instrument);
             let start = out.bytes.len();
-            let bytes = &mut out.bytes;
-            match (kind, &tagged.value) {
-                (OutputKind::Features, Outcome::Tick(features, _)) => {
-                    encoder.features(instrument, features, bytes);
-                }
-                (OutputKind::Predictions, Outcome::Tick(features, prediction))
-                    if prediction.spike.is_some() =>
-                {
-                    encoder.prediction(instrument, features, prediction, bytes);
-                }
-                (OutputKind::Metrics, Outcome::Sample(sample)) => encoder.sample(instrument, sample, bytes),
-                (OutputKind::Gaps, Outcome::Gap(gap)) => encoder.gap(instrument, gap, bytes),
-                (OutputKind::Alerts, Outcome::Alert(alert)) => encoder.alert(instrument, alert, bytes),
-                _ => continue,
+            if !encoder.outcome(*kind, instrument, &tagged.value, &mut out.bytes) {
+                continue;
             }
             let value = Extent { start: start as u32, length: (out.bytes.len() - start) as u32 };
             if let Outcome::Alert(alert) = &tagged.value {

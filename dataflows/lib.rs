@@ -15,7 +15,6 @@ pub mod live;
 pub mod market;
 pub mod messages;
 pub mod meter;
-pub mod output_kind;
 pub mod ownership;
 pub mod saving;
 pub mod settings;

@@ -17,9 +17,9 @@ use crate::instruments::Instruments;
 use crate::live::{LastSeen, LiveDecode, LiveSettings, decode};
 use crate::market::{Market, market_of_shards};
 use crate::meter::Meter;
-use crate::output_kind::OutputKind;
 use crate::saving::Saver;
 use crate::settings::Settings;
+use foreshock_operators::outputs::OutputKind;
 
 /// The three parts of a worker's graph, until they are built into it.
 pub struct Stage {

@@ -84,6 +84,28 @@ impl Reason {
             Reason::BadControl => "bad_control",
         }
     }
+
+    /// What it means, for documents.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Reason::BrokenJson => "not JSON, cut off, or not UTF-8",
+            Reason::WrongType => "a needed field is missing, stands twice or has another type",
+            Reason::Empty => "there is no message",
+            Reason::TooLarge => "longer than `input.max_message_bytes`",
+            Reason::OtherMarket => "of another market than the one named with `--exchange`",
+            Reason::NoTime => "no time, or one that can't be read",
+            Reason::TimeRange => "a time outside 2000 to 2100",
+            Reason::TimeAhead => "more than `input.max_ahead` ahead of its receipt",
+            Reason::NonFinite => "a price or size that is no finite number",
+            Reason::NotPositive => "a price of 0 or below",
+            Reason::NegativeSize => "a size below 0",
+            Reason::Crossed => "bid above ask (equal is legal)",
+            Reason::EmptySide => "a quote without bid or ask",
+            Reason::UnknownInstrument => "not listed, where `instruments.unknown` is `deadletter`",
+            Reason::Late => "older than the newest row of its channel",
+            Reason::BadControl => "a control record that can't be obeyed ([control](control.md))",
+        }
+    }
 }
 
 /// A refused message or row on its way to the dead letters. The original is found through `extent` in the

@@ -3,19 +3,30 @@
 //! Numbers are the shortest text that reads back to the same f64; NaN is null; times have as many fraction
 //! digits as their format.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use std::sync::LazyLock;
 
-use crate::account::DeadLetter;
 use crate::change::Change;
-use crate::model::{Model, return_name};
+use crate::feature::return_name;
+use crate::model::Model;
 use crate::operator::Instrument;
+use crate::outputs::field::{Field, write_line};
+use crate::outputs::{OutputKind, alerts, gaps, metrics};
 use crate::row::InstrumentId;
-use crate::stages::{Alert, Features, Gap, Metric, Prediction, Sample};
+use crate::stages::{Alert, Features, Gap, Outcome, Prediction, Sample};
 use crate::time::{Nanos, SECOND, Time, TimeText};
 
-/// How much of a refused message is kept.
-pub const ORIGINAL_MAX: usize = 64 * 1024;
+/// Fields of the outputs that are written as their tables say.
+struct ListedFields {
+    metrics: Vec<Field<Sample>>,
+    gaps: Vec<Field<Gap>>,
+    alerts: Vec<Field<Alert>>,
+}
+
+static FIELDS: LazyLock<ListedFields> = LazyLock::new(|| ListedFields {
+    metrics: metrics::fields(),
+    gaps: gaps::fields(),
+    alerts: alerts::fields(),
+});
 
 /// Writes records as JSON lines. Keeps what is the same on many lines: an instrument's names, a model's, the
 /// minute of the last time.
@@ -102,59 +113,37 @@ impl Encoder {
         line.extend_from_slice(self.models.get(prediction.model));
     }
 
-    /// A line of `metrics.ndjson`: each metric, its z-score and how many samples the score has seen.
-    pub fn sample(&mut self, instrument: InstrumentId, sample: &Sample, line: &mut Vec<u8>) {
-        self.names(instrument, line);
-        self.time(",\"event_time\":", sample.time, sample.digits, line);
-        for metric in Metric::ALL {
-            let (reading, name) = (&sample.readings[metric as usize], metric.name());
-            for (suffix, value) in [("", reading.value), ("_z", reading.zscore)] {
-                line.extend_from_slice(b",\"");
-                line.extend_from_slice(name.as_bytes());
-                line.extend_from_slice(suffix.as_bytes());
-                line.extend_from_slice(b"\":");
-                push_number(value, line);
+    /// Appends the line that an outcome has in this kind of output; false where it has none.
+    pub fn outcome(
+        &mut self,
+        kind: OutputKind,
+        instrument: InstrumentId,
+        outcome: &Outcome,
+        line: &mut Vec<u8>,
+    ) -> bool {
+        match (kind, outcome) {
+            (OutputKind::Features, Outcome::Tick(features, _)) => self.features(instrument, features, line),
+            (OutputKind::Scored, Outcome::Tick(features, prediction)) => {
+                self.scored(instrument, features, prediction, line);
             }
-            line.extend_from_slice(b",\"");
-            line.extend_from_slice(name.as_bytes());
-            line.extend_from_slice(b"_samples\":");
-            line.extend_from_slice(self.integer.format(reading.seen).as_bytes());
+            (OutputKind::Predictions, Outcome::Tick(features, prediction)) if prediction.spike.is_some() => {
+                self.prediction(instrument, features, prediction, line);
+            }
+            (OutputKind::Metrics, Outcome::Sample(sample)) => {
+                self.listed(instrument, &FIELDS.metrics, sample, line);
+            }
+            (OutputKind::Gaps, Outcome::Gap(gap)) => self.listed(instrument, &FIELDS.gaps, gap, line),
+            (OutputKind::Alerts, Outcome::Alert(alert)) => {
+                self.listed(instrument, &FIELDS.alerts, alert, line);
+            }
+            _ => return false,
         }
-        line.extend_from_slice(b"}\n");
+        true
     }
 
-    /// A line of `gaps.ndjson`.
-    pub fn gap(&mut self, instrument: InstrumentId, gap: &Gap, line: &mut Vec<u8>) {
-        self.names(instrument, line);
-        self.time(",\"gap_start\":", gap.start, gap.digits, line);
-        self.time(",\"gap_end\":", gap.end, gap.digits, line);
-        number(b",\"duration_seconds\":", gap.end.since(gap.start) as f64 / SECOND as f64, line);
-        line.extend_from_slice(b",\"reason\":\"");
-        line.extend_from_slice(gap.reason.name().as_bytes());
-        line.extend_from_slice(b"\"}\n");
-    }
-
-    /// A line of `alerts.ndjson`.
-    pub fn alert(&mut self, instrument: InstrumentId, alert: &Alert, line: &mut Vec<u8>) {
-        self.names(instrument, line);
-        let texts = [
-            ("id", &*alert.id),
-            ("rule", &*alert.rule),
-            ("priority", alert.priority.name()),
-            ("state", alert.state.name()),
-            ("metric", alert.signal.name()),
-        ];
-        for (key, text) in texts {
-            line.extend_from_slice(format!(",\"{key}\":{}", quoted(text)).as_bytes());
-        }
-        self.time(",\"event_time\":", alert.time, alert.digits, line);
-        number(b",\"value\":", alert.value, line);
-        number(b",\"threshold\":", alert.threshold, line);
-        number(b",\"zscore\":", alert.zscore, line);
-        self.time(",\"started_at\":", alert.started_at, alert.digits, line);
-        self.time_or_null(",\"triggered_at\":", alert.triggered_at, alert.digits, line);
-        self.time_or_null(",\"resolved_at\":", alert.resolved_at, alert.digits, line);
-        line.extend_from_slice(format!(",\"reason\":{}}}\n", quoted(alert.reason)).as_bytes());
+    /// A line that the table of its fields says how to write.
+    fn listed<R>(&mut self, instrument: InstrumentId, fields: &[Field<R>], row: &R, line: &mut Vec<u8>) {
+        write_line(&self.names[instrument.0 as usize], fields, row, &mut self.time, line);
     }
 
     fn feature_fields(&mut self, instrument: InstrumentId, features: &Features, line: &mut Vec<u8>) {
@@ -193,16 +182,6 @@ impl Encoder {
         line.push(b'"');
         self.time.write(time, digits, line);
         line.push(b'"');
-    }
-
-    fn time_or_null(&mut self, key: &str, time: Option<Time>, digits: u8, line: &mut Vec<u8>) {
-        match time {
-            Some(time) => self.time(key, time, digits, line),
-            None => {
-                line.extend_from_slice(key.as_bytes());
-                line.extend_from_slice(b"null");
-            }
-        }
     }
 }
 
@@ -243,35 +222,6 @@ fn model_fields(model: &Model) -> Vec<u8> {
     fields.into_bytes()
 }
 
-/// A line of `deadletter.ndjson`: what was refused, why, and the message's first 64 KiB (base64 where it is not
-/// UTF-8).
-pub fn dead_letter(letter: &DeadLetter, source_name: &str, message: &[u8], line: &mut Vec<u8>) {
-    let source = format!("{source_name}/{}/{}", letter.source.line, letter.index);
-    let kept = &message[..message.len().min(ORIGINAL_MAX)];
-    // A cut may fall inside a character: what is whole before it is still text.
-    let text = match std::str::from_utf8(kept) {
-        Ok(text) => Some(text),
-        Err(error) if error.error_len().is_none() && kept.len() < letter.extent.length as usize => {
-            std::str::from_utf8(&kept[..error.valid_up_to()]).ok()
-        }
-        Err(_) => None,
-    };
-    let head = format!(
-        "{{\"reason\":\"{}\",\"detail\":{},\"source\":{},\"length\":{},\"truncated\":{}",
-        letter.reason.name(),
-        quoted(&letter.detail),
-        quoted(&source),
-        letter.extent.length,
-        text.map_or(kept.len(), str::len) < letter.extent.length as usize,
-    );
-    line.extend_from_slice(head.as_bytes());
-    let original = match text {
-        Some(text) => format!(",\"encoding\":\"utf-8\",\"original\":{}}}\n", quoted(text)),
-        None => format!(",\"encoding\":\"base64\",\"original\":\"{}\"}}\n", STANDARD.encode(kept)),
-    };
-    line.extend_from_slice(original.as_bytes());
-}
-
 fn probability(prediction: &Prediction, line: &mut Vec<u8>) {
     number(b",\"probability\":", prediction.probability, line);
     line.extend_from_slice(match prediction.spike {
@@ -286,7 +236,8 @@ fn number(key: &[u8], value: f64, line: &mut Vec<u8>) {
     push_number(value, line);
 }
 
-fn push_number(value: f64, line: &mut Vec<u8>) {
+/// Appends the shortest text that reads back to the same f64; null for NaN.
+pub(crate) fn push_number(value: f64, line: &mut Vec<u8>) {
     if value.is_finite() {
         line.extend_from_slice(zmij::Buffer::new().format_finite(value).as_bytes());
     } else {

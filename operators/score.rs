@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Effect, InForce};
-use crate::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform, TreeFeature};
+use crate::feature::Feature;
+use crate::model::Model;
 use crate::operator::{Collector, Instrument, Mismatch, Operator, same_settings};
 use crate::parameters::Parameters;
 use crate::stages::{Features, Prediction, Sampled, Scored};
-use crate::trees::Slots;
 
 /// Puts the model's prediction beside each tick; a tick that the model can't score is counted as refused.
 ///
@@ -64,69 +64,13 @@ impl Score {
 
 /// The model's word on one tick.
 pub fn predict(model: &Model, features: &Features) -> Prediction {
-    predict_by(model, |feature| feature.of(features))
+    predict_by(model, |feature| feature.get(features))
 }
 
 /// The model's word on these values, NaN being null: [`Features`] always know `n`, other rows may not.
-pub fn predict_by(model: &Model, value: impl Fn(FeatureRef) -> f64) -> Prediction {
-    let probability = match &model.kind {
-        ModelKind::Baseline { threshold, null } => {
-            value_or_policy(value(FeatureRef::VolatilityZ), *null).map(|z| sigmoid(z - threshold))
-        }
-        ModelKind::Logistic { intercept, terms } => {
-            let add = |sum, term: &Term| Some(sum + weigh(term, value(term.feature))?);
-            terms.iter().try_fold(*intercept, add).map(sigmoid)
-        }
-        ModelKind::Trees { features, trees } => {
-            slots(features, value).map(|slots| f64::from(trees.probability(&slots)))
-        }
-    };
-    match probability.filter(|probability| !probability.is_nan()) {
-        Some(probability) => {
-            Prediction { probability, spike: Some(probability >= model.decision_threshold), model: 0 }
-        }
-        None => Prediction { probability: f64::NAN, spike: None, model: 0 },
+pub fn predict_by(model: &Model, value: impl Fn(Feature) -> f64) -> Prediction {
+    match model.score(value) {
+        Ok((probability, spike)) => Prediction { probability, spike: Some(spike), model: 0 },
+        Err(_) => Prediction { probability: f64::NAN, spike: None, model: 0 },
     }
-}
-
-/// What one term adds; `None` where the model refuses the value.
-fn weigh(term: &Term, value: f64) -> Option<f64> {
-    let value = value_or_policy(value, term.null)?;
-    let value = match term.transform {
-        Transform::None => value,
-        Transform::Abs => value.abs(),
-        Transform::Square => value * value,
-        Transform::Log if value > 0.0 => libm::log(value),
-        Transform::Log => return None,
-    };
-    let value = match term.standardise {
-        Some((mean, scale)) => (value - mean) / scale,
-        None => value,
-    };
-    Some(term.weight * value)
-}
-
-/// The row as trees look at it; `None` where the model refuses a value.
-fn slots(features: &[TreeFeature], value: impl Fn(FeatureRef) -> f64) -> Option<Slots> {
-    let mut is_refused = false;
-    let row = Slots::new(features.iter().map(|TreeFeature { feature, null }| {
-        let value = value(*feature);
-        let taken = null.map_or(Some(value), |null| value_or_policy(value, null));
-        is_refused |= taken.is_none();
-        taken.unwrap_or(f64::NAN) as f32
-    }));
-    (!is_refused).then_some(row)
-}
-
-fn value_or_policy(value: f64, null: NullPolicy) -> Option<f64> {
-    match null {
-        _ if !value.is_nan() => Some(value),
-        NullPolicy::Value(value) => Some(value),
-        NullPolicy::Refuse => None,
-    }
-}
-
-/// 1 / (1 + e^-x).
-fn sigmoid(x: f64) -> f64 {
-    1.0 / (1.0 + libm::exp(-x))
 }

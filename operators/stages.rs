@@ -126,6 +126,19 @@ impl Metric {
             Metric::TradeIntensity => "trade_intensity",
         }
     }
+
+    /// What it is, for documents.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Metric::SpreadBps => "`spread_bps` of the second's last tick",
+            Metric::Mid => "`midprice` of the second's last tick",
+            Metric::Imbalance => "`order_book_imbalance` of the second's last tick",
+            Metric::RealisedVol => "`ret_std` of the second's last tick",
+            Metric::TradeIntensity => {
+                "of the second's last tick, or of the last trade behind that in the second"
+            }
+        }
+    }
 }
 
 /// One metric of one second. NaN stands for null.

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_operators::account::{Counts, Reason};
+use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::stages::{AlertState, Priority};
 use foreshock_operators::time::SECOND;
 use prometheus::core::Collector;

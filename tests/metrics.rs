@@ -20,7 +20,7 @@ use foreshock::kafka::embedded::Embedded;
 use foreshock::live::Job;
 use foreshock::metrics::Metrics;
 use foreshock::status::JobStatus;
-use foreshock_dataflows::output_kind::OutputKind;
+use foreshock_operators::outputs::OutputKind;
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};

@@ -13,7 +13,7 @@ use foreshock::kafka::embedded::Embedded;
 use foreshock::live::{Done, Job};
 use foreshock::metrics::Metrics;
 use foreshock::status::{JobStatus, Phase, State};
-use foreshock_dataflows::output_kind::OutputKind;
+use foreshock_operators::outputs::OutputKind;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Headers, Message};

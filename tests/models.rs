@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use foreshock::config::{Config, Mode};
 use foreshock::documents::file::Document;
-use foreshock::models::{feature_names, read, sha256};
-use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
+use foreshock::models::{read, sha256};
+use foreshock_operators::feature::Feature;
+use foreshock_operators::model::{Baseline, Logistic, Model, ModelKind, NullPolicy, Term, Transform};
 use foreshock_operators::time::{Nanos, SECOND};
 
 const HORIZONS: [Nanos; 4] = [SECOND, 5 * SECOND, 30 * SECOND, 60 * SECOND];
@@ -20,7 +21,7 @@ fn bundled(name: &str) -> String {
     fs::read_to_string(format!("config/models/{name}.yaml")).unwrap()
 }
 
-fn term(feature: FeatureRef, transform: Transform, weight: f64) -> Term {
+fn term(feature: Feature, transform: Transform, weight: f64) -> Term {
     Term { feature, null: NullPolicy::Value(0.0), transform, standardise: None, weight }
 }
 
@@ -28,13 +29,13 @@ fn term(feature: FeatureRef, transform: Transform, weight: f64) -> Term {
 fn the_bundled_model_is_that_of_the_reference_workload() {
     let model = parse(bundled("logistic").as_bytes()).unwrap();
     let terms = vec![
-        term(FeatureRef::RetStd, Transform::None, 800.0),
-        term(FeatureRef::Return(1), Transform::Abs, 50.0),
-        term(FeatureRef::OrderBookImbalance, Transform::None, 0.3),
-        term(FeatureRef::SpreadZ, Transform::None, 0.2),
-        term(FeatureRef::TradeIntensity, Transform::None, 0.01),
+        term(Feature::RetStd, Transform::None, 800.0),
+        term(Feature::Return(1), Transform::Abs, 50.0),
+        term(Feature::OrderBookImbalance, Transform::None, 0.3),
+        term(Feature::SpreadZ, Transform::None, 0.2),
+        term(Feature::TradeIntensity, Transform::None, 0.01),
     ];
-    assert_eq!(model.kind, ModelKind::Logistic { intercept: -2.0, terms });
+    assert_eq!(model.kind, ModelKind::Logistic(Logistic { intercept: -2.0, terms }));
     assert_eq!((model.decision_threshold, model.horizon), (0.5, 60 * SECOND));
     assert_eq!((&*model.name, &*model.version), ("reference-logistic", "1"));
 }
@@ -42,7 +43,7 @@ fn the_bundled_model_is_that_of_the_reference_workload() {
 #[test]
 fn the_bundled_baseline_waits_for_three_standard_deviations() {
     let model = parse(bundled("baseline").as_bytes()).unwrap();
-    assert_eq!(model.kind, ModelKind::Baseline { threshold: 3.0, null: NullPolicy::Refuse });
+    assert_eq!(model.kind, ModelKind::Baseline(Baseline { threshold: 3.0, null: NullPolicy::Refuse }));
 }
 
 #[test]
@@ -87,7 +88,7 @@ fn check_refused_feature(feature: &str, message: &str) {
 #[test]
 fn bad_features_are_refused() {
     parse(logistic(FEATURE).as_bytes()).unwrap();
-    let names = feature_names(&HORIZONS).join(", ");
+    let names = Feature::names(&HORIZONS).join(", ");
     check_refused_feature(
         &FEATURE.replace("ret_std", "ret_sd"),
         &format!("name: found \"ret_sd\", expected one of {names}; did you mean ret_std?"),
@@ -217,11 +218,11 @@ fn the_same_feature_may_come_twice_with_different_transforms() {
     let two = format!(
         "{FEATURE}}}\n  - {{name: ret_std, weight: 2, null: refuse, transform: square, mean: 1, scale: 2"
     );
-    let ModelKind::Logistic { terms, .. } = parse(logistic(&two).as_bytes()).unwrap().kind else {
+    let ModelKind::Logistic(Logistic { terms, .. }) = parse(logistic(&two).as_bytes()).unwrap().kind else {
         panic!("logistic")
     };
     let second = Term {
-        feature: FeatureRef::RetStd,
+        feature: Feature::RetStd,
         null: NullPolicy::Refuse,
         transform: Transform::Square,
         standardise: Some((1.0, 2.0)),
@@ -259,8 +260,8 @@ fn bad_baselines_are_refused() {
 
 #[test]
 fn every_listed_feature_can_be_named() {
-    for name in feature_names(&HORIZONS) {
-        assert!(FeatureRef::named(&name, &HORIZONS).is_some(), "{name}");
+    for name in Feature::names(&HORIZONS) {
+        assert!(Feature::named(&name, &HORIZONS).is_some(), "{name}");
     }
 }
 

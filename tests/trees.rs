@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use foreshock::config::{Config, Mode};
 use foreshock::documents::file::FileRef;
 use foreshock::models::{read, sha256};
-use foreshock_operators::float32;
-use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy};
+use foreshock_operators::feature::Feature;
+use foreshock_operators::model::float32;
+use foreshock_operators::model::forest::logit;
+use foreshock_operators::model::{BoostedTrees, Model, ModelKind, NullPolicy};
 use foreshock_operators::score::predict_by;
 use foreshock_operators::time::{Nanos, SECOND};
-use foreshock_operators::trees::logit;
 use serde_json::{Value, json};
 
 use crate::support::{Backtest, Files, Ran, assert_same, data, finish, foreshock, slice};
@@ -36,7 +37,7 @@ fn load(path: &Path) -> Result<Model, String> {
 fn probabilities_are_xgboosts_to_the_last_bit() {
     for folder in folders() {
         let model = load(&folder.join("model.yaml")).unwrap();
-        let ModelKind::Trees { features, .. } = &model.kind else { panic!("trees") };
+        let ModelKind::Trees(BoostedTrees { features, .. }) = &model.kind else { panic!("trees") };
         let rows = zstd::decode_all(fs::File::open(folder.join("rows.csv.zst")).unwrap()).unwrap();
         let rows = String::from_utf8(rows).unwrap();
         assert!(rows.lines().count() >= 500);
@@ -44,7 +45,7 @@ fn probabilities_are_xgboosts_to_the_last_bit() {
             let (row, bits) = line.rsplit_once(',').unwrap();
             let given =
                 row.split(',').map(|text| if text.is_empty() { f64::NAN } else { text.parse().unwrap() });
-            let row: Vec<(FeatureRef, f64)> = features.iter().map(|one| one.feature).zip(given).collect();
+            let row: Vec<(Feature, f64)> = features.iter().map(|one| one.feature).zip(given).collect();
             let value = |feature| row.iter().find(|(name, _)| *name == feature).unwrap().1;
             let expected = f64::from(f32::from_bits(u32::from_str_radix(bits, 16).unwrap()));
             let got = predict_by(&model, value).probability;
@@ -344,11 +345,11 @@ fn a_model_without_names_and_one_with_other_names_for_the_same_are_read() {
 fn nulls_follow_the_models_policy() {
     let probability = |yaml: &str| {
         let model = Model3::new().yaml("{name: ret_std, null: missing}", yaml).load().unwrap();
-        predict_by(&model, |feature| if feature == FeatureRef::RetStd { f64::NAN } else { 0.5 })
+        predict_by(&model, |feature| if feature == Feature::RetStd { f64::NAN } else { 0.5 })
     };
     let given = |value: f64| {
         let model = Model3::new().load().unwrap();
-        predict_by(&model, |feature| if feature == FeatureRef::RetStd { value } else { 0.5 }).probability
+        predict_by(&model, |feature| if feature == Feature::RetStd { value } else { 0.5 }).probability
     };
     assert_eq!(probability("{name: ret_std, null: missing}").probability, given(f64::NAN));
     assert_eq!(probability("{name: ret_std, null: 0}").probability, given(0.0));
@@ -371,7 +372,9 @@ fn a_model_that_passes_its_check_has_all_that_its_trees_look_at() {
     macro_rules! features {
         ($features:ident, $change:expr) => {
             |kind| {
-                let ModelKind::Trees { features: $features, .. } = kind else { panic!("trees") };
+                let ModelKind::Trees(BoostedTrees { features: $features, .. }) = kind else {
+                    panic!("trees")
+                };
                 $change;
             }
         };

@@ -8,7 +8,7 @@ use foreshock::kafka::client::{Role, client_config};
 use foreshock::live::Job;
 use foreshock::metrics::Metrics;
 use foreshock::status::JobStatus;
-use foreshock_dataflows::output_kind::OutputKind;
+use foreshock_operators::outputs::OutputKind;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::ToBytes;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};

@@ -10,17 +10,18 @@ use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::settings::{InstrumentSettings, Settings, Unknown};
 use foreshock_operators::change::Parameters;
 use foreshock_operators::decode::Resolve as _;
+use foreshock_operators::feature::Feature;
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::links::Out;
 use foreshock_operators::market::MarketChain;
-use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
+use foreshock_operators::model::{Logistic, Model, ModelKind, NullPolicy, Term, Transform};
 use foreshock_operators::operator::Context;
 use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Source};
 use foreshock_operators::time::{SECOND, Time};
 
 fn model() -> Model {
     let term = Term {
-        feature: FeatureRef::Return(1),
+        feature: Feature::Return(1),
         null: NullPolicy::Value(0.1),
         transform: Transform::Abs,
         standardise: Some((0.1, 1.0 / 3.0)),
@@ -29,7 +30,7 @@ fn model() -> Model {
     Model {
         name: "spike".into(),
         version: "2".into(),
-        kind: ModelKind::Logistic { intercept: -2.000000000000001, terms: vec![term] },
+        kind: ModelKind::Logistic(Logistic { intercept: -2.000000000000001, terms: vec![term] }),
         decision_threshold: 0.5,
         horizon: 60 * SECOND,
         sha256: "abc".into(),

@@ -14,7 +14,7 @@ use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
 use foreshock_operators::links;
 use foreshock_operators::links::Tagged;
-use foreshock_operators::model::{Model, ModelKind, NullPolicy};
+use foreshock_operators::model::{Baseline, Model, ModelKind, NullPolicy};
 use foreshock_operators::order::{Order, OrderSettings};
 use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Source};
 use foreshock_operators::seconds::{SecondSettings, Seconds};
@@ -50,7 +50,7 @@ fn worker(instruments: &Instruments) -> States {
     let model = Model {
         name: "none".into(),
         version: "1".into(),
-        kind: ModelKind::Baseline { threshold: 3.0, null: NullPolicy::Refuse },
+        kind: ModelKind::Baseline(Baseline { threshold: 3.0, null: NullPolicy::Refuse }),
         decision_threshold: 0.5,
         horizon: SECOND,
         sha256: "".into(),

@@ -6,7 +6,7 @@
 
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use foreshock_operators::trees::{Slots, Split, TreeNode, Trees};
+use foreshock_operators::model::forest::{Slots, Split, TreeNode, Trees};
 
 fn main() {
     divan::main();

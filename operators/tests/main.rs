@@ -6,6 +6,7 @@ mod decode;
 mod features_oracle;
 mod gaps;
 mod order;
+mod outputs;
 mod rules;
 mod score;
 mod seconds;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use foreshock_operators::alone::Alone;
 use foreshock_operators::change::Parameters;
-use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
+use foreshock_operators::feature::Feature;
+use foreshock_operators::model::{Baseline, Logistic, Model, ModelKind, NullPolicy, Term, Transform};
 use foreshock_operators::row::Source;
 use foreshock_operators::score::{Score, predict};
 use foreshock_operators::stages::{
@@ -41,7 +42,7 @@ fn features() -> Features {
     }
 }
 
-fn term(feature: FeatureRef, weight: f64) -> Term {
+fn term(feature: Feature, weight: f64) -> Term {
     Term { feature, null: ZERO, transform: Transform::None, standardise: None, weight }
 }
 
@@ -49,7 +50,7 @@ fn logistic(intercept: f64, terms: Vec<Term>) -> Model {
     Model {
         name: "m".into(),
         version: "1".into(),
-        kind: ModelKind::Logistic { intercept, terms },
+        kind: ModelKind::Logistic(Logistic { intercept, terms }),
         decision_threshold: 0.5,
         horizon: 60 * SECOND,
         sha256: "s".into(),
@@ -57,7 +58,7 @@ fn logistic(intercept: f64, terms: Vec<Term>) -> Model {
 }
 
 fn baseline(threshold: f64, null: NullPolicy) -> Model {
-    Model { kind: ModelKind::Baseline { threshold, null }, ..logistic(0.0, vec![]) }
+    Model { kind: ModelKind::Baseline(Baseline { threshold, null }), ..logistic(0.0, vec![]) }
 }
 
 /// The probability of `x`, from a table worked out with another program to 17 digits.
@@ -88,22 +89,22 @@ fn without_terms_the_intercept_decides() {
 
 #[test]
 fn a_term_is_weight_times_value() {
-    check(&logistic(1.5, vec![term(FeatureRef::OrderBookImbalance, 1.0)]), AT_1);
-    check(&logistic(0.0, vec![term(FeatureRef::SpreadBps, 0.8)]), AT_2);
-    check(&logistic(3.0, vec![term(FeatureRef::N, -0.25)]), AT_2);
+    check(&logistic(1.5, vec![term(Feature::OrderBookImbalance, 1.0)]), AT_1);
+    check(&logistic(0.0, vec![term(Feature::SpreadBps, 0.8)]), AT_2);
+    check(&logistic(3.0, vec![term(Feature::N, -0.25)]), AT_2);
 }
 
 #[test]
 fn terms_are_summed() {
-    let terms = vec![term(FeatureRef::SpreadAbs, 4.0), term(FeatureRef::TradeIntensity, 2.0)];
+    let terms = vec![term(Feature::SpreadAbs, 4.0), term(Feature::TradeIntensity, 2.0)];
     check(&logistic(-3.0, terms), AT_1);
 }
 
 #[test]
 fn terms_are_summed_in_their_order() {
     // 1e17 swallows 1 where it comes first.
-    let big = |weight| term(FeatureRef::SpreadAbs, weight);
-    let one = term(FeatureRef::SpreadAbs, 4.0);
+    let big = |weight| term(Feature::SpreadAbs, weight);
+    let one = term(Feature::SpreadAbs, 4.0);
     check(&logistic(0.0, vec![big(4e17), big(-4e17), one]), AT_1);
     check(&logistic(0.0, vec![one, big(4e17), big(-4e17)]), 0.5);
 }
@@ -111,57 +112,57 @@ fn terms_are_summed_in_their_order() {
 #[test]
 fn each_feature_is_read_from_its_own_field() {
     let wanted = [
-        (FeatureRef::Price, 8.0),
-        (FeatureRef::Midprice, 9.0),
-        (FeatureRef::SpreadAbs, 0.25),
-        (FeatureRef::SpreadRel, 0.125),
-        (FeatureRef::SpreadBps, 2.5),
-        (FeatureRef::OrderBookImbalance, -0.5),
-        (FeatureRef::Return(0), 0.1),
-        (FeatureRef::Return(1), -0.2),
-        (FeatureRef::Return(2), 0.3),
-        (FeatureRef::N, 4.0),
-        (FeatureRef::RetMean, 0.01),
-        (FeatureRef::RetStd, 0.02),
-        (FeatureRef::TradeIntensity, 1.5),
-        (FeatureRef::VolatilityZ, 2.0),
+        (Feature::Price, 8.0),
+        (Feature::Midprice, 9.0),
+        (Feature::SpreadAbs, 0.25),
+        (Feature::SpreadRel, 0.125),
+        (Feature::SpreadBps, 2.5),
+        (Feature::OrderBookImbalance, -0.5),
+        (Feature::Return(0), 0.1),
+        (Feature::Return(1), -0.2),
+        (Feature::Return(2), 0.3),
+        (Feature::N, 4.0),
+        (Feature::RetMean, 0.01),
+        (Feature::RetStd, 0.02),
+        (Feature::TradeIntensity, 1.5),
+        (Feature::VolatilityZ, 2.0),
     ];
     for (feature, value) in wanted {
-        assert_eq!(feature.of(&features()), value, "{feature:?}");
+        assert_eq!(feature.get(&features()), value, "{feature:?}");
     }
-    assert!(FeatureRef::SpreadZ.of(&features()).is_nan());
-    assert!(FeatureRef::Return(MAX_HORIZONS as u8 - 1).of(&features()).is_nan());
+    assert!(Feature::SpreadZ.get(&features()).is_nan());
+    assert!(Feature::Return(MAX_HORIZONS as u8 - 1).get(&features()).is_nan());
 }
 
 /// A model of one term of weight 1.
-fn one(feature: FeatureRef, transform: Transform, standardise: Option<(f64, f64)>, intercept: f64) -> Model {
+fn one(feature: Feature, transform: Transform, standardise: Option<(f64, f64)>, intercept: f64) -> Model {
     logistic(intercept, vec![Term { transform, standardise, ..term(feature, 1.0) }])
 }
 
 #[test]
 fn transforms_come_before_the_weight() {
-    check(&one(FeatureRef::OrderBookImbalance, Transform::Abs, None, 0.5), AT_1);
-    check(&one(FeatureRef::OrderBookImbalance, Transform::Square, None, 0.75), AT_1);
+    check(&one(Feature::OrderBookImbalance, Transform::Abs, None, 0.5), AT_1);
+    check(&one(Feature::OrderBookImbalance, Transform::Square, None, 0.75), AT_1);
     // ln 8 = 2.0794415416798357
-    check(&one(FeatureRef::Price, Transform::Log, None, 1.0 - 2.079_441_541_679_835_7), AT_1);
+    check(&one(Feature::Price, Transform::Log, None, 1.0 - 2.079_441_541_679_835_7), AT_1);
 }
 
 #[test]
 fn standardising_comes_after_the_transform() {
-    check(&one(FeatureRef::TradeIntensity, Transform::None, Some((0.5, 0.5)), 0.0), AT_2);
-    check(&one(FeatureRef::OrderBookImbalance, Transform::Square, Some((1.25, 0.5)), 3.0), AT_1);
+    check(&one(Feature::TradeIntensity, Transform::None, Some((0.5, 0.5)), 0.0), AT_2);
+    check(&one(Feature::OrderBookImbalance, Transform::Square, Some((1.25, 0.5)), 3.0), AT_1);
 }
 
 #[test]
 fn a_logarithm_of_0_or_below_is_refused() {
-    check_refused(&one(FeatureRef::OrderBookImbalance, Transform::Log, None, 0.0));
+    check_refused(&one(Feature::OrderBookImbalance, Transform::Log, None, 0.0));
     // A null that stands for 0.
-    check_refused(&one(FeatureRef::SpreadZ, Transform::Log, None, 0.0));
+    check_refused(&one(Feature::SpreadZ, Transform::Log, None, 0.0));
 }
 
 #[test]
 fn a_null_is_replaced_before_the_transform() {
-    let replaced = |value| Term { null: NullPolicy::Value(value), ..term(FeatureRef::SpreadZ, 1.0) };
+    let replaced = |value| Term { null: NullPolicy::Value(value), ..term(Feature::SpreadZ, 1.0) };
     check(&logistic(1.0, vec![replaced(0.0)]), AT_1);
     check(&logistic(0.0, vec![replaced(2.0)]), AT_2);
     check(&logistic(-3.0, vec![Term { transform: Transform::Square, ..replaced(-2.0) }]), AT_1);
@@ -171,10 +172,10 @@ fn a_null_is_replaced_before_the_transform() {
 #[test]
 fn a_null_that_the_model_refuses_makes_no_prediction() {
     let refuse = |feature| Term { null: NullPolicy::Refuse, ..term(feature, 1.0) };
-    check_refused(&logistic(0.0, vec![refuse(FeatureRef::SpreadZ)]));
-    check_refused(&logistic(0.0, vec![term(FeatureRef::N, 1.0), refuse(FeatureRef::SpreadZ)]));
+    check_refused(&logistic(0.0, vec![refuse(Feature::SpreadZ)]));
+    check_refused(&logistic(0.0, vec![term(Feature::N, 1.0), refuse(Feature::SpreadZ)]));
     // The policy is for nulls alone.
-    check(&logistic(-1.0, vec![refuse(FeatureRef::VolatilityZ)]), AT_1);
+    check(&logistic(-1.0, vec![refuse(Feature::VolatilityZ)]), AT_1);
 }
 
 #[test]
@@ -204,7 +205,7 @@ fn the_decision_threshold_itself_is_a_spike() {
 
 #[test]
 fn huge_sums_are_certain_but_stay_probabilities() {
-    let huge = |weight| logistic(0.0, vec![term(FeatureRef::Price, weight)]);
+    let huge = |weight| logistic(0.0, vec![term(Feature::Price, weight)]);
     check(&huge(1e300), 1.0);
     check(&huge(-1e300), 0.0);
     check(&huge(f64::MAX), 1.0);
@@ -215,14 +216,14 @@ fn huge_sums_are_certain_but_stay_probabilities() {
 
 #[test]
 fn a_sum_that_is_no_number_is_refused() {
-    let terms = vec![term(FeatureRef::Price, f64::MAX), term(FeatureRef::Price, -f64::MAX)];
+    let terms = vec![term(Feature::Price, f64::MAX), term(Feature::Price, -f64::MAX)];
     check_refused(&logistic(0.0, terms));
-    check_refused(&one(FeatureRef::Price, Transform::None, Some((8.0, 0.0)), 0.0));
+    check_refused(&one(Feature::Price, Transform::None, Some((8.0, 0.0)), 0.0));
 }
 
 #[test]
 fn predictions_and_refusals_are_counted_and_all_else_passes_by() {
-    let refuse = Term { null: NullPolicy::Refuse, ..term(FeatureRef::SpreadZ, 1.0) };
+    let refuse = Term { null: NullPolicy::Refuse, ..term(Feature::SpreadZ, 1.0) };
     let parameters = Parameters { model: Arc::new(logistic(0.0, vec![refuse])), ..parameters() };
     let mut score = Alone::<Score>::new(&Arc::new(parameters), &instrument());
     let gap = Gap { start: Time(1), end: Time(2), reason: GapReason::Silence, digits: 3 };

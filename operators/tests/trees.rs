@@ -1,7 +1,7 @@
 //! Trees against the plainest evaluator there is: one walk after the other over the nodes as they were given.
 
-use foreshock_operators::float32;
-use foreshock_operators::trees::{
+use foreshock_operators::model::float32;
+use foreshock_operators::model::forest::{
     DEPTH_MAX, FEATURES_MAX, NODES_MAX, Slots, Split, TREES_MAX, TreeNode, Trees, logit,
 };
 use proptest::prelude::*;

@@ -13,8 +13,8 @@ use crossbeam_channel::{RecvTimeoutError, bounded};
 use foreshock_dataflows::batch::TimeRange;
 use foreshock_dataflows::decode::DecodeSettings;
 use foreshock_dataflows::instruments::Instruments;
-use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::settings::Settings;
+use foreshock_operators::outputs::OutputKind;
 
 use crate::halt::Halt;
 use crate::misuse::Misuse;

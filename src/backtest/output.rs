@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use foreshock_dataflows::encode_lines::{Lines, merge};
-use foreshock_dataflows::output_kind::OutputKind;
+use foreshock_operators::outputs::OutputKind;
 
 const BUFFER_BYTES: usize = 256 * 1024;
 

@@ -21,11 +21,11 @@ use foreshock_dataflows::encode_lines::{EncodeLines, Part, encode_lines};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::market::{Market, market_of_files};
 use foreshock_dataflows::meter::Meter;
-use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::settings::Settings;
 use foreshock_dataflows::source::{Next, chunks};
 use foreshock_operators::account::Counts;
 use foreshock_operators::encode::Encoder;
+use foreshock_operators::outputs::OutputKind;
 use timely::scheduling::SyncActivator;
 use tracing::{debug, warn};
 

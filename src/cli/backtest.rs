@@ -8,13 +8,13 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use foreshock_dataflows::batch::TimeRange;
-use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_operators::decode::Format;
+use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::time::Time;
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::{parse_format, parse_kind, parse_time, parse_workers, processors};
+use super::{emit_help, parse_format, parse_kind, parse_time, parse_workers, processors};
 use crate::backtest::output::Destination;
 use crate::backtest::{Backtest, ReadProgress};
 use crate::config::{Config, Mode, environment};
@@ -59,9 +59,10 @@ pub struct BacktestArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     to: Option<Time>,
 
-    /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter, scored; by default all
-    /// but scored.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_file_kind, requires = "out")]
+    #[arg(
+        long, value_name = "LIST", value_delimiter = ',', value_parser = parse_file_kind, requires = "out",
+        help = emit_help(OutputKind::of_files(), "all but scored")
+    )]
     emit: Vec<OutputKind>,
 
     /// Folder for the outputs, one file a kind; `-` writes a single kind to standard output. Without it only the
@@ -169,8 +170,9 @@ fn progress() -> (ReadProgress, ProgressBar) {
 }
 
 fn parse_file_kind(name: &str) -> Result<OutputKind, String> {
-    match parse_kind(name)? {
-        OutputKind::Control => Err("answers to control records go to a topic only: see run".to_owned()),
-        kind => Ok(kind),
+    let kind = parse_kind(name)?;
+    match kind.output().has_file {
+        true => Ok(kind),
+        false => Err(format!("{name} rows go to a topic only: see run")),
     }
 }

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_operators::decode::Format;
+use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::time::{Time, parse_rfc3339};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
@@ -129,6 +129,12 @@ fn processors() -> usize {
 fn parse_format(name: &str) -> Result<Format, String> {
     let known = Format::ALL.map(Format::name).join(", ");
     Format::parse(name).ok_or_else(|| format!("expected one of {known}"))
+}
+
+/// What the help says of `--emit`.
+fn emit_help(kinds: impl Iterator<Item = OutputKind>, by_default: &str) -> String {
+    let names: Vec<&str> = kinds.map(OutputKind::name).collect();
+    format!("What to write: a list of {}; by default {by_default}", names.join(", "))
 }
 
 fn parse_kind(name: &str) -> Result<OutputKind, String> {

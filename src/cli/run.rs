@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_operators::decode::Format;
+use foreshock_operators::outputs::OutputKind;
 use tracing::info;
 
-use super::{on_signals, parse_brokers, parse_format, parse_kind, parse_workers, processors};
+use super::{emit_help, on_signals, parse_brokers, parse_format, parse_kind, parse_workers, processors};
 use crate::cluster::place::ProcessPlace;
 use crate::cluster::secret::Secret;
 use crate::cluster::{Cluster, Membership, handshake, hosts};
@@ -103,9 +103,10 @@ pub struct JobArgs {
     #[arg(long, value_name = "NAME")]
     exchange: Option<String>,
 
-    /// What to write: a list of features, predictions, metrics, gaps, alerts, deadletter, control; by default
-    /// all.
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parse_topic_kind)]
+    #[arg(
+        long, value_name = "LIST", value_delimiter = ',', value_parser = parse_topic_kind,
+        help = emit_help(OutputKind::of_topics(), "all")
+    )]
     emit: Vec<OutputKind>,
 
     /// Print the account at the end as one JSON object.
@@ -247,9 +248,10 @@ pub(super) fn topic_kinds(mut named: Vec<OutputKind>) -> Vec<OutputKind> {
 }
 
 fn parse_topic_kind(name: &str) -> Result<OutputKind, String> {
-    match parse_kind(name)? {
-        OutputKind::Scored => Err("scored rows go to files only: see backtest".to_owned()),
-        kind => Ok(kind),
+    let kind = parse_kind(name)?;
+    match kind.output().topic {
+        Some(_) => Ok(kind),
+        None => Err(format!("{name} rows go to files only: see backtest")),
     }
 }
 

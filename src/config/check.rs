@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 use super::{Config, Unknown};
 use crate::documents::yaml::{self, Value};
-use crate::models::kind_name;
 
 /// Column at which origins start, where the value leaves room.
 const ORIGIN_COLUMN: usize = 48;
@@ -41,7 +40,7 @@ fn conclusions(config: &Config, out: &mut impl Write) -> io::Result<()> {
         "# model: {} {} ({}), sha256 {}",
         model.name,
         model.version,
-        kind_name(model),
+        model.kind.name(),
         model.sha256
     )?;
     writeln!(out, "# instruments: {} listed, others are {unknown}", instruments.listed.len())?;

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::stages::MAX_HORIZONS;
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND};
 
@@ -49,7 +50,7 @@ const fn duration(min: Nanos, max: Nanos) -> ValueKind {
 pub static KEYS: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
     let samples = ValueKind::Integer { min: 2, max: MOST_SAMPLES };
     let formats = &["auto", "coinbase-exchange", "coinbase-advanced-trade", "binance", "okx", "canonical"];
-    let mut keys = vec![
+    let before_exchanges = [
         ("input.format", ValueKind::Choice(formats)),
         ("input.max_message_bytes", ValueKind::Bytes { min: 1 << 10, max: 256 << 20 }),
         ("input.max_ahead", duration(0, LONGEST)),
@@ -65,7 +66,7 @@ pub static KEYS: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
         ("quote_channel", ValueKind::Choice(&QUOTE_CHANNELS)),
         ("trade_channel", ValueKind::Choice(&TRADE_CHANNELS)),
     ];
-    let rest = [
+    let before_outputs = [
         ("features.window", duration(MILLISECOND, LONGEST)),
         (
             "features.return_horizons",
@@ -99,13 +100,8 @@ pub static KEYS: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
         ("kafka.consumer_properties", ValueKind::Properties),
         ("kafka.producer_properties", ValueKind::Properties),
         ("topics.input", ValueKind::Topics),
-        ("topics.features", ValueKind::Topic),
-        ("topics.predictions", ValueKind::Topic),
-        ("topics.metrics", ValueKind::Topic),
-        ("topics.gaps", ValueKind::Topic),
-        ("topics.alerts", ValueKind::Topic),
-        ("topics.deadletter", ValueKind::Topic),
-        ("topics.control", ValueKind::Topic),
+    ];
+    let behind_outputs = [
         ("state.store", ValueKind::Store),
         ("state.interval", duration(100 * MILLISECOND, HOUR)),
         ("state.keep", ValueKind::Integer { min: 1, max: 1000 }),
@@ -120,8 +116,8 @@ pub static KEYS: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
         ("log.format", ValueKind::Choice(&["text", "json"])),
         ("log.level", ValueKind::LogLevel),
     ];
-    let mut all: Vec<ConfigKey> =
-        keys.drain(..).map(|(path, kind)| ConfigKey { path: path.to_owned(), kind }).collect();
+    let plain = |(path, kind): (&str, ValueKind)| ConfigKey { path: path.to_owned(), kind };
+    let mut all: Vec<ConfigKey> = before_exchanges.into_iter().map(plain).collect();
     for name in EXCHANGES {
         all.extend(
             exchange
@@ -129,9 +125,18 @@ pub static KEYS: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
                 .map(|(key, kind)| ConfigKey { path: format!("exchanges.{name}.{key}"), kind: *kind }),
         );
     }
-    all.extend(rest.into_iter().map(|(path, kind)| ConfigKey { path: path.to_owned(), kind }));
+    all.extend(before_outputs.into_iter().map(plain));
+    all.extend(
+        OutputKind::of_topics().map(|output| ConfigKey { path: topic_key(output), kind: ValueKind::Topic }),
+    );
+    all.extend(behind_outputs.into_iter().map(plain));
     all
 });
+
+/// The key that names the topic of an output.
+pub fn topic_key(output: OutputKind) -> String {
+    format!("topics.{}", output.name())
+}
 
 /// The key of this path.
 pub fn key(path: &str) -> Option<&'static ConfigKey> {
@@ -162,6 +167,14 @@ mod tests {
         let variables: BTreeSet<String> = KEYS.iter().map(ConfigKey::variable).collect();
         assert_eq!(variables.len(), KEYS.len());
         assert!(variables.contains("FORESHOCK_EXCHANGES__BINANCE_USDM__GAP_AFTER"));
+    }
+
+    #[test]
+    fn topics_are_called_as_their_outputs_say_unless_others_are_named() {
+        let nothing_set = std::iter::empty::<(String, String)>();
+        let config = crate::config::Config::load(&[], nothing_set, crate::config::Mode::Run).unwrap();
+        let defaults = OutputKind::of_topics().map(|kind| (kind, kind.output().topic.unwrap().to_owned()));
+        assert_eq!(config.topics.output, defaults.collect());
     }
 
     #[test]

@@ -19,15 +19,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::settings::{
     ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Settings, Unknown,
 };
 use foreshock_operators::change::Parameters;
 use foreshock_operators::decode::Format;
 use foreshock_operators::features::FeatureSettings;
-use foreshock_operators::model::Model;
+use foreshock_operators::model::{Model, ModelKind};
 use foreshock_operators::order::OrderSettings;
+use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::row::Channel;
 use foreshock_operators::seconds::SecondSettings;
 
@@ -346,7 +346,7 @@ fn delivery(word: &str, mode: Mode) -> DeliveryGuarantee {
 
 fn topics(layers: &Layers) -> TopicsConfig {
     let output = OutputKind::of_topics();
-    let named = |kind: OutputKind| Some((kind, layers.text(&format!("topics.{}", kind.name()))?.to_owned()));
+    let named = |kind: OutputKind| Some((kind, layers.text(&keys::topic_key(kind))?.to_owned()));
     TopicsConfig { input: layers.texts("topics.input"), output: output.filter_map(named).collect() }
 }
 
@@ -459,8 +459,8 @@ fn load_model(layers: &mut Layers) -> Option<Model> {
     if model.variant() != variant {
         let problem = format!(
             "found a model of kind {}, expected {}",
-            models::kind_name(&model),
-            if variant == "ml" { "logistic or trees" } else { "baseline" }
+            model.kind.name(),
+            kinds_of(variant).join(" or ")
         );
         layers.refuse(path, format!("{problem}, since model.variant is {variant}"));
     }
@@ -469,6 +469,11 @@ fn load_model(layers: &mut Layers) -> Option<Model> {
         layers.refuse(pin, problem);
     }
     Some(model)
+}
+
+/// The kinds of models that are of this variant.
+fn kinds_of(variant: &str) -> Vec<&'static str> {
+    ModelKind::ALL.into_iter().filter(|(_, of)| *of == variant).map(|(name, _)| name).collect()
 }
 
 fn exchange(layers: &Layers, name: &str) -> ExchangeSettings {

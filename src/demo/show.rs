@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use foreshock_dataflows::output_kind::OutputKind;
+use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::time::{MILLISECOND, Nanos, TimeText};
 
 use super::market::{EXCHANGE, MadeUpMarket, MarketSettings};

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use foreshock_operators::model::FeatureRef;
+use foreshock_operators::feature::Feature;
 use serde::de::{DeserializeSeed, Deserializer, Error, Visitor};
 
 use super::scorer::Scorer;
@@ -22,7 +22,7 @@ pub struct Name<'a> {
 /// What a name stands for.
 pub enum FieldKey {
     /// By the number of the name.
-    Feature(usize, FeatureRef),
+    Feature(usize, Feature),
     Rows,
     Unknown(String),
 }

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform, TreeFeature};
+use foreshock_operators::model::{FeatureUse, ForestSize, Model, ModelShape, NullPolicy};
 use foreshock_operators::time::{Nanos, SECOND};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::models;
 use crate::status::Serving;
 
 use super::answer::{self, ErrorBody, HttpProblem, json};
@@ -133,30 +132,16 @@ impl ModelInfo {
     fn of(serving: &Serving) -> ModelInfo {
         let model: &Model = &serving.model;
         let horizons = &serving.features.horizons;
-        let (mut intercept, mut threshold, mut shown) = (None, None, None);
-        let features = match &model.kind {
-            ModelKind::Baseline { threshold: at, null } => {
-                threshold = Some(*at);
-                vec![ModelFeature::plain(FeatureRef::VolatilityZ, (*null).into(), horizons)]
-            }
-            ModelKind::Logistic { intercept: start, terms } => {
-                intercept = Some(*start);
-                terms.iter().map(|term| ModelFeature::of(term, horizons)).collect()
-            }
-            ModelKind::Trees { features, trees } => {
-                shown = Some(TreesShown { count: trees.count(), nodes: trees.nodes(), depth: trees.depth() });
-                features.iter().map(|feature| ModelFeature::of_tree(feature, horizons)).collect()
-            }
-        };
+        let ModelShape { features, intercept, threshold, trees } = model.describe();
         ModelInfo {
             name: model.name.to_string(),
             version: model.version.to_string(),
-            kind: models::kind_name(model),
+            kind: model.kind.name(),
             variant: model.variant(),
-            features,
+            features: features.iter().map(|taken| ModelFeature::of(taken, horizons)).collect(),
             intercept,
             threshold,
-            trees: shown,
+            trees: trees.map(|ForestSize { count, nodes, depth }| TreesShown { count, nodes, depth }),
             decision_threshold: model.decision_threshold,
             horizon_s: model.horizon.into(),
             sha256: model.sha256.to_string(),
@@ -166,29 +151,15 @@ impl ModelInfo {
 }
 
 impl ModelFeature {
-    fn plain(feature: FeatureRef, null: NullShown, horizons: &[Nanos]) -> ModelFeature {
-        let name = models::feature_name(feature, horizons);
-        ModelFeature { name, null, transform: "none", mean: None, scale: None, weight: None }
-    }
-
-    fn of(term: &Term, horizons: &[Nanos]) -> ModelFeature {
+    fn of(taken: &FeatureUse, horizons: &[Nanos]) -> ModelFeature {
         ModelFeature {
-            transform: match term.transform {
-                Transform::None => "none",
-                Transform::Abs => "abs",
-                Transform::Log => "log",
-                Transform::Square => "square",
-            },
-            mean: term.standardise.map(|(mean, _)| mean),
-            scale: term.standardise.map(|(_, scale)| scale),
-            weight: Some(term.weight),
-            ..ModelFeature::plain(term.feature, term.null.into(), horizons)
+            name: taken.feature.name(horizons).into_owned(),
+            null: taken.null.map_or(NullShown::Word("missing"), NullShown::from),
+            transform: taken.transform.name(),
+            mean: taken.standardise.map(|(mean, _)| mean),
+            scale: taken.standardise.map(|(_, scale)| scale),
+            weight: taken.weight,
         }
-    }
-
-    fn of_tree(feature: &TreeFeature, horizons: &[Nanos]) -> ModelFeature {
-        let null = feature.null.map_or(NullShown::Word("missing"), NullShown::from);
-        ModelFeature::plain(feature.feature, null, horizons)
     }
 }
 

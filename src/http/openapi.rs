@@ -5,12 +5,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use foreshock_operators::feature::Feature;
 use serde_json::json;
 use utoipa::openapi::schema::{AdditionalProperties, AnyOfBuilder, ObjectBuilder, SchemaType, Type};
 use utoipa::openapi::{Ref, RefOr, Schema};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
-
-use crate::models;
 
 use super::answer::{ErrorBody, bytes_of};
 use super::routes::App;
@@ -79,7 +78,7 @@ impl PartialSchema for FeatureRow {
         let description = "The features of one row; each may be left out, which is null. There is also \
             return_1s, return_5s and so on: one for each of features.return_horizons. volatility is another name \
             of ret_std. Other names are listed in the answer as unknown_features.";
-        let fixed = models::feature_names(&[]).into_iter();
+        let fixed = Feature::names(&[]).into_iter();
         let object = fixed.fold(ObjectBuilder::new(), |object, name| match &*name {
             "n" => object.property(
                 name,

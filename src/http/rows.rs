@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use axum::http::StatusCode;
-use foreshock_operators::model::FeatureRef;
+use foreshock_operators::feature::Feature;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::answer::{ErrorBody, HttpProblem};
@@ -108,7 +108,7 @@ impl<'a> Reader<'a> {
         &mut self,
         given: &mut Given,
         name: usize,
-        feature: FeatureRef,
+        feature: Feature,
         value: f64,
     ) -> Result<(), E> {
         let scorer = self.scorer;
@@ -117,7 +117,7 @@ impl<'a> Reader<'a> {
             return refuse(self, "found a second time".to_owned());
         }
         let is_count = value >= 0.0 && value <= f64::from(u32::MAX) && value.fract() == 0.0;
-        if feature == FeatureRef::N && !value.is_nan() && !is_count {
+        if feature == Feature::N && !value.is_nan() && !is_count {
             return refuse(self, format!("found {value}, expected {COUNT}"));
         }
         let other = given.row.get(feature);

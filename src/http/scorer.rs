@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Transform, TreeFeature};
-use foreshock_operators::score::predict_by;
-use foreshock_operators::stages::MAX_HORIZONS;
+use foreshock_operators::feature::Feature;
+use foreshock_operators::model::Refusal;
 
-use crate::models;
 use crate::status::{JobStatus, Serving};
 
 /// A model together with the names of the features it may be given.
 #[derive(Debug)]
 pub struct Scorer {
     pub serving: Arc<Serving>,
-    names: Vec<(String, FeatureRef)>,
+    names: Vec<(String, Feature)>,
 }
 
 /// Remembers the scorer of the model in force, so that names are worked out once a model, not once a request.
@@ -24,8 +22,8 @@ pub struct Scorers(ArcSwapOption<Scorer>);
 /// The features of one row; what was not given is null.
 #[derive(Clone, Debug)]
 pub struct PostedRow {
-    /// By [`slot`]; NaN is null.
-    values: [f64; SLOTS],
+    /// By [`Feature::slot`]; NaN is null.
+    values: [f64; Feature::COUNT],
 }
 
 /// Why a row has no prediction.
@@ -36,44 +34,22 @@ pub struct ScoreRefusal {
     pub why: String,
 }
 
-/// Features other than returns.
-const FIXED: usize = 12;
-const SLOTS: usize = FIXED + MAX_HORIZONS;
-
-fn slot(feature: FeatureRef) -> usize {
-    match feature {
-        FeatureRef::Price => 0,
-        FeatureRef::Midprice => 1,
-        FeatureRef::SpreadAbs => 2,
-        FeatureRef::SpreadRel => 3,
-        FeatureRef::SpreadBps => 4,
-        FeatureRef::OrderBookImbalance => 5,
-        FeatureRef::N => 6,
-        FeatureRef::RetMean => 7,
-        FeatureRef::RetStd => 8,
-        FeatureRef::TradeIntensity => 9,
-        FeatureRef::VolatilityZ => 10,
-        FeatureRef::SpreadZ => 11,
-        FeatureRef::Return(horizon) => FIXED + usize::from(horizon),
-    }
-}
-
 impl Default for PostedRow {
     /// A row of nulls.
     fn default() -> PostedRow {
-        PostedRow { values: [f64::NAN; SLOTS] }
+        PostedRow { values: [f64::NAN; Feature::COUNT] }
     }
 }
 
 impl PostedRow {
     /// The value of a feature; NaN is null.
-    pub fn get(&self, feature: FeatureRef) -> f64 {
-        self.values[slot(feature)]
+    pub fn get(&self, feature: Feature) -> f64 {
+        self.values[feature.slot()]
     }
 
     /// Gives a feature its value; NaN is null.
-    pub fn set(&mut self, feature: FeatureRef, value: f64) {
-        self.values[slot(feature)] = value;
+    pub fn set(&mut self, feature: Feature, value: f64) {
+        self.values[feature.slot()] = value;
     }
 }
 
@@ -93,13 +69,13 @@ impl Scorers {
 impl Scorer {
     fn new(serving: Arc<Serving>) -> Scorer {
         let horizons = &serving.features.horizons;
-        let named = |name: String| FeatureRef::named(&name, horizons).map(|feature| (name, feature));
-        let names = models::feature_names(horizons).into_iter().filter_map(named).collect();
+        let named = |name: String| Feature::named(&name, horizons).map(|feature| (name, feature));
+        let names = Feature::names(horizons).into_iter().filter_map(named).collect();
         Scorer { serving, names }
     }
 
     /// The number of this name and the feature it stands for; two names may stand for one feature.
-    pub fn feature(&self, name: &str) -> Option<(usize, FeatureRef)> {
+    pub fn feature(&self, name: &str) -> Option<(usize, Feature)> {
         let at = self.names.iter().position(|(known, _)| known == name)?;
         Some((at, self.names[at].1))
     }
@@ -110,56 +86,32 @@ impl Scorer {
     }
 
     /// The numbers of all names of a feature, as bits.
-    pub fn names_of(&self, feature: FeatureRef) -> u64 {
-        let is_its = |(at, (_, other)): (usize, &(String, FeatureRef))| u64::from(*other == feature) << at;
+    pub fn names_of(&self, feature: Feature) -> u64 {
+        let is_its = |(at, (_, other)): (usize, &(String, Feature))| u64::from(*other == feature) << at;
         self.names.iter().enumerate().map(is_its).sum()
     }
 
     /// The probability of a spike, and whether it reaches the decision threshold.
     pub fn score(&self, row: &PostedRow) -> Result<(f64, bool), ScoreRefusal> {
-        let prediction = predict_by(&self.serving.model, |feature| row.get(feature));
-        match prediction.spike {
-            Some(spike) => Ok((prediction.probability, spike)),
-            None => Err(self.refused(row)),
-        }
+        self.serving.model.score(|feature| row.get(feature)).map_err(|refusal| self.refused(refusal))
     }
 
-    fn refused(&self, row: &PostedRow) -> ScoreRefusal {
-        let Model { kind, name: model, .. } = &*self.serving.model;
-        let because = |feature: FeatureRef, why: String| ScoreRefusal {
-            field: Some(models::feature_name(feature, &self.serving.features.horizons)),
-            why,
-        };
-        let needed = || format!("missing or null, expected a finite number: the model {model} needs it");
-        let terms = match kind {
-            ModelKind::Baseline { null: NullPolicy::Refuse, .. }
-                if row.get(FeatureRef::VolatilityZ).is_nan() =>
-            {
-                return because(FeatureRef::VolatilityZ, needed());
+    fn refused(&self, refusal: Refusal) -> ScoreRefusal {
+        let model = &self.serving.model.name;
+        let (feature, why) = match refusal {
+            Refusal::Null(feature) => {
+                let why = format!("missing or null, expected a finite number: the model {model} needs it");
+                (Some(feature), why)
             }
-            ModelKind::Baseline { .. } => [].as_slice(),
-            ModelKind::Logistic { terms, .. } => terms,
-            ModelKind::Trees { features, .. } => {
-                let is_refused = |one: &&TreeFeature| {
-                    one.null == Some(NullPolicy::Refuse) && row.get(one.feature).is_nan()
-                };
-                if let Some(one) = features.iter().find(is_refused) {
-                    return because(one.feature, needed());
-                }
-                &[]
-            }
-        };
-        for term in terms {
-            let value = row.get(term.feature);
-            if value.is_nan() && term.null == NullPolicy::Refuse {
-                return because(term.feature, needed());
-            }
-            if value <= 0.0 && term.transform == Transform::Log {
+            Refusal::NotPositive(feature, value) => {
                 let expected = format!("expected a number above 0: the model {model} takes its logarithm");
-                return because(term.feature, format!("found {value}, {expected}"));
+                (Some(feature), format!("found {value}, {expected}"))
             }
-        }
-        let why = "the values are so large that the model's sum is no number".to_owned();
-        ScoreRefusal { field: None, why }
+            Refusal::NotANumber => {
+                (None, "the values are so large that the model's sum is no number".to_owned())
+            }
+        };
+        let name = |feature: Feature| feature.name(&self.serving.features.horizons).into_owned();
+        ScoreRefusal { field: feature.map(name), why }
     }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use foreshock_dataflows::instruments::Instruments;
-use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_operators::account::Counts;
 use foreshock_operators::decode::Format;
+use foreshock_operators::outputs::OutputKind;
 use tracing::{info, warn};
 
 use super::attempt::{Attempt, Surroundings};

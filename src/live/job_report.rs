@@ -7,18 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Result, bail};
 use foreshock_dataflows::encode_records::Publication;
 use foreshock_dataflows::instruments::Instruments;
-use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::settings::Settings;
 use foreshock_operators::account::Counts;
 use foreshock_operators::change::Change;
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::Model;
+use foreshock_operators::outputs::OutputKind;
 use tracing::info;
 
 use super::account::ShardAccount;
 use super::alerts::{Active, Alerts};
 use crate::metrics::JobMetrics;
-use crate::models::kind_name;
 use crate::status::{AlertChange, JobStatus, Serving, wall_time};
 
 /// The counts of what was suppressed in the first attempt that has recovered: the attempts after it read again what
@@ -201,7 +200,7 @@ pub fn serve_model(
     info!(
         name = &*model.name,
         version = &*model.version,
-        kind = kind_name(model),
+        kind = model.kind.name(),
         sha256 = &*model.sha256,
         "model in force"
     );

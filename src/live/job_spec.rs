@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::live::LiveSettings;
-use foreshock_dataflows::output_kind::OutputKind;
 use foreshock_dataflows::settings::Settings;
+use foreshock_operators::outputs::OutputKind;
 
 use crate::cluster::place::ProcessPlace;
 use crate::config::{Config, MemoryShare};

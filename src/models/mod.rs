@@ -3,30 +3,29 @@
 //! A model is never half read. Required keys must follow the list of features and the file must end with a
 //! line break, so that a file which was cut short, at any byte, is refused too.
 
+mod baseline;
+mod logistic;
+mod trees;
 mod xgboost;
 
+use foreshock_operators::feature::Feature;
 use foreshock_operators::model::{
-    FeatureRef, Model, ModelKind, NullPolicy, Term, Transform, TreeFeature, return_name,
+    Baseline, BoostedTrees, KindOfModel, Logistic, Model, ModelKind, NullPolicy,
 };
 use foreshock_operators::time::{Nanos, SECOND};
-use foreshock_operators::trees;
 use sha2::{Digest, Sha256};
 
 use crate::documents::duration::LONGEST;
 use crate::documents::error::ConfigErrors;
-use crate::documents::file::{Document, FileRef};
+use crate::documents::file::Document;
 use crate::documents::kind::{Charset, NumberRange, Setting, ValueKind};
 use crate::documents::section::{Report, Section};
 use crate::documents::suggest;
 use crate::documents::yaml::Value;
 use crate::hex::hex;
 
-/// The most features a logistic model may have.
-const MAX_FEATURES: usize = 1000;
-/// The largest file of trees: XGBoost writes about 80 bytes a node.
-const MAX_TREES_BYTES: usize = 64 << 20;
 /// Kinds of models, those included that other builds read.
-const KINDS: [&str; 4] = ["baseline", "logistic", "trees", "onnx"];
+const KINDS: [&str; 4] = [Baseline::NAME, Logistic::NAME, BoostedTrees::NAME, "onnx"];
 
 /// What a model is read from.
 struct Sources<'a> {
@@ -64,46 +63,9 @@ pub fn read(document: &Document, horizons: &[Nanos]) -> Result<Model, ConfigErro
     }
 }
 
-/// The kind of a model, as its file names it.
-pub fn kind_name(model: &Model) -> &'static str {
-    match model.kind {
-        ModelKind::Baseline { .. } => "baseline",
-        ModelKind::Logistic { .. } => "logistic",
-        ModelKind::Trees { .. } => "trees",
-    }
-}
-
 /// SHA-256 in hex.
 pub fn sha256(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
-}
-
-/// All features that a model may name in a job with these return horizons.
-pub fn feature_names(horizons: &[Nanos]) -> Vec<String> {
-    let fixed = [
-        "price",
-        "midprice",
-        "spread_abs",
-        "spread_rel",
-        "spread_bps",
-        "order_book_imbalance",
-        "n",
-        "ret_mean",
-        "ret_std",
-        "volatility",
-        "trade_intensity",
-        "volatility_z",
-        "spread_z",
-    ];
-    fixed.into_iter().map(str::to_owned).chain(horizons.iter().map(|horizon| return_name(*horizon))).collect()
-}
-
-/// The name of a feature in a job with these return horizons; `ret_std`, never its other name.
-pub fn feature_name(feature: FeatureRef, horizons: &[Nanos]) -> String {
-    let name =
-        feature_names(horizons).into_iter().find(|name| FeatureRef::named(name, horizons) == Some(feature));
-    // A return of a job with more horizons has no name here.
-    name.unwrap_or_else(|| format!("{feature:?}"))
 }
 
 /// Reads all of a model but its hash.
@@ -130,9 +92,9 @@ fn model(mut section: Section, sources: &mut Sources) -> Option<Model> {
         training.finish();
     }
     let kind = match kind {
-        "baseline" => Some(baseline(&mut section, horizons)),
-        "trees" => trees(&mut section, sources),
-        _ => Some(logistic(&mut section, horizons)),
+        Baseline::NAME => Some(ModelKind::Baseline(baseline::read(&mut section, horizons))),
+        BoostedTrees::NAME => trees::read(&mut section, sources).map(ModelKind::Trees),
+        _ => Some(ModelKind::Logistic(logistic::read(&mut section, horizons))),
     };
     if section.keys().last() == Some("features") {
         let problem =
@@ -150,39 +112,6 @@ fn model(mut section: Section, sources: &mut Sources) -> Option<Model> {
     })
 }
 
-fn baseline(section: &mut Section, horizons: &[Nanos]) -> ModelKind {
-    let threshold = section.number("threshold", NumberRange::Any);
-    let features = section.sections("features");
-    let count = features.len();
-    let Ok([mut feature]) = <[Section; 1]>::try_from(features) else {
-        if section.node("features").is_some_and(|node| matches!(node.value, Value::List(_))) {
-            section.refuse("features", format!("found {count} features, expected volatility_z alone"));
-        }
-        return ModelKind::Baseline { threshold, null: NullPolicy::Refuse };
-    };
-    if reference(&mut feature, horizons).is_some_and(|feature| feature != FeatureRef::VolatilityZ) {
-        feature.refuse("name", "expected volatility_z, the only feature of a baseline");
-    }
-    let null = null_policy(&mut feature);
-    feature.finish();
-    ModelKind::Baseline { threshold, null }
-}
-
-fn logistic(section: &mut Section, horizons: &[Nanos]) -> ModelKind {
-    let intercept = section.number("intercept", NumberRange::Any);
-    let mut terms: Vec<Term> = Vec::new();
-    for mut feature in features(section, MAX_FEATURES) {
-        if let Some(term) = term(&mut feature, horizons) {
-            if terms.iter().any(|other| other.feature == term.feature && other.transform == term.transform) {
-                feature.refuse("name", "found a second time with the same transform");
-            }
-            terms.push(term);
-        }
-        feature.finish();
-    }
-    ModelKind::Logistic { intercept, terms }
-}
-
 /// The entries of the list of features; none, noted, where there are more than `most`, or none.
 fn features<'a>(section: &mut Section<'a>, most: usize) -> Vec<Section<'a>> {
     let features = section.sections("features");
@@ -198,87 +127,11 @@ fn features<'a>(section: &mut Section<'a>, most: usize) -> Vec<Section<'a>> {
     features
 }
 
-/// Trees, and the file of XGBoost that they stand in: `None`, noted, where that can't be read.
-fn trees(section: &mut Section, sources: &mut Sources) -> Option<ModelKind> {
-    let mut known: Vec<TreeFeature> = Vec::new();
-    let entries = features(section, trees::FEATURES_MAX);
-    let count = entries.len();
-    for mut entry in entries {
-        if let Some(feature) = tree_feature(&mut entry, sources.horizons) {
-            if known.iter().any(|other| other.feature == feature.feature) {
-                entry.refuse("name", "found a second time");
-            }
-            known.push(feature);
-        }
-        entry.finish();
-    }
-    let Some(Setting::Text(file)) = section.required("trees", ValueKind::File) else { return None };
-    let file = FileRef::named(&file, &sources.document.folder)
-        .and_then(|file| file.read_up_to(MAX_TREES_BYTES))
-        .map_err(|problem| section.refuse("trees", problem))
-        .ok()?;
-    sources.hash.update(&file.bytes);
-    // Without all features their number would be blamed, too.
-    if known.len() < count || count == 0 {
-        return None;
-    }
-    let names: Vec<FeatureRef> = known.iter().map(|feature| feature.feature).collect();
-    match xgboost::read(&file.bytes, &names, sources.horizons) {
-        Ok(trees) => Some(ModelKind::Trees { features: known, trees }),
-        Err(problems) => {
-            let report = Report::new(file.name);
-            problems
-                .into_iter()
-                .for_each(|xgboost::TreeFileProblem { path, problem }| report.add(0, &path, problem));
-            sources.errors.absorb(report.into_errors());
-            None
-        }
-    }
-}
-
-fn tree_feature(section: &mut Section, horizons: &[Nanos]) -> Option<TreeFeature> {
-    let feature = reference(section, horizons);
-    let null = match section.required("null", ValueKind::NumberOr(NumberRange::Any, &["missing", "refuse"])) {
-        Some(Setting::Number(v)) => Some(NullPolicy::Value(v)),
-        Some(Setting::Word("missing")) => None,
-        _ => Some(NullPolicy::Refuse),
-    };
-    Some(TreeFeature { feature: feature?, null })
-}
-
-fn term(section: &mut Section, horizons: &[Nanos]) -> Option<Term> {
-    let feature = reference(section, horizons);
-    let weight = section.number("weight", NumberRange::Any);
-    let null = null_policy(section);
-    let transform = match section.choice("transform", &["none", "abs", "log", "square"]) {
-        Some("abs") => Transform::Abs,
-        Some("log") => Transform::Log,
-        Some("square") => Transform::Square,
-        _ => Transform::None,
-    };
-    if let (Transform::Log, NullPolicy::Value(v)) = (transform, null)
-        && v <= 0.0
-    {
-        section.refuse(
-            "null",
-            format!("found {v}, expected a number above 0 or refuse, since its logarithm is taken"),
-        );
-    }
-    let mean = section.optional_number("mean", NumberRange::Any);
-    let scale = section.optional_number("scale", NumberRange::Positive);
-    let given = |key| section.keys().any(|name| name == key);
-    if given("mean") != given("scale") {
-        let (there, missing) = if given("mean") { ("mean", "scale") } else { ("scale", "mean") };
-        section.refuse(there, format!("found without {missing}, expected both or neither"));
-    }
-    Some(Term { feature: feature?, null, transform, standardise: mean.zip(scale), weight })
-}
-
-fn reference(section: &mut Section, horizons: &[Nanos]) -> Option<FeatureRef> {
+fn reference(section: &mut Section, horizons: &[Nanos]) -> Option<Feature> {
     let Some(Setting::Text(name)) = section.required("name", ValueKind::Text(Charset::Id)) else {
         return None;
     };
-    let feature = FeatureRef::named(&name, horizons);
+    let feature = Feature::named(&name, horizons);
     if feature.is_none() {
         section.refuse("name", unknown_feature(&name, horizons));
     }
@@ -286,7 +139,7 @@ fn reference(section: &mut Section, horizons: &[Nanos]) -> Option<FeatureRef> {
 }
 
 fn unknown_feature(name: &str, horizons: &[Nanos]) -> String {
-    let names = feature_names(horizons);
+    let names = Feature::names(horizons);
     // A return over another horizon is no slip of the pen.
     let hint = match name.starts_with("return_") {
         true => " (returns are those of features.return_horizons)".to_owned(),

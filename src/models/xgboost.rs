@@ -3,9 +3,9 @@
 //! Only what is understood whole is taken: one probability from `binary:logistic`, the plain booster, splits at
 //! numbers. Whatever else could change the sum is looked at, and refused by name.
 
-use foreshock_operators::model::FeatureRef;
+use foreshock_operators::feature::Feature;
+use foreshock_operators::model::forest::{Split, TreeNode, Trees, logit};
 use foreshock_operators::time::Nanos;
-use foreshock_operators::trees::{Split, TreeNode, Trees, logit};
 use serde::Deserialize;
 
 /// What is wrong, and at which key.
@@ -108,11 +108,7 @@ impl Flag {
 ///
 /// # Errors
 /// All that keeps the file from being read as such a model.
-pub fn read(
-    bytes: &[u8],
-    features: &[FeatureRef],
-    horizons: &[Nanos],
-) -> Result<Trees, Vec<TreeFileProblem>> {
+pub fn read(bytes: &[u8], features: &[Feature], horizons: &[Nanos]) -> Result<Trees, Vec<TreeFileProblem>> {
     let file: File = serde_json::from_slice(bytes).map_err(|error| {
         let expected = "expected a model that XGBoost saved as JSON, with save_model(\"model.json\")";
         vec![TreeFileProblem { path: String::new(), problem: format!("{error}; {expected}") }]
@@ -150,7 +146,7 @@ impl Problems {
     }
 
     /// Notes whatever is there beside the trees and isn't understood; gives the base margin.
-    fn check(&mut self, file: &File, features: &[FeatureRef], horizons: &[Nanos]) -> f32 {
+    fn check(&mut self, file: &File, features: &[Feature], horizons: &[Nanos]) -> f32 {
         let Learner { objective, learner_model_param: parameters, gradient_booster: booster, .. } =
             &file.learner;
         if !file.version.first().is_some_and(|major| VERSIONS.contains(major)) {
@@ -185,10 +181,10 @@ impl Problems {
         }
     }
 
-    fn names(&mut self, learner: &Learner, features: &[FeatureRef], horizons: &[Nanos]) {
+    fn names(&mut self, learner: &Learner, features: &[Feature], horizons: &[Nanos]) {
         for (at, (name, feature)) in learner.feature_names.iter().zip(features).enumerate() {
-            if FeatureRef::named(name, horizons) != Some(*feature) {
-                let expected = super::feature_name(*feature, horizons);
+            if Feature::named(name, horizons) != Some(*feature) {
+                let expected = feature.name(horizons);
                 self.add(
                     format!("learner.feature_names[{at}]"),
                     format!("found {name:?}, expected {expected:?}, which has this place in the model file"),

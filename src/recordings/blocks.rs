@@ -14,7 +14,7 @@ pub const PREFIX_MAX: usize = 64;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How much of a line that is too long is kept, for its dead letter.
-const TOO_LARGE_KEPT: usize = foreshock_operators::encode::ORIGINAL_MAX + PREFIX_MAX;
+const TOO_LARGE_KEPT: usize = foreshock_operators::outputs::deadletter::ORIGINAL_MAX + PREFIX_MAX;
 
 /// Most lines in a block: short lines that are all refused make far more of themselves than their bytes.
 pub const LINES_MAX: usize = 8_192;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
+use foreshock_operators::feature::Feature;
+use foreshock_operators::model::{Logistic, Model, ModelKind, NullPolicy, Term, Transform};
 use foreshock_operators::rules::{Direction, Rule};
 use foreshock_operators::stages::{Metric, Priority, Signal};
 use foreshock_operators::time::SECOND;
@@ -17,16 +18,16 @@ pub fn logistic() -> Arc<Model> {
         weight,
     };
     let terms = vec![
-        term(FeatureRef::RetStd, Transform::None, 800.0),
-        term(FeatureRef::Return(1), Transform::Abs, 50.0),
-        term(FeatureRef::OrderBookImbalance, Transform::None, 0.3),
-        term(FeatureRef::SpreadZ, Transform::None, 0.2),
-        term(FeatureRef::TradeIntensity, Transform::None, 0.01),
+        term(Feature::RetStd, Transform::None, 800.0),
+        term(Feature::Return(1), Transform::Abs, 50.0),
+        term(Feature::OrderBookImbalance, Transform::None, 0.3),
+        term(Feature::SpreadZ, Transform::None, 0.2),
+        term(Feature::TradeIntensity, Transform::None, 0.01),
     ];
     Arc::new(Model {
         name: "spike".into(),
         version: "1".into(),
-        kind: ModelKind::Logistic { intercept: -2.0, terms },
+        kind: ModelKind::Logistic(Logistic { intercept: -2.0, terms }),
         decision_threshold: 0.5,
         horizon: 60 * SECOND,
         sha256: "abc".into(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use foreshock_operators::alone::Alone;
 use foreshock_operators::change::Parameters;
 use foreshock_operators::features::FeatureSettings;
-use foreshock_operators::model::{Model, ModelKind, NullPolicy};
+use foreshock_operators::model::{Baseline, Model, ModelKind, NullPolicy};
 use foreshock_operators::operator::{Instrument, RestoreError};
 use foreshock_operators::order::OrderSettings;
 use foreshock_operators::row::{InstrumentId, Source};
@@ -129,7 +129,7 @@ pub fn ruled_by(rules: &[Rule]) -> Arc<Parameters> {
     let model = Model {
         name: "m".into(),
         version: "1".into(),
-        kind: ModelKind::Baseline { threshold: 1.0, null: NullPolicy::Refuse },
+        kind: ModelKind::Baseline(Baseline { threshold: 1.0, null: NullPolicy::Refuse }),
         decision_threshold: 0.5,
         horizon: SECOND,
         sha256: "s".into(),

@@ -7,11 +7,12 @@ use foreshock_operators::account::Ledger;
 use foreshock_operators::alone::Alone;
 use foreshock_operators::chain::Chain;
 use foreshock_operators::change::Parameters;
+use foreshock_operators::feature::Feature;
 use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
 use foreshock_operators::links;
 use foreshock_operators::links::{Links, Out};
-use foreshock_operators::model::{FeatureRef, Model, ModelKind, NullPolicy, Term, Transform};
+use foreshock_operators::model::{Logistic, Model, ModelKind, NullPolicy, Term, Transform};
 use foreshock_operators::operator::{Context, Instrument, Operator};
 use foreshock_operators::order::{Order, OrderSettings};
 use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Side, Source, Trade};
@@ -187,16 +188,16 @@ pub fn model() -> Arc<Model> {
         weight,
     };
     let terms = vec![
-        term(FeatureRef::RetStd, Transform::None, None, 800.0),
-        term(FeatureRef::Return(1), Transform::Abs, None, 50.0),
-        term(FeatureRef::OrderBookImbalance, Transform::None, Some((0.1, 2.0)), 0.3),
-        term(FeatureRef::SpreadZ, Transform::Square, None, 0.2),
-        term(FeatureRef::VolatilityZ, Transform::None, None, 0.1),
+        term(Feature::RetStd, Transform::None, None, 800.0),
+        term(Feature::Return(1), Transform::Abs, None, 50.0),
+        term(Feature::OrderBookImbalance, Transform::None, Some((0.1, 2.0)), 0.3),
+        term(Feature::SpreadZ, Transform::Square, None, 0.2),
+        term(Feature::VolatilityZ, Transform::None, None, 0.1),
     ];
     Arc::new(Model {
         name: "spike".into(),
         version: "1".into(),
-        kind: ModelKind::Logistic { intercept: -2.0, terms },
+        kind: ModelKind::Logistic(Logistic { intercept: -2.0, terms }),
         decision_threshold: 0.5,
         horizon: 60 * SECOND,
         sha256: "abc".into(),

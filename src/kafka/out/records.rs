@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use foreshock_dataflows::encode_records::{OutputRecord, RecordKey};
 use foreshock_dataflows::instruments::Instruments;
-use foreshock_dataflows::output_kind::OutputKind;
+use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::row::InstrumentId;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};

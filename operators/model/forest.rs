@@ -12,7 +12,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::float32;
+use super::float32;
 
 /// The most features that trees may look at.
 pub const FEATURES_MAX: usize = 31;
