@@ -29,9 +29,10 @@ use foreshock_dataflows::decode::{Decode, DecodeSettings, LogFile};
 use foreshock_dataflows::encode_lines::EncodeLines;
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::market::Market;
-use foreshock_operators::decode::Format;
 use foreshock_operators::encode::Encoder;
 use foreshock_operators::outputs::OutputKind;
+use foreshock_operators::venues::Format;
+use foreshock_operators::venues::coinbase::COINBASE_EXCHANGE;
 use tempfile::TempDir;
 
 const TICKS: usize = 300_000;
@@ -68,7 +69,7 @@ fn plain_loop(bencher: Bencher) {
     bencher.counter(ItemsCount::new(TICKS)).bench_local(|| {
         let instruments = Instruments::new(settings.instruments.clone());
         let name = "feed.ndjson".to_string();
-        let file = LogFile { name, format: Format::CoinbaseExchange, exchange: None, inferred: false };
+        let file = LogFile { name, format: COINBASE_EXCHANGE, exchange: None, inferred: false };
         let files: Arc<[LogFile]> = vec![file].into();
         let decode_settings = DecodeSettings {
             files: files.clone(),

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foreshock_operators::account::{Ledger, Reason};
-use foreshock_operators::decode::{Envelope, Format, Line, split_line};
 use foreshock_operators::links::Tagged;
 use foreshock_operators::row::{Extent, Row, Source};
 use foreshock_operators::time::Nanos;
+use foreshock_operators::venues::{Envelope, Format, Line, split_line};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::Operator as _;

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
-use foreshock_operators::decode::{ClockSource, Resolve, Resolved};
 use foreshock_operators::operator::Instrument;
 use foreshock_operators::row::{Channel, InstrumentId};
+use foreshock_operators::venues::{ClockSource, Resolve, Resolved};
 use rustc_hash::FxHashMap;
 
 use crate::settings::{ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Unknown};

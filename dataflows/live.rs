@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use foreshock_operators::account::{Ledger, Reason};
 use foreshock_operators::change::ChangeAt;
-use foreshock_operators::decode::{Envelope, Format, format_of};
 use foreshock_operators::links::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId, Row, Source};
+use foreshock_operators::venues::{Envelope, Format, format_of};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Operator as _;

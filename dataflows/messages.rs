@@ -1,9 +1,9 @@
 //! One message ─► its rows, with the account of what became of it: the same for files and topics.
 
 use foreshock_operators::account::{DeadLetter, Ledger, Reason};
-use foreshock_operators::decode::{Envelope, Format, RefusedRow, Verdict, decode};
 use foreshock_operators::row::{Extent, Row, Source};
 use foreshock_operators::time::Nanos;
+use foreshock_operators::venues::{Envelope, Format, RefusedRow, Verdict, decode};
 
 use crate::batch::TimeRange;
 use crate::control::{FoundRecord, is_record};

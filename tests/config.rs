@@ -1,6 +1,7 @@
 //! Configuration as its users meet it: files, environment, and what is refused.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ use foreshock_operators::row::Channel;
 use foreshock_operators::rules::Direction;
 use foreshock_operators::stages::{Priority, Signal};
 use foreshock_operators::time::{MILLISECOND, SECOND};
+use foreshock_operators::venues::VENUES;
 use proptest::prelude::*;
 
 /// A folder of files; errors about them are told without the folder's name.
@@ -727,6 +729,51 @@ fn every_key_is_documented_with_its_limits() {
         return;
     }
     assert_eq!(written, documented_keys(), "UPDATE_GOLDEN=1 cargo test --release config:: writes {DOC} anew");
+}
+
+/// What config/foreshock.yaml has of exchanges, by the table of venues.
+fn exchanges_section() -> String {
+    let mut section = "exchanges:\n".to_owned();
+    for exchange in VENUES.iter().flat_map(|venue| venue.exchanges) {
+        let keys = [
+            (exchange.about_gap, "gap_after", exchange.gap_after),
+            (exchange.about_clock, "clock", "auto"),
+            (
+                "The channel whose rows are ticks; auto takes the best that the feed carries: bookTicker, else ticker.",
+                "quote_channel",
+                "auto",
+            ),
+            (
+                "The channel whose trades are counted; auto takes the best that the feed carries: trade, else aggTrade, else ticker.",
+                "trade_channel",
+                "auto",
+            ),
+        ];
+        writeln!(section, "  {}:", exchange.name).unwrap();
+        for (about, key, value) in keys {
+            writeln!(section, "    # {about}\n    {key}: {value}").unwrap();
+        }
+    }
+    section
+}
+
+#[test]
+fn the_defaults_of_exchanges_are_those_of_their_venues() {
+    const DEFAULTS: &str = "config/foreshock.yaml";
+    let (start, end) = ("exchanges:\n", "\nfeatures:\n");
+    let file = fs::read_to_string(DEFAULTS).unwrap();
+    let (head, rest) = file.split_once(start).unwrap();
+    let (written, tail) = rest.split_once(end).unwrap();
+    let section = exchanges_section();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(DEFAULTS, format!("{head}{section}{end}{tail}")).unwrap();
+        return;
+    }
+    assert_eq!(
+        format!("{start}{written}"),
+        section,
+        "UPDATE_GOLDEN=1 cargo test --release config:: writes {DEFAULTS} anew"
+    );
 }
 
 #[test]

@@ -22,7 +22,6 @@ use foreshock_dataflows::settings::Settings;
 use foreshock_dataflows::subjects::Subjects;
 use foreshock_operators::account::Counts;
 use foreshock_operators::change::{Change, Parameters};
-use foreshock_operators::decode::Format;
 use foreshock_operators::encode::Encoder;
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::Model;
@@ -31,6 +30,8 @@ use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::row::{Extent, InstrumentId, Row};
 use foreshock_operators::rules::Rule;
 use foreshock_operators::time::{MILLISECOND, SECOND, Time};
+use foreshock_operators::venues::Format;
+use foreshock_operators::venues::coinbase::COINBASE_EXCHANGE;
 
 use crate::support::feed;
 use crate::support::random::Random;
@@ -63,8 +64,7 @@ fn config(reorder: &str) -> Config {
 /// The lines of each kind, as a backtest of one file writes them.
 fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<OutputKind, String>, Counts) {
     let instruments = Instruments::new(config.settings.instruments.clone());
-    let file =
-        LogFile { name: name.to_owned(), format: Format::CoinbaseExchange, exchange: None, inferred: false };
+    let file = LogFile { name: name.to_owned(), format: COINBASE_EXCHANGE, exchange: None, inferred: false };
     let files: Arc<[LogFile]> = vec![file].into();
     let settings = DecodeSettings {
         files: files.clone(),

@@ -8,8 +8,9 @@ use foreshock::recordings::input::RecordedInput;
 use foreshock::recordings::log::{LogSettings, RecordedLog, event_time};
 use foreshock::recordings::sniff::Expected;
 use foreshock::replay::passes::Passes;
-use foreshock_operators::decode::{Line, split_line, subject};
 use foreshock_operators::time::SECOND;
+use foreshock_operators::venues::canonical::CANONICAL;
+use foreshock_operators::venues::{Line, split_line, subject};
 
 use crate::support::feed::{Recipe, file as bytes_of};
 use crate::support::{Backtest, Files, Ran, data, slice};
@@ -135,7 +136,7 @@ fn canonical_messages_with_sequences() {
 #[test]
 fn a_pass_that_would_leave_what_messages_may_have_is_refused() {
     let mut passes = Passes::default();
-    let format = foreshock_operators::decode::Format::Canonical;
+    let format = foreshock_operators::venues::CANONICAL;
     let time = |seconds: i64| Some(foreshock_operators::time::Time(seconds * SECOND));
     passes.measure(format, b"{}", "", time(946_684_800), None);
     passes.measure(format, b"{}", "", time(4_000_000_000), None);

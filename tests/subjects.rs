@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use foreshock_operators::decode::{
-    ClockSource, Envelope, Format, Line, Resolve, Resolved, decode, detect, market, split_line, subject,
-};
 use foreshock_operators::row::{Extent, InstrumentId, Source};
 use foreshock_operators::time::Nanos;
+use foreshock_operators::venues::binance::BINANCE;
+use foreshock_operators::venues::coinbase::COINBASE_EXCHANGE;
+use foreshock_operators::venues::{
+    ClockSource, Envelope, Format, Line, Resolve, Resolved, decode, detect, exchange_of, split_line, subject,
+};
 use serde_json::Value;
 
 use crate::support::feed::Recipe;
@@ -74,8 +76,8 @@ fn recorded_slices() {
     for (name, exchange) in [("btcusdt-usdm.log.zst", "binance-usdm"), ("btcusdt-spot.log.zst", "binance")] {
         let mut checked = Checked::default();
         for line in slice(name) {
-            checked.check_line(Format::Binance, &line, Some(exchange));
-            checked.check_line(Format::Binance, &line, None);
+            checked.check_line(BINANCE, &line, Some(exchange));
+            checked.check_line(BINANCE, &line, None);
         }
         // Depth updates stay in their instrument's partition too.
         assert_eq!(checked.nameless, 0, "{checked:?}");
@@ -87,7 +89,7 @@ fn recorded_slices() {
 fn made_feeds() {
     let mut checked = Checked::default();
     for message in Recipe::lively(11, 7).messages(5_000) {
-        checked.check_line(Format::CoinbaseExchange, message.line.as_bytes(), None);
+        checked.check_line(COINBASE_EXCHANGE, message.line.as_bytes(), None);
     }
     assert!(checked.with_rows > 4_000, "{checked:?}");
 }
@@ -101,7 +103,7 @@ fn single_messages() {
             let raw = serde_json::from_str::<Value>(line).ok();
             let raw = raw.and_then(|row| Some(row.get("raw")?.as_str()?.to_owned()));
             let line = raw.as_deref().unwrap_or(line).as_bytes();
-            for format in Format::ALL {
+            for format in Format::all() {
                 checked.check_line(format, line, None);
             }
         }
@@ -125,8 +127,8 @@ fn damaged_messages() {
             1 => message[at] = br#"{}[]",:\0a "#[random.below(11)],
             _ => drop(message.remove(at)),
         }
-        let format = detect(&message).unwrap_or(Format::Binance);
-        checked.check(format, &message, market(&message));
+        let format = detect(&message).unwrap_or(BINANCE);
+        checked.check(format, &message, exchange_of(&message));
     }
     assert!(checked.with_rows > 1_000, "{checked:?}");
 }

@@ -9,7 +9,6 @@ use foreshock_dataflows::control::{
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::settings::{InstrumentSettings, Settings, Unknown};
 use foreshock_operators::change::Parameters;
-use foreshock_operators::decode::Resolve as _;
 use foreshock_operators::feature::Feature;
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::links::Out;
@@ -18,6 +17,7 @@ use foreshock_operators::model::{Logistic, Model, ModelKind, NullPolicy, Term, T
 use foreshock_operators::operator::Context;
 use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Source};
 use foreshock_operators::time::{SECOND, Time};
+use foreshock_operators::venues::Resolve as _;
 
 fn model() -> Model {
     let term = Term {

@@ -4,9 +4,9 @@ use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::settings::{
     ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, InstrumentType, ListedInstrument, Unknown,
 };
-use foreshock_operators::decode::{ClockSource, Resolve};
 use foreshock_operators::row::Channel;
 use foreshock_operators::time::SECOND;
+use foreshock_operators::venues::{ClockSource, Resolve};
 
 fn listed(exchange: &str, symbol: &str, id: &str, settings: ExchangeSettings) -> ListedInstrument {
     ListedInstrument {

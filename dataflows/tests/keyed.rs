@@ -9,7 +9,6 @@ use foreshock_dataflows::keyed::Keyed;
 use foreshock_dataflows::settings::{InstrumentSettings, Unknown};
 use foreshock_operators::account::Ledger;
 use foreshock_operators::change::Parameters;
-use foreshock_operators::decode::Resolve;
 use foreshock_operators::features::{FeatureSettings, FeatureWindows};
 use foreshock_operators::gaps::Gaps;
 use foreshock_operators::links;
@@ -20,6 +19,7 @@ use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, 
 use foreshock_operators::seconds::{SecondSettings, Seconds};
 use foreshock_operators::stages::Sampled;
 use foreshock_operators::time::{MILLISECOND, SECOND, Time};
+use foreshock_operators::venues::Resolve;
 
 const INSTRUMENTS: u32 = 3;
 const BATCHES: u64 = 40;

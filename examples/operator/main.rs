@@ -15,7 +15,6 @@ use anyhow::{Context as _, Result, bail};
 use foreshock::config::{Config, Mode};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_operators::chain::Chain;
-use foreshock_operators::decode::{Envelope, Line, decode, detect, split_line};
 use foreshock_operators::gaps::Gaps;
 use foreshock_operators::links;
 use foreshock_operators::links::Out;
@@ -23,6 +22,7 @@ use foreshock_operators::operator::Context;
 use foreshock_operators::order::Order;
 use foreshock_operators::row::{Extent, InstrumentId, Source};
 use foreshock_operators::time::TimeText;
+use foreshock_operators::venues::{Envelope, Line, decode, detect, split_line};
 use signed_volume::SignedVolume;
 
 /// Order and gaps as in the product, then the operator of one's own.

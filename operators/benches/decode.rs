@@ -2,9 +2,13 @@
 
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
-use foreshock_operators::decode::{ClockSource, Envelope, Format, Resolve, Resolved, decode};
 use foreshock_operators::row::{Extent, InstrumentId, Source};
 use foreshock_operators::time::{SECOND, Time, TimeText, parse_rfc3339};
+use foreshock_operators::venues::binance::BINANCE;
+use foreshock_operators::venues::canonical::CANONICAL;
+use foreshock_operators::venues::coinbase::COINBASE_ADVANCED_TRADE;
+use foreshock_operators::venues::coinbase::COINBASE_EXCHANGE;
+use foreshock_operators::venues::{ClockSource, Envelope, Format, Resolve, Resolved, decode};
 
 fn main() {
     divan::main();
@@ -29,13 +33,13 @@ impl Resolve for OneInstrument {
 }
 
 #[divan::bench(sample_size = 2000, args = [
-    ("coinbase ticker", Format::CoinbaseExchange, COINBASE_TICKER),
-    ("coinbase match", Format::CoinbaseExchange, COINBASE_MATCH),
-    ("advanced trade ticker", Format::CoinbaseAdvancedTrade, ADVANCED_TICKER),
-    ("binance bookTicker", Format::Binance, BINANCE_BOOK_TICKER),
-    ("binance trade", Format::Binance, BINANCE_TRADE),
-    ("binance depth (ignored)", Format::Binance, BINANCE_DEPTH),
-    ("canonical quote", Format::Canonical, CANONICAL_QUOTE),
+    ("coinbase ticker", COINBASE_EXCHANGE, COINBASE_TICKER),
+    ("coinbase match", COINBASE_EXCHANGE, COINBASE_MATCH),
+    ("advanced trade ticker", COINBASE_ADVANCED_TRADE, ADVANCED_TICKER),
+    ("binance bookTicker", BINANCE, BINANCE_BOOK_TICKER),
+    ("binance trade", BINANCE, BINANCE_TRADE),
+    ("binance depth (ignored)", BINANCE, BINANCE_DEPTH),
+    ("canonical quote", CANONICAL, CANONICAL_QUOTE),
 ].map(Case))]
 fn message(bencher: Bencher, case: Case) {
     let Case((_, format, text)) = case;

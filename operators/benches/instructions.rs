@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foreshock_operators::change::Parameters;
-use foreshock_operators::decode::{ClockSource, Envelope, Format, Resolve, Resolved, decode};
 use foreshock_operators::encode::Encoder;
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::links::Out;
@@ -20,6 +19,8 @@ use foreshock_operators::row::{Extent, InstrumentId, Row, Source};
 use foreshock_operators::seconds::SecondSettings;
 use foreshock_operators::stages::Outcome;
 use foreshock_operators::time::{SECOND, Time, write_rfc3339};
+use foreshock_operators::venues::coinbase::COINBASE_EXCHANGE;
+use foreshock_operators::venues::{ClockSource, Envelope, Format, Resolve, Resolved, decode};
 
 #[path = "support/models.rs"]
 mod models;
@@ -136,7 +137,7 @@ impl Path {
         let (mut refused, mut envelope) = (Vec::new(), ENVELOPE);
         for line in lines {
             envelope.source.line += 1;
-            decode(Format::CoinbaseExchange, line, &envelope, &mut Numbers, &mut self.rows, &mut refused);
+            decode(COINBASE_EXCHANGE, line, &envelope, &mut Numbers, &mut self.rows, &mut refused);
         }
         assert!(refused.is_empty(), "the feed is sound: {refused:?}");
         let mut out = Out::new(Context::default(), self.rows.len());

@@ -7,16 +7,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use foreshock_operators::account::Reason;
-use foreshock_operators::decode::{
-    ClockSource, Envelope, Format, Line, RefusedRow, Resolve, Resolved, Verdict, decode, detect, market,
-    market_of_url, split_line,
-};
 use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, Side, Source, Trade};
 use foreshock_operators::time::{SECOND, Time, parse_rfc3339};
+use foreshock_operators::venues::binance::BINANCE;
+use foreshock_operators::venues::canonical::CANONICAL;
+use foreshock_operators::venues::coinbase::{COINBASE_ADVANCED_TRADE, COINBASE_EXCHANGE};
+use foreshock_operators::venues::okx::OKX;
+use foreshock_operators::venues::{
+    ClockSource, Envelope, Format, Line, RefusedRow, Resolve, Resolved, Verdict, decode, detect, exchange_of,
+    exchange_of_url, split_line,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-
-use Format::{Binance, Canonical, CoinbaseAdvancedTrade as Advanced, CoinbaseExchange as Exchange};
 
 const TICKER: &str = r#"{"type":"ticker","sequence":38332655422,"product_id":"BTC-USD","price":"29940.91","open_24h":"31677.61","volume_24h":"27783.70216674","low_24h":"29308.01","high_24h":"31888","volume_30d":"778633.19135445","best_bid":"29940.90","best_bid_size":"0.03416000","best_ask":"29943.41","best_ask_size":"0.20000000","side":"sell","time":"2022-06-01T20:31:23.469151Z","trade_id":345622431,"last_size":"0.00016"}"#;
 const MATCH: &str = r#"{"type":"match","trade_id":280232,"maker_order_id":"2a0da34e","taker_order_id":"3c82abaa","side":"sell","size":"985","price":"0.00001305","product_id":"SKL-BTC","sequence":177100030,"time":"2021-04-17T16:43:37.089723Z"}"#;
@@ -39,21 +41,21 @@ const PLAIN_HEARTBEAT: &str =
 
 /// One message of each shape that has rows.
 const WITH_ROWS: [(Format, &str); 15] = [
-    (Exchange, TICKER),
-    (Exchange, MATCH),
-    (Exchange, HEARTBEAT),
-    (Advanced, ADVANCED_TICKER),
-    (Advanced, MARKET_TRADES),
-    (Binance, SPOT_QUOTE),
-    (Binance, USDM_QUOTE),
-    (Binance, COINM_QUOTE),
-    (Binance, SPOT_TRADE),
-    (Binance, USDM_TRADE),
-    (Binance, SPOT_AGGREGATE),
-    (Binance, USDM_AGGREGATE),
-    (Canonical, PLAIN_QUOTE),
-    (Canonical, PLAIN_TRADE),
-    (Canonical, PLAIN_HEARTBEAT),
+    (COINBASE_EXCHANGE, TICKER),
+    (COINBASE_EXCHANGE, MATCH),
+    (COINBASE_EXCHANGE, HEARTBEAT),
+    (COINBASE_ADVANCED_TRADE, ADVANCED_TICKER),
+    (COINBASE_ADVANCED_TRADE, MARKET_TRADES),
+    (BINANCE, SPOT_QUOTE),
+    (BINANCE, USDM_QUOTE),
+    (BINANCE, COINM_QUOTE),
+    (BINANCE, SPOT_TRADE),
+    (BINANCE, USDM_TRADE),
+    (BINANCE, SPOT_AGGREGATE),
+    (BINANCE, USDM_AGGREGATE),
+    (CANONICAL, PLAIN_QUOTE),
+    (CANONICAL, PLAIN_TRADE),
+    (CANONICAL, PLAIN_HEARTBEAT),
 ];
 
 /// Gives every symbol a number, in the order of their first mention, except `NONE`.
@@ -230,7 +232,7 @@ fn slice(name: &str) -> String {
 
 #[test]
 fn a_coinbase_ticker_is_a_quote_and_a_trade() {
-    let mut run = Run::new(Exchange);
+    let mut run = Run::new(COINBASE_EXCHANGE);
     let body = Body::Quote(Quote {
         bid: 29940.90,
         bid_size: 0.03416,
@@ -261,30 +263,32 @@ fn a_coinbase_ticker_is_a_quote_and_a_trade() {
 #[test]
 fn an_old_ticker_has_no_sizes() {
     let old = with(&with(TICKER, "/best_bid_size", "absent"), "/best_ask_size", "absent");
-    let Body::Quote(quote) = Run::new(Exchange).row(&old).body else { panic!("a ticker is a quote") };
+    let Body::Quote(quote) = Run::new(COINBASE_EXCHANGE).row(&old).body else {
+        panic!("a ticker is a quote")
+    };
     assert!(quote.bid_size.is_nan() && quote.ask_size.is_nan());
     assert_eq!((quote.bid, quote.ask, quote.price, quote.trade), (29940.90, 29943.41, 29940.91, true));
 }
 
 #[test]
 fn a_coinbase_match_names_the_maker() {
-    let row = Run::new(Exchange).row(MATCH);
+    let row = Run::new(COINBASE_EXCHANGE).row(MATCH);
     assert_eq!((row.channel, row.id, row.digits), (Channel::Trade, Some(280232), 6));
     assert_eq!(row.body, Body::Trade(Trade { price: 0.00001305, size: 985.0, side: Some(Side::Buy) }));
-    let row = Run::new(Exchange).row(&with(MATCH, "/side", "\"buy\""));
+    let row = Run::new(COINBASE_EXCHANGE).row(&with(MATCH, "/side", "\"buy\""));
     assert_eq!(row.body, Body::Trade(Trade { price: 0.00001305, size: 985.0, side: Some(Side::Sell) }));
 }
 
 #[test]
 fn a_coinbase_heartbeat_has_no_id() {
-    let row = Run::new(Exchange).row(HEARTBEAT);
+    let row = Run::new(COINBASE_EXCHANGE).row(HEARTBEAT);
     assert_eq!((row.channel, row.id, row.body), (Channel::Heartbeat, None, Body::Heartbeat));
     assert_eq!(row.event_time, at("2026-07-07T22:58:18Z"));
 }
 
 #[test]
 fn an_advanced_ticker_has_its_envelopes_time() {
-    let mut run = Run::new(Advanced);
+    let mut run = Run::new(COINBASE_ADVANCED_TRADE);
     let row = run.row(ADVANCED_TICKER);
     assert_eq!((row.channel, row.id, row.digits), (Channel::Ticker, None, 9));
     assert_eq!(row.event_time, at("2023-02-09T20:30:37.167359596Z"));
@@ -304,7 +308,7 @@ fn an_advanced_ticker_has_its_envelopes_time() {
 
 #[test]
 fn market_trades_have_one_row_each() {
-    let mut run = Run::new(Advanced);
+    let mut run = Run::new(COINBASE_ADVANCED_TRADE);
     assert_eq!(run.fate(MARKET_TRADES.as_bytes()), "trade trade");
     let [first, second] = run.rows[..] else { panic!("two trades") };
     assert_eq!((first.id, first.index, first.digits), (None, 0, 6));
@@ -312,18 +316,18 @@ fn market_trades_have_one_row_each() {
     assert_eq!(first.body, Body::Trade(Trade { price: 2375.56, size: 0.5, side: Some(Side::Sell) }));
     assert_eq!((second.id, second.index), (None, 1));
     assert_eq!(second.body, Body::Trade(Trade { price: 2375.55, size: 1.0, side: None }));
-    check(Advanced, &MARKET_TRADES.replace("\"update\"", "\"snapshot\""), "ignored");
-    check(Advanced, &MARKET_TRADES.replace("2375.56", "-1"), "not_positive trade");
+    check(COINBASE_ADVANCED_TRADE, &MARKET_TRADES.replace("\"update\"", "\"snapshot\""), "ignored");
+    check(COINBASE_ADVANCED_TRADE, &MARKET_TRADES.replace("2375.56", "-1"), "not_positive trade");
 }
 
 #[test]
 fn a_row_of_a_wrong_type_refuses_its_whole_message() {
     let broken = MARKET_TRADES.replace("\"2375.55\"", "[]");
-    check(Advanced, &broken, "refused wrong_type");
-    let mut run = Run::new(Advanced);
+    check(COINBASE_ADVANCED_TRADE, &broken, "refused wrong_type");
+    let mut run = Run::new(COINBASE_ADVANCED_TRADE);
     let kept = run.row(ADVANCED_TICKER);
     let Run { envelope, instruments, rows, refused, .. } = &mut run;
-    decode(Advanced, broken.as_bytes(), envelope, instruments, rows, refused);
+    decode(COINBASE_ADVANCED_TRADE, broken.as_bytes(), envelope, instruments, rows, refused);
     assert_eq!((&rows[..], &refused[..]), (&[kept][..], &[][..]));
 }
 
@@ -331,7 +335,7 @@ fn a_row_of_a_wrong_type_refuses_its_whole_message() {
 fn binance_quotes_of_three_markets() {
     #[track_caller]
     fn check(message: &str, id: u64, time: &str, digits: u8, name: &str, quote: Quote) {
-        let mut run = Run::new(Binance).received("2024-08-08T23:54:15.5Z");
+        let mut run = Run::new(BINANCE).received("2024-08-08T23:54:15.5Z");
         let row = run.row(message);
         assert_eq!((row.channel, row.id, row.digits), (Channel::BookTicker, Some(id), digits));
         assert_eq!(row.event_time, at(time));
@@ -354,7 +358,7 @@ fn binance_quotes_of_three_markets() {
 fn binance_trades_name_the_maker() {
     #[track_caller]
     fn check(message: &str, channel: Channel, id: u64, time: &str, name: &str, trade: Trade) {
-        let mut run = Run::new(Binance);
+        let mut run = Run::new(BINANCE);
         run.instruments.clock = ClockSource::Exchange;
         let row = run.row(message);
         assert_eq!((row.channel, row.id, row.digits), (channel, Some(id), 3));
@@ -381,7 +385,7 @@ fn binance_trades_name_the_maker() {
 
 #[test]
 fn our_own_messages() {
-    let mut run = Run::new(Canonical);
+    let mut run = Run::new(CANONICAL);
     let row = run.row(PLAIN_QUOTE);
     assert_eq!((row.channel, row.id, row.digits), (Channel::BookTicker, Some(7), 6));
     assert_eq!(row.event_time, at("2026-01-02T03:04:05.678901Z"));
@@ -407,7 +411,7 @@ fn prices_are_the_nearest_f64_however_they_are_written() {
     {
         for text in [price.to_owned(), format!("\"{price}\"")] {
             let message = with(PLAIN_TRADE, "/size", "absent").replace("1.05", &text);
-            let Body::Trade(trade) = Run::new(Canonical).row(&message).body else { panic!("a trade") };
+            let Body::Trade(trade) = Run::new(CANONICAL).row(&message).body else { panic!("a trade") };
             assert_eq!(trade.price.to_bits(), price.parse::<f64>().unwrap().to_bits(), "{message}");
         }
     }
@@ -417,73 +421,93 @@ fn prices_are_the_nearest_f64_however_they_are_written() {
 
 #[test]
 fn kinds_of_coinbase_exchange() {
-    check(Exchange, r#"{"type":"subscriptions","channels":[]}"#, "control");
-    check(Exchange, r#"{"type":"error","message":"no \"such\" product"}"#, "control");
-    check(Exchange, r#"{"type":"subscribe","product_ids":["BTC-USD"],"channels":["ticker"]}"#, "control");
-    check(Exchange, r#"{"type":"control","effective_at":"2026-01-02T03:04:05Z"}"#, "control");
-    check(Exchange, r#"{"type":"snapshot","product_id":"BTC-USD","asks":[],"bids":[]}"#, "ignored");
-    check(Exchange, r#"{"type":"l2update","product_id":"BTC-USD","changes":[["buy","1","2"]]}"#, "ignored");
-    check(Exchange, &MATCH.replace("\"match\"", "\"last_match\""), "ignored");
-    check(Exchange, r#"{"type":"something new"}"#, "ignored");
-    check(Exchange, "{}", "refused wrong_type");
-    check(Exchange, r#"{"type":7}"#, "refused wrong_type");
-    check(Exchange, ADVANCED_TICKER, "refused wrong_type");
-    check(Exchange, &with(TICKER, "/time", "absent"), "no_time");
+    check(COINBASE_EXCHANGE, r#"{"type":"subscriptions","channels":[]}"#, "control");
+    check(COINBASE_EXCHANGE, r#"{"type":"error","message":"no \"such\" product"}"#, "control");
+    check(
+        COINBASE_EXCHANGE,
+        r#"{"type":"subscribe","product_ids":["BTC-USD"],"channels":["ticker"]}"#,
+        "control",
+    );
+    check(COINBASE_EXCHANGE, r#"{"type":"control","effective_at":"2026-01-02T03:04:05Z"}"#, "control");
+    check(COINBASE_EXCHANGE, r#"{"type":"snapshot","product_id":"BTC-USD","asks":[],"bids":[]}"#, "ignored");
+    check(
+        COINBASE_EXCHANGE,
+        r#"{"type":"l2update","product_id":"BTC-USD","changes":[["buy","1","2"]]}"#,
+        "ignored",
+    );
+    check(COINBASE_EXCHANGE, &MATCH.replace("\"match\"", "\"last_match\""), "ignored");
+    check(COINBASE_EXCHANGE, r#"{"type":"something new"}"#, "ignored");
+    check(COINBASE_EXCHANGE, "{}", "refused wrong_type");
+    check(COINBASE_EXCHANGE, r#"{"type":7}"#, "refused wrong_type");
+    check(COINBASE_EXCHANGE, ADVANCED_TICKER, "refused wrong_type");
+    check(COINBASE_EXCHANGE, &with(TICKER, "/time", "absent"), "no_time");
 }
 
 #[test]
 fn kinds_of_coinbase_advanced_trade() {
     check(
-        Advanced,
+        COINBASE_ADVANCED_TRADE,
         r#"{"channel":"subscriptions","events":[{"subscriptions":{"ticker":["A-B"]}}]}"#,
         "control",
     );
-    check(Advanced, r#"{"type":"error","message":"authentication failure"}"#, "control");
-    check(Advanced, r#"{"type":"subscribe","product_ids":["A-B"],"channel":"ticker"}"#, "control");
+    check(COINBASE_ADVANCED_TRADE, r#"{"type":"error","message":"authentication failure"}"#, "control");
+    check(
+        COINBASE_ADVANCED_TRADE,
+        r#"{"type":"subscribe","product_ids":["A-B"],"channel":"ticker"}"#,
+        "control",
+    );
     for channel in ["ticker_batch", "heartbeats", "l2_data", "candles", "status", "user", "something new"] {
-        check(Advanced, &with(ADVANCED_TICKER, "/channel", &json!(channel).to_string()), "ignored");
+        check(
+            COINBASE_ADVANCED_TRADE,
+            &with(ADVANCED_TICKER, "/channel", &json!(channel).to_string()),
+            "ignored",
+        );
     }
-    check(Advanced, &with(ADVANCED_TICKER, "/events", "[]"), "ignored");
-    check(Advanced, &with(ADVANCED_TICKER, "/events/0/tickers", "[]").replace("[[]]", "[]"), "ignored");
-    check(Advanced, "{}", "refused wrong_type");
-    check(Advanced, TICKER, "refused wrong_type");
+    check(COINBASE_ADVANCED_TRADE, &with(ADVANCED_TICKER, "/events", "[]"), "ignored");
+    check(
+        COINBASE_ADVANCED_TRADE,
+        &with(ADVANCED_TICKER, "/events/0/tickers", "[]").replace("[[]]", "[]"),
+        "ignored",
+    );
+    check(COINBASE_ADVANCED_TRADE, "{}", "refused wrong_type");
+    check(COINBASE_ADVANCED_TRADE, TICKER, "refused wrong_type");
 }
 
 #[test]
 fn kinds_of_binance() {
-    check(Binance, r#"{"result":null,"id":1}"#, "control");
-    check(Binance, r#"{"id":1,"error":{"code":2,"msg":"Invalid request: \"x\""}}"#, "control");
-    check(Binance, r#"{"code":-1121,"msg":"Invalid symbol."}"#, "control");
-    check(Binance, r#"{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":1}"#, "control");
-    check(Binance, SPOT_DEPTH, "ignored");
-    check(Binance, USDM_DEPTH, "ignored");
-    check(Binance, r#"{"lastUpdateId":160,"bids":[["0.0024","10"]],"asks":[["0.0026","100"]]}"#, "ignored");
-    check(Binance, r#"{"stream":"!ticker@arr","data":[{"e":"24hrTicker","s":"BTCUSDT"}]}"#, "ignored");
-    check(Binance, r#"[{"e":"24hrTicker","s":"BTCUSDT"}]"#, "ignored");
-    check(Binance, r#"[{"e":"24hrTicker","s":"BTCUSDT"}"#, "refused broken_json");
-    check(Binance, r#"{"stream":"!ticker@arr","data":[{"e":"24hrTicker",}]}"#, "refused broken_json");
+    check(BINANCE, r#"{"result":null,"id":1}"#, "control");
+    check(BINANCE, r#"{"id":1,"error":{"code":2,"msg":"Invalid request: \"x\""}}"#, "control");
+    check(BINANCE, r#"{"code":-1121,"msg":"Invalid symbol."}"#, "control");
+    check(BINANCE, r#"{"method":"SUBSCRIBE","params":["btcusdt@trade"],"id":1}"#, "control");
+    check(BINANCE, SPOT_DEPTH, "ignored");
+    check(BINANCE, USDM_DEPTH, "ignored");
+    check(BINANCE, r#"{"lastUpdateId":160,"bids":[["0.0024","10"]],"asks":[["0.0026","100"]]}"#, "ignored");
+    check(BINANCE, r#"{"stream":"!ticker@arr","data":[{"e":"24hrTicker","s":"BTCUSDT"}]}"#, "ignored");
+    check(BINANCE, r#"[{"e":"24hrTicker","s":"BTCUSDT"}]"#, "ignored");
+    check(BINANCE, r#"[{"e":"24hrTicker","s":"BTCUSDT"}"#, "refused broken_json");
+    check(BINANCE, r#"{"stream":"!ticker@arr","data":[{"e":"24hrTicker",}]}"#, "refused broken_json");
     for kind in ["kline", "markPriceUpdate", "forceOrder", "24hrTicker", "24hrMiniTicker", "something new"] {
-        check(Binance, &with(USDM_QUOTE, "/data/e", &json!(kind).to_string()), "ignored");
+        check(BINANCE, &with(USDM_QUOTE, "/data/e", &json!(kind).to_string()), "ignored");
     }
-    check(Binance, "{}", "ignored");
-    check(Binance, r#"{"stream":"x@bookTicker","data":7}"#, "refused wrong_type");
-    check(Binance, r#"{"stream":"x@bookTicker","data":null}"#, "refused wrong_type");
-    check(Binance, &with(USDM_QUOTE, "/data/e", "7"), "refused wrong_type");
+    check(BINANCE, "{}", "ignored");
+    check(BINANCE, r#"{"stream":"x@bookTicker","data":7}"#, "refused wrong_type");
+    check(BINANCE, r#"{"stream":"x@bookTicker","data":null}"#, "refused wrong_type");
+    check(BINANCE, &with(USDM_QUOTE, "/data/e", "7"), "refused wrong_type");
 }
 
 /// Trades of the insurance fund, of auto-deleveraging and of nothing at all are no market's.
 #[test]
 fn binance_trades_that_no_market_made() {
-    check(Binance, &with(USDM_TRADE, "/data/X", "\"INSURANCE_FUND\""), "ignored");
-    check(Binance, &with(USDM_TRADE, "/data/X", "\"ADL\""), "ignored");
+    check(BINANCE, &with(USDM_TRADE, "/data/X", "\"INSURANCE_FUND\""), "ignored");
+    check(BINANCE, &with(USDM_TRADE, "/data/X", "\"ADL\""), "ignored");
     let nothing = with(&with(USDM_TRADE, "/data/X", "\"NA\""), "/data/p", "\"0\"");
-    check(Binance, &with(&nothing, "/data/q", "\"0\""), "ignored");
-    check(Binance, &with(USDM_TRADE, "/data/p", "\"0\""), "not_positive");
+    check(BINANCE, &with(&nothing, "/data/q", "\"0\""), "ignored");
+    check(BINANCE, &with(USDM_TRADE, "/data/p", "\"0\""), "not_positive");
 }
 
 #[test]
 fn a_bare_spot_quote_is_known_by_its_fields() {
-    let mut run = Run::new(Binance).received("2024-08-08T23:54:15.5Z");
+    let mut run = Run::new(BINANCE).received("2024-08-08T23:54:15.5Z");
     let bare = serde_json::from_str::<Value>(SPOT_QUOTE).unwrap()["data"].to_string();
     assert_eq!(run.row(&bare).channel, Channel::BookTicker);
     let all = SPOT_QUOTE.replace("btcusdt@bookTicker", "!bookTicker");
@@ -494,25 +518,25 @@ fn a_bare_spot_quote_is_known_by_its_fields() {
 
 #[test]
 fn kinds_of_our_own() {
-    check(Canonical, r#"{"type":"control","id":"1"}"#, "control");
-    check(Canonical, &with(PLAIN_QUOTE, "/type", "\"book\""), "ignored");
-    check(Canonical, &with(PLAIN_QUOTE, "/type", "\"something new\""), "ignored");
-    check(Canonical, &with(PLAIN_QUOTE, "/comment", "[{}]"), "quote");
-    check(Canonical, &with(PLAIN_QUOTE, "/sequence", "absent"), "quote");
-    check(Canonical, "{}", "refused wrong_type");
+    check(CANONICAL, r#"{"type":"control","id":"1"}"#, "control");
+    check(CANONICAL, &with(PLAIN_QUOTE, "/type", "\"book\""), "ignored");
+    check(CANONICAL, &with(PLAIN_QUOTE, "/type", "\"something new\""), "ignored");
+    check(CANONICAL, &with(PLAIN_QUOTE, "/comment", "[{}]"), "quote");
+    check(CANONICAL, &with(PLAIN_QUOTE, "/sequence", "absent"), "quote");
+    check(CANONICAL, "{}", "refused wrong_type");
     for name in ["", "a\\\"b", "a:b", "a\\tb", "é", &"x".repeat(65)] {
-        check(Canonical, &with(PLAIN_QUOTE, "/exchange", &format!("\"{name}\"")), "refused wrong_type");
+        check(CANONICAL, &with(PLAIN_QUOTE, "/exchange", &format!("\"{name}\"")), "refused wrong_type");
     }
     for name in ["", "a\\\"b", "a\\\\b", "a\\u007fb", "é", &"x".repeat(65)] {
-        check(Canonical, &with(PLAIN_QUOTE, "/instrument", &format!("\"{name}\"")), "refused wrong_type");
-        check(Exchange, &with(TICKER, "/product_id", &format!("\"{name}\"")), "unknown_instrument");
+        check(CANONICAL, &with(PLAIN_QUOTE, "/instrument", &format!("\"{name}\"")), "refused wrong_type");
+        check(COINBASE_EXCHANGE, &with(TICKER, "/product_id", &format!("\"{name}\"")), "unknown_instrument");
     }
-    check(Canonical, &with(PLAIN_QUOTE, "/instrument", &format!("\"{}\"", "x".repeat(64))), "quote");
+    check(CANONICAL, &with(PLAIN_QUOTE, "/instrument", &format!("\"{}\"", "x".repeat(64))), "quote");
 }
 
 #[test]
 fn no_message_at_all() {
-    for format in Format::ALL {
+    for format in Format::all() {
         for message in ["", "null", " null\n", "  "] {
             check(format, message, "refused empty");
         }
@@ -524,7 +548,7 @@ fn no_message_at_all() {
         }
         assert_eq!(Run::new(format).fate(b"{\"type\":\"\xff\"}"), "refused broken_json");
         assert_eq!(Run::new(format).fate(b"{\"ignored\":\"\xc3\"}"), "refused broken_json");
-        let list = if format == Binance { "ignored" } else { "refused wrong_type" };
+        let list = if format == BINANCE { "ignored" } else { "refused wrong_type" };
         check(format, "[1,2]", list);
         check(format, "[1,2", "refused broken_json");
     }
@@ -535,62 +559,62 @@ fn okx_data_is_ignored_and_its_acknowledgements_are_control_messages() {
     let data = r#"{"arg":{"channel":"trades","instId":"BTC-USDT"},"data":[{"px":"42219.9","sz":"0.1"}]}"#;
     let ack = r#"{"event":"subscribe","arg":{"channel":"trades","instId":"BTC-USDT"},"connId":"a4d3ae55"}"#;
     let request = r#"{"op":"subscribe","args":[{"channel":"trades","instId":"BTC-USDT"}]}"#;
-    check(Format::Okx, data, "ignored");
+    check(OKX, data, "ignored");
     for control in [ack, request, "ping", "pong", r#"{"event":"error","code":"60012"}"#] {
-        check(Format::Okx, control, "control");
+        check(OKX, control, "control");
     }
-    check(Format::Okx, r#"{"arg":{"channel":"trades"}}"#, "refused wrong_type");
-    check(Format::Okx, r#"{"arg":{"channel":"trades"},"data":{}}"#, "refused wrong_type");
-    (1..data.len()).for_each(|cut| check(Format::Okx, &data[..cut], "refused broken_json"));
-    assert_eq!(detect(data.as_bytes()), Some(Format::Okx));
-    assert_eq!(detect(ack.as_bytes()), Some(Format::Okx));
+    check(OKX, r#"{"arg":{"channel":"trades"}}"#, "refused wrong_type");
+    check(OKX, r#"{"arg":{"channel":"trades"},"data":{}}"#, "refused wrong_type");
+    (1..data.len()).for_each(|cut| check(OKX, &data[..cut], "refused broken_json"));
+    assert_eq!(detect(data.as_bytes()), Some(OKX));
+    assert_eq!(detect(ack.as_bytes()), Some(OKX));
 }
 
 // Single fields.
 
 /// Where the needed fields of each shape stand, and what happens to a message where they are missing.
 const NEEDED: &[(Format, &str, &str, &str)] = &[
-    (Exchange, TICKER, "/type", "refused wrong_type"),
-    (Exchange, TICKER, "/product_id", "refused wrong_type"),
-    (Exchange, TICKER, "/sequence", "refused wrong_type"),
-    (Exchange, TICKER, "/best_bid", "empty_side"),
-    (Exchange, TICKER, "/best_ask", "empty_side"),
-    (Exchange, TICKER, "/best_bid_size", "quote"),
-    (Exchange, TICKER, "/best_ask_size", "quote"),
-    (Exchange, TICKER, "/price", "quote"),
-    (Exchange, MATCH, "/product_id", "refused wrong_type"),
-    (Exchange, MATCH, "/trade_id", "refused wrong_type"),
-    (Exchange, MATCH, "/price", "refused wrong_type"),
-    (Exchange, MATCH, "/size", "trade"),
-    (Exchange, MATCH, "/side", "trade"),
-    (Exchange, HEARTBEAT, "/product_id", "refused wrong_type"),
-    (Advanced, ADVANCED_TICKER, "/channel", "refused wrong_type"),
-    (Advanced, ADVANCED_TICKER, "/events", "refused wrong_type"),
-    (Advanced, ADVANCED_TICKER, "/events/0/type", "refused wrong_type"),
-    (Advanced, ADVANCED_TICKER, "/events/0/tickers", "refused wrong_type"),
-    (Advanced, ADVANCED_TICKER, "/events/0/tickers/0/product_id", "refused wrong_type"),
-    (Advanced, ADVANCED_TICKER, "/events/0/tickers/0/best_bid", "empty_side"),
-    (Advanced, ADVANCED_TICKER, "/events/0/tickers/0/best_bid_quantity", "quote"),
-    (Advanced, MARKET_TRADES, "/events/0/trades", "refused wrong_type"),
-    (Advanced, MARKET_TRADES, "/events/0/trades/0/price", "refused wrong_type"),
-    (Binance, USDM_QUOTE, "/data/u", "refused wrong_type"),
-    (Binance, USDM_QUOTE, "/data/s", "refused wrong_type"),
-    (Binance, USDM_QUOTE, "/data/b", "empty_side"),
-    (Binance, USDM_QUOTE, "/data/a", "empty_side"),
-    (Binance, USDM_QUOTE, "/data/A", "quote"),
-    (Binance, USDM_TRADE, "/data/t", "refused wrong_type"),
-    (Binance, USDM_TRADE, "/data/p", "refused wrong_type"),
-    (Binance, USDM_TRADE, "/data/q", "trade"),
-    (Binance, USDM_TRADE, "/data/m", "trade"),
-    (Binance, SPOT_AGGREGATE, "/data/a", "refused wrong_type"),
-    (Canonical, PLAIN_QUOTE, "/type", "refused wrong_type"),
-    (Canonical, PLAIN_QUOTE, "/exchange", "refused wrong_type"),
-    (Canonical, PLAIN_QUOTE, "/instrument", "refused wrong_type"),
-    (Canonical, PLAIN_QUOTE, "/bid", "empty_side"),
-    (Canonical, PLAIN_QUOTE, "/ask", "empty_side"),
-    (Canonical, PLAIN_QUOTE, "/sequence", "quote"),
-    (Canonical, PLAIN_TRADE, "/price", "refused wrong_type"),
-    (Canonical, PLAIN_TRADE, "/side", "trade"),
+    (COINBASE_EXCHANGE, TICKER, "/type", "refused wrong_type"),
+    (COINBASE_EXCHANGE, TICKER, "/product_id", "refused wrong_type"),
+    (COINBASE_EXCHANGE, TICKER, "/sequence", "refused wrong_type"),
+    (COINBASE_EXCHANGE, TICKER, "/best_bid", "empty_side"),
+    (COINBASE_EXCHANGE, TICKER, "/best_ask", "empty_side"),
+    (COINBASE_EXCHANGE, TICKER, "/best_bid_size", "quote"),
+    (COINBASE_EXCHANGE, TICKER, "/best_ask_size", "quote"),
+    (COINBASE_EXCHANGE, TICKER, "/price", "quote"),
+    (COINBASE_EXCHANGE, MATCH, "/product_id", "refused wrong_type"),
+    (COINBASE_EXCHANGE, MATCH, "/trade_id", "refused wrong_type"),
+    (COINBASE_EXCHANGE, MATCH, "/price", "refused wrong_type"),
+    (COINBASE_EXCHANGE, MATCH, "/size", "trade"),
+    (COINBASE_EXCHANGE, MATCH, "/side", "trade"),
+    (COINBASE_EXCHANGE, HEARTBEAT, "/product_id", "refused wrong_type"),
+    (COINBASE_ADVANCED_TRADE, ADVANCED_TICKER, "/channel", "refused wrong_type"),
+    (COINBASE_ADVANCED_TRADE, ADVANCED_TICKER, "/events", "refused wrong_type"),
+    (COINBASE_ADVANCED_TRADE, ADVANCED_TICKER, "/events/0/type", "refused wrong_type"),
+    (COINBASE_ADVANCED_TRADE, ADVANCED_TICKER, "/events/0/tickers", "refused wrong_type"),
+    (COINBASE_ADVANCED_TRADE, ADVANCED_TICKER, "/events/0/tickers/0/product_id", "refused wrong_type"),
+    (COINBASE_ADVANCED_TRADE, ADVANCED_TICKER, "/events/0/tickers/0/best_bid", "empty_side"),
+    (COINBASE_ADVANCED_TRADE, ADVANCED_TICKER, "/events/0/tickers/0/best_bid_quantity", "quote"),
+    (COINBASE_ADVANCED_TRADE, MARKET_TRADES, "/events/0/trades", "refused wrong_type"),
+    (COINBASE_ADVANCED_TRADE, MARKET_TRADES, "/events/0/trades/0/price", "refused wrong_type"),
+    (BINANCE, USDM_QUOTE, "/data/u", "refused wrong_type"),
+    (BINANCE, USDM_QUOTE, "/data/s", "refused wrong_type"),
+    (BINANCE, USDM_QUOTE, "/data/b", "empty_side"),
+    (BINANCE, USDM_QUOTE, "/data/a", "empty_side"),
+    (BINANCE, USDM_QUOTE, "/data/A", "quote"),
+    (BINANCE, USDM_TRADE, "/data/t", "refused wrong_type"),
+    (BINANCE, USDM_TRADE, "/data/p", "refused wrong_type"),
+    (BINANCE, USDM_TRADE, "/data/q", "trade"),
+    (BINANCE, USDM_TRADE, "/data/m", "trade"),
+    (BINANCE, SPOT_AGGREGATE, "/data/a", "refused wrong_type"),
+    (CANONICAL, PLAIN_QUOTE, "/type", "refused wrong_type"),
+    (CANONICAL, PLAIN_QUOTE, "/exchange", "refused wrong_type"),
+    (CANONICAL, PLAIN_QUOTE, "/instrument", "refused wrong_type"),
+    (CANONICAL, PLAIN_QUOTE, "/bid", "empty_side"),
+    (CANONICAL, PLAIN_QUOTE, "/ask", "empty_side"),
+    (CANONICAL, PLAIN_QUOTE, "/sequence", "quote"),
+    (CANONICAL, PLAIN_TRADE, "/price", "refused wrong_type"),
+    (CANONICAL, PLAIN_TRADE, "/side", "trade"),
 ];
 
 #[test]
@@ -613,17 +637,17 @@ fn fields_of_a_wrong_type() {
             check(*format, &with(message, pointer, value), expected);
         }
     }
-    check(Exchange, &TICKER.replace("\"29940.90\"", "1e999"), "refused broken_json");
-    check(Binance, &USDM_QUOTE.replace("\"61800.20\"", "-1e999"), "refused broken_json");
-    check(Canonical, &PLAIN_QUOTE.replace("1.0", "1e999"), "refused broken_json");
-    check(Exchange, &with(TICKER, "/sequence", "-1"), "refused wrong_type");
-    check(Exchange, &with(TICKER, "/sequence", "1.5"), "refused wrong_type");
-    check(Exchange, &with(TICKER, "/sequence", "\"7\""), "quote");
-    check(Exchange, &with(TICKER, "/best_bid", "\"abc\""), "refused wrong_type");
-    check(Exchange, &with(TICKER, "/best_bid", "\"+1\""), "refused wrong_type");
-    check(Exchange, &with(TICKER, "/best_bid_size", "\"0x1\""), "refused wrong_type");
-    check(Exchange, &with(MATCH, "/price", "\"\""), "refused wrong_type");
-    check(Exchange, &with(MATCH, "/side", "\"up\""), "refused wrong_type");
+    check(COINBASE_EXCHANGE, &TICKER.replace("\"29940.90\"", "1e999"), "refused broken_json");
+    check(BINANCE, &USDM_QUOTE.replace("\"61800.20\"", "-1e999"), "refused broken_json");
+    check(CANONICAL, &PLAIN_QUOTE.replace("1.0", "1e999"), "refused broken_json");
+    check(COINBASE_EXCHANGE, &with(TICKER, "/sequence", "-1"), "refused wrong_type");
+    check(COINBASE_EXCHANGE, &with(TICKER, "/sequence", "1.5"), "refused wrong_type");
+    check(COINBASE_EXCHANGE, &with(TICKER, "/sequence", "\"7\""), "quote");
+    check(COINBASE_EXCHANGE, &with(TICKER, "/best_bid", "\"abc\""), "refused wrong_type");
+    check(COINBASE_EXCHANGE, &with(TICKER, "/best_bid", "\"+1\""), "refused wrong_type");
+    check(COINBASE_EXCHANGE, &with(TICKER, "/best_bid_size", "\"0x1\""), "refused wrong_type");
+    check(COINBASE_EXCHANGE, &with(MATCH, "/price", "\"\""), "refused wrong_type");
+    check(COINBASE_EXCHANGE, &with(MATCH, "/side", "\"up\""), "refused wrong_type");
 }
 
 #[test]
@@ -633,21 +657,21 @@ fn a_field_that_stands_twice() {
         check(format, &twice, "refused wrong_type");
         check(format, &twice[..twice.len() - 1], "refused broken_json");
     }
-    check(Binance, r#"{"data":{},"data":{}}"#, "refused wrong_type");
-    check(Binance, &USDM_QUOTE.replace("\"b\":", "\"b\":\"1\",\"b\":"), "refused wrong_type");
+    check(BINANCE, r#"{"data":{},"data":{}}"#, "refused wrong_type");
+    check(BINANCE, &USDM_QUOTE.replace("\"b\":", "\"b\":\"1\",\"b\":"), "refused wrong_type");
     check(
-        Advanced,
+        COINBASE_ADVANCED_TRADE,
         &ADVANCED_TICKER.replace("\"events\":", "\"events\":[],\"events\":"),
         "refused wrong_type",
     );
-    check(Exchange, &TICKER.replace("\"low_24h\":", "\"high_24h\":"), "quote");
+    check(COINBASE_EXCHANGE, &TICKER.replace("\"low_24h\":", "\"high_24h\":"), "quote");
 }
 
 /// The prices and sizes of each shape: bid, bid size, ask, ask size, or price and size.
 const QUOTES: [(Format, &str, [&str; 4]); 4] = [
-    (Exchange, TICKER, ["/best_bid", "/best_bid_size", "/best_ask", "/best_ask_size"]),
+    (COINBASE_EXCHANGE, TICKER, ["/best_bid", "/best_bid_size", "/best_ask", "/best_ask_size"]),
     (
-        Advanced,
+        COINBASE_ADVANCED_TRADE,
         ADVANCED_TICKER,
         [
             "/events/0/tickers/0/best_bid",
@@ -656,8 +680,8 @@ const QUOTES: [(Format, &str, [&str; 4]); 4] = [
             "/events/0/tickers/0/best_ask_quantity",
         ],
     ),
-    (Binance, USDM_QUOTE, ["/data/b", "/data/B", "/data/a", "/data/A"]),
-    (Canonical, PLAIN_QUOTE, ["/bid", "/bid_size", "/ask", "/ask_size"]),
+    (BINANCE, USDM_QUOTE, ["/data/b", "/data/B", "/data/a", "/data/A"]),
+    (CANONICAL, PLAIN_QUOTE, ["/bid", "/bid_size", "/ask", "/ask_size"]),
 ];
 
 #[test]
@@ -686,16 +710,16 @@ fn quotes_that_cannot_be() {
         check(format, &set(&[(bid, "2"), (ask, "1")]), "crossed");
         check(format, &set(&[(bid, "\"2\""), (ask, "2.0")]), "quote");
     }
-    check(Exchange, &with(TICKER, "/price", "\"0\""), "not_positive");
-    check(Exchange, &with(TICKER, "/price", "\"NaN\""), "non_finite");
+    check(COINBASE_EXCHANGE, &with(TICKER, "/price", "\"0\""), "not_positive");
+    check(COINBASE_EXCHANGE, &with(TICKER, "/price", "\"NaN\""), "non_finite");
 }
 
 #[test]
 fn trades_that_cannot_be() {
     let trades = [
-        (Exchange, MATCH, "/price", "/size"),
-        (Binance, USDM_TRADE, "/data/p", "/data/q"),
-        (Canonical, PLAIN_TRADE, "/price", "/size"),
+        (COINBASE_EXCHANGE, MATCH, "/price", "/size"),
+        (BINANCE, USDM_TRADE, "/data/p", "/data/q"),
+        (CANONICAL, PLAIN_TRADE, "/price", "/size"),
     ];
     for (format, message, price, size) in trades {
         check(format, &with(message, price, "\"0\""), "not_positive");
@@ -710,7 +734,7 @@ fn trades_that_cannot_be() {
 #[test]
 fn a_ticker_without_a_trade_tells_of_none() {
     for message in [with(TICKER, "/price", "\"\""), with(TICKER, "/price", "null")] {
-        let Body::Quote(quote) = Run::new(Exchange).row(&message).body else { panic!("a quote") };
+        let Body::Quote(quote) = Run::new(COINBASE_EXCHANGE).row(&message).body else { panic!("a quote") };
         assert!(quote.price.is_nan() && !quote.trade);
     }
 }
@@ -731,12 +755,12 @@ fn unknown_instruments() {
 #[test]
 fn times_that_cannot_be() {
     let times = [
-        (Exchange, TICKER, "/time"),
-        (Exchange, MATCH, "/time"),
-        (Exchange, HEARTBEAT, "/time"),
-        (Advanced, ADVANCED_TICKER, "/timestamp"),
-        (Canonical, PLAIN_QUOTE, "/event_time"),
-        (Canonical, PLAIN_HEARTBEAT, "/event_time"),
+        (COINBASE_EXCHANGE, TICKER, "/time"),
+        (COINBASE_EXCHANGE, MATCH, "/time"),
+        (COINBASE_EXCHANGE, HEARTBEAT, "/time"),
+        (COINBASE_ADVANCED_TRADE, ADVANCED_TICKER, "/timestamp"),
+        (CANONICAL, PLAIN_QUOTE, "/event_time"),
+        (CANONICAL, PLAIN_HEARTBEAT, "/event_time"),
     ];
     for (format, message, pointer) in times {
         for value in
@@ -760,17 +784,17 @@ fn times_that_cannot_be() {
         }
     }
     for value in ["\"1723161256313\"", "1723161256313.5", "-1", "[]", "true"] {
-        check(Binance, &with(USDM_QUOTE, "/data/T", value), "no_time");
+        check(BINANCE, &with(USDM_QUOTE, "/data/T", value), "no_time");
     }
     for value in ["0", "946684799999", "4102444800000", "18446744073709551615"] {
-        check(Binance, &with(USDM_QUOTE, "/data/T", value), "time_range");
+        check(BINANCE, &with(USDM_QUOTE, "/data/T", value), "time_range");
     }
-    check(Binance, &with(USDM_QUOTE, "/data/T", "4102444799999"), "quote");
+    check(BINANCE, &with(USDM_QUOTE, "/data/T", "4102444799999"), "quote");
 }
 
 #[test]
 fn binance_falls_back_from_t_to_e_but_mixes_no_clocks() {
-    let mut run = Run::new(Binance).received("2024-08-08T23:54:15.123456789Z");
+    let mut run = Run::new(BINANCE).received("2024-08-08T23:54:15.123456789Z");
     let without_t = with(USDM_QUOTE, "/data/T", "absent");
     assert_eq!(run.row(&without_t).event_time, at("2024-08-08T23:54:16.314Z"));
     assert_eq!(run.row(&with(USDM_QUOTE, "/data/T", "null")).digits, 3);
@@ -779,7 +803,7 @@ fn binance_falls_back_from_t_to_e_but_mixes_no_clocks() {
     for spot in [SPOT_QUOTE, SPOT_TRADE] {
         let row = run.row(spot);
         assert_eq!((row.event_time, row.digits), (at("2024-08-08T23:54:15.123456789Z"), 9));
-        check(Binance, spot, "no_time");
+        check(BINANCE, spot, "no_time");
     }
     // Unless it is to run on the exchange's clock, which its quotes can't.
     run.instruments.clock = ClockSource::Exchange;
@@ -804,7 +828,7 @@ fn the_clock_of_receipt() {
 
 #[test]
 fn times_ahead_of_their_receipt() {
-    let fate = |received: &str| Run::new(Exchange).received(received).fate(TICKER.as_bytes());
+    let fate = |received: &str| Run::new(COINBASE_EXCHANGE).received(received).fate(TICKER.as_bytes());
     assert_eq!(fate("2022-06-01T19:31:23.469151Z"), "quote");
     assert_eq!(fate("2022-06-01T19:31:23.469150Z"), "time_ahead");
     assert_eq!(fate("2030-01-01T00:00:00Z"), "quote");
@@ -816,7 +840,7 @@ fn digits_of_coinbase_times() {
         [("05Z", 6), ("05.1Z", 6), ("05.123456Z", 6), ("05.1234567Z", 9), ("05.123456789Z", 9)]
     {
         let message = with(TICKER, "/time", &format!("\"2022-06-01T20:31:{time}\""));
-        assert_eq!(Run::new(Exchange).row(&message).digits, digits, "{time}");
+        assert_eq!(Run::new(COINBASE_EXCHANGE).row(&message).digits, digits, "{time}");
     }
 }
 
@@ -826,7 +850,7 @@ fn digits_of_coinbase_times() {
 fn what_tells_the_market() {
     #[track_caller]
     fn check(message: &str, expected: Option<&str>) {
-        assert_eq!(market(message.as_bytes()), expected, "{message}");
+        assert_eq!(exchange_of(message.as_bytes()), expected, "{message}");
     }
     check(SPOT_QUOTE, Some("binance"));
     check(USDM_QUOTE, Some("binance-usdm"));
@@ -853,14 +877,14 @@ fn what_tells_the_market() {
 
 #[test]
 fn a_market_that_is_checked_can_be_contradicted() {
-    let run = || Run::new(Binance).received("2024-08-08T23:54:15.123456789Z");
+    let run = || Run::new(BINANCE).received("2024-08-08T23:54:15.123456789Z");
     let fate = |exchange, checked| run().of(exchange, checked).fate(USDM_QUOTE.as_bytes());
     assert_eq!(fate("binance", true), "contradiction binance-usdm");
     assert_eq!(fate("binance-usdm", true), "quote");
     assert_eq!(fate("binance", false), "quote");
-    let depth = Run::new(Binance).of("binance", true).fate(USDM_DEPTH.as_bytes());
+    let depth = Run::new(BINANCE).of("binance", true).fate(USDM_DEPTH.as_bytes());
     assert_eq!(depth, "contradiction binance-usdm");
-    let mut named = Run::new(Binance).of("elsewhere", false);
+    let mut named = Run::new(BINANCE).of("elsewhere", false);
     named.row(USDM_QUOTE);
     assert_eq!(named.instruments.names, ["elsewhere:BTCUSDT"]);
 }
@@ -869,7 +893,7 @@ fn a_market_that_is_checked_can_be_contradicted() {
 fn addresses_tell_the_market() {
     #[track_caller]
     fn check(line: &str, expected: Option<&str>) {
-        assert_eq!(market_of_url(line.as_bytes()), expected, "{line}");
+        assert_eq!(exchange_of_url(line.as_bytes()), expected, "{line}");
     }
     check("wss://stream.binance.com:9443/stream?streams=a@trade <-> 1.5", Some("binance"));
     check("wss://stream.binance.us:9443/stream <-> 1.5", Some("binance"));
@@ -886,7 +910,7 @@ fn formats_are_known_by_shape() {
         assert_eq!(detect(message.as_bytes()), Some(format), "{message}");
     }
     for message in [SPOT_DEPTH, USDM_DEPTH, r#"{"stream":"!ticker@arr","data":[]}"#] {
-        assert_eq!(detect(message.as_bytes()), Some(Binance), "{message}");
+        assert_eq!(detect(message.as_bytes()), Some(BINANCE), "{message}");
     }
     let telling_nothing = [
         "",
@@ -907,11 +931,11 @@ fn formats_are_known_by_shape() {
 
 #[test]
 fn names_of_formats() {
-    for format in Format::ALL {
+    for format in Format::all() {
         assert_eq!(Format::parse(format.name()), Some(format));
     }
     assert_eq!(Format::parse("kraken"), None);
-    assert_eq!(Exchange.name(), "coinbase-exchange");
+    assert_eq!(COINBASE_EXCHANGE.name(), "coinbase-exchange");
 }
 
 // What no venue should send.
@@ -920,7 +944,7 @@ fn names_of_formats() {
 fn every_proper_prefix_is_broken() {
     for (format, message) in WITH_ROWS.into_iter().chain(
         [SPOT_DEPTH, USDM_DEPTH, r#"{"result":null,"id":1}"#, r#"{"stream":"x","data":[{"a":"\u0041"}]}"#]
-            .map(|message| (Binance, message)),
+            .map(|message| (BINANCE, message)),
     ) {
         for end in 0..message.len() {
             let expected = if end == 0 { "refused empty" } else { "refused broken_json" };
@@ -940,10 +964,10 @@ fn escapes_mean_what_they_stand_for() {
         .replace("\"price\"", "\"\\u0070rice\"")
         .replace("\"29940.90\"", "\"29940\\u002e90\"")
         .replace("\"last_size\":\"0.00016\"", "\"last_size\":\"\\\"\\ud83d\\ude00\\n\"");
-    assert_eq!(Run::new(Exchange).row(&escaped), Run::new(Exchange).row(TICKER));
-    check(Exchange, &TICKER.replace("BTC-USD", "BTC\\ud83d\\ude00"), "unknown_instrument");
-    check(Exchange, &TICKER.replace("BTC-USD", "BTC\\u00zz"), "refused broken_json");
-    check(Exchange, &TICKER.replace("BTC-USD", "BTC\\q"), "refused broken_json");
+    assert_eq!(Run::new(COINBASE_EXCHANGE).row(&escaped), Run::new(COINBASE_EXCHANGE).row(TICKER));
+    check(COINBASE_EXCHANGE, &TICKER.replace("BTC-USD", "BTC\\ud83d\\ude00"), "unknown_instrument");
+    check(COINBASE_EXCHANGE, &TICKER.replace("BTC-USD", "BTC\\u00zz"), "refused broken_json");
+    check(COINBASE_EXCHANGE, &TICKER.replace("BTC-USD", "BTC\\q"), "refused broken_json");
 }
 
 #[test]
@@ -959,27 +983,35 @@ fn deep_nesting_overflows_nothing() {
         run.fate(used.as_bytes());
         assert_eq!(run.fate("[".repeat(100_000).as_bytes()), "refused broken_json");
     }
-    check(Exchange, &TICKER.replace("\"29940.90\"", &deep), "refused wrong_type");
-    check(Advanced, &format!(r#"{{"channel":"ticker","events":{deep}}}"#), "refused wrong_type");
+    check(COINBASE_EXCHANGE, &TICKER.replace("\"29940.90\"", &deep), "refused wrong_type");
     check(
-        Advanced,
+        COINBASE_ADVANCED_TRADE,
+        &format!(r#"{{"channel":"ticker","events":{deep}}}"#),
+        "refused wrong_type",
+    );
+    check(
+        COINBASE_ADVANCED_TRADE,
         &format!(r#"{{"channel":"ticker","events":{}"#, "[{\"tickers\":".repeat(50_000)),
         "refused broken_json",
     );
-    check(Binance, &format!(r#"{{"stream":"x","data":{deep}}}"#), "ignored");
-    check(Binance, &format!("{}{}", r#"{"data":"#.repeat(50_000), "}".repeat(49_999)), "refused broken_json");
+    check(BINANCE, &format!(r#"{{"stream":"x","data":{deep}}}"#), "ignored");
+    check(BINANCE, &format!("{}{}", r#"{"data":"#.repeat(50_000), "}".repeat(49_999)), "refused broken_json");
 }
 
 #[test]
 fn ten_megabytes() {
     let long = "x".repeat(10_000_000);
-    check(Exchange, &TICKER.replace("\"31888\"", &format!("\"{long}\"")), "quote");
-    check(Exchange, &TICKER.replace("BTC-USD", &long), "unknown_instrument");
-    check(Exchange, &TICKER.replace("29940.90", &long), "refused wrong_type");
-    check(Exchange, &TICKER.replace("29940.90", &format!("0.{}1", "0".repeat(10_000_000))), "not_positive");
+    check(COINBASE_EXCHANGE, &TICKER.replace("\"31888\"", &format!("\"{long}\"")), "quote");
+    check(COINBASE_EXCHANGE, &TICKER.replace("BTC-USD", &long), "unknown_instrument");
+    check(COINBASE_EXCHANGE, &TICKER.replace("29940.90", &long), "refused wrong_type");
+    check(
+        COINBASE_EXCHANGE,
+        &TICKER.replace("29940.90", &format!("0.{}1", "0".repeat(10_000_000))),
+        "not_positive",
+    );
     let levels = "[\"0.3513\",\"6195.0\"],".repeat(500_000);
-    check(Binance, &SPOT_DEPTH.replace("[[", &format!("[{levels}[")), "ignored");
-    check(Exchange, &TICKER.replace("BTC-USD", &"\\u0041".repeat(1_500_000)), "unknown_instrument");
+    check(BINANCE, &SPOT_DEPTH.replace("[[", &format!("[{levels}[")), "ignored");
+    check(COINBASE_EXCHANGE, &TICKER.replace("BTC-USD", &"\\u0041".repeat(1_500_000)), "unknown_instrument");
 }
 
 #[test]
@@ -989,7 +1021,7 @@ fn details_name_the_field_the_value_and_what_is_allowed() {
         let (found, detail) = run.refusal(message);
         assert_eq!((found, &detail[..]), (reason, expected), "{message}");
     }
-    let exchange = &mut Run::new(Exchange).received("2022-06-01T20:00:00Z");
+    let exchange = &mut Run::new(COINBASE_EXCHANGE).received("2022-06-01T20:00:00Z");
     check(exchange, "{}", Reason::WrongType, "type is missing: text is allowed");
     let message = with(TICKER, "/sequence", "[]");
     check(exchange, &message, Reason::WrongType, "sequence is a list: a whole number from 0 is allowed");
@@ -1061,9 +1093,9 @@ fn single_messages_of_all_kinds() {
             Err(_) => "refused broken_json".to_owned(),
         };
         let format = match text("exchange") {
-            "binance" => Binance,
-            _ if raw.contains("\"channel\"") => Advanced,
-            _ => Exchange,
+            "binance" => BINANCE,
+            _ if raw.contains("\"channel\"") => COINBASE_ADVANCED_TRADE,
+            _ => COINBASE_EXCHANGE,
         };
         // Spot quotes have no time of their own: they need one of receipt.
         let fate = Run::new(format).received("2026-08-01T00:00:00Z").fate(raw.as_bytes());
@@ -1133,7 +1165,7 @@ fn recorded_sessions() {
         ("\"match\"", "trade", 12),
         ("\"l2update\"", "ignored", 10),
     ];
-    check_session("coinbase-session.txt", Exchange, "coinbase", kinds, [2, 4]);
+    check_session("coinbase-session.txt", COINBASE_EXCHANGE, "coinbase", kinds, [2, 4]);
     let kinds: &[_] = &[
         ("\"subscriptions\"", "control", 1),
         ("\"last_match\"", "ignored", 2),
@@ -1141,7 +1173,7 @@ fn recorded_sessions() {
         ("\"l2update\"", "ignored", 6),
         ("\"heartbeat\"", "heartbeat", 6),
     ];
-    check_session("coinbase-matches.ndjson", Exchange, "coinbase", kinds, [0, 0]);
+    check_session("coinbase-matches.ndjson", COINBASE_EXCHANGE, "coinbase", kinds, [0, 0]);
     let kinds = |depth, quotes, trades, bars| {
         [
             ("@depth", "ignored", depth),
@@ -1150,11 +1182,11 @@ fn recorded_sessions() {
             ("@kline", "ignored", bars),
         ]
     };
-    check_session("binance-session.txt", Binance, "binance", &kinds(14, 20, 2, 2), [1, 1]);
-    check_session("binance-futures-session.txt", Binance, "binance-usdm", &kinds(14, 20, 12, 4), [0, 1]);
-    check_session("binance-delivery-session.txt", Binance, "binance-coinm", &kinds(14, 20, 12, 4), [0, 1]);
-    check_session("binance-recorded-spot.txt", Binance, "binance", &kinds(5, 5, 5, 0), [0, 0]);
-    check_session("binance-recorded-usdm.txt", Binance, "binance-usdm", &kinds(5, 5, 5, 0), [0, 0]);
+    check_session("binance-session.txt", BINANCE, "binance", &kinds(14, 20, 2, 2), [1, 1]);
+    check_session("binance-futures-session.txt", BINANCE, "binance-usdm", &kinds(14, 20, 12, 4), [0, 1]);
+    check_session("binance-delivery-session.txt", BINANCE, "binance-coinm", &kinds(14, 20, 12, 4), [0, 1]);
+    check_session("binance-recorded-spot.txt", BINANCE, "binance", &kinds(5, 5, 5, 0), [0, 0]);
+    check_session("binance-recorded-usdm.txt", BINANCE, "binance-usdm", &kinds(5, 5, 5, 0), [0, 0]);
 }
 
 #[test]
@@ -1165,7 +1197,7 @@ fn the_market_of_a_session_stands_in_its_first_line() {
         ("binance-delivery-session.txt", Some("binance-coinm")),
         ("coinbase-session.txt", None),
     ] {
-        assert_eq!(market_of_url(slice(name).lines().next().unwrap().as_bytes()), expected, "{name}");
+        assert_eq!(exchange_of_url(slice(name).lines().next().unwrap().as_bytes()), expected, "{name}");
     }
 }
 
@@ -1195,7 +1227,7 @@ proptest! {
     /// `fate` checks the rows.
     #[test]
     fn changed_messages_give_sound_rows_or_none((_, message) in changed(), receipt: bool) {
-        for format in Format::ALL {
+        for format in Format::all() {
             let run = Run::new(format).received("2022-06-01T20:31:23Z");
             let mut run = if receipt { run.by_receipt() } else { run };
             let fate = run.fate(&message);
@@ -1208,8 +1240,8 @@ proptest! {
             }
         }
         let _ = detect(&message);
-        let _ = market(&message);
-        let _ = market_of_url(&message);
+        let _ = exchange_of(&message);
+        let _ = exchange_of_url(&message);
         let _ = split_line(&message);
     }
 }

@@ -8,13 +8,13 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use foreshock_dataflows::batch::TimeRange;
-use foreshock_operators::decode::Format;
 use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::time::Time;
+use foreshock_operators::venues::Format;
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::{emit_help, parse_format, parse_kind, parse_time, parse_workers, processors};
+use super::{emit_help, format_help, parse_format, parse_kind, parse_time, parse_workers, processors};
 use crate::backtest::output::Destination;
 use crate::backtest::{Backtest, ReadProgress};
 use crate::config::{Config, Mode, environment};
@@ -38,9 +38,7 @@ pub struct BacktestArgs {
     #[arg(long = "config", value_name = "FILE")]
     configs: Vec<PathBuf>,
 
-    /// What the files hold; told from their first lines where left out: coinbase-exchange,
-    /// coinbase-advanced-trade, binance, okx, canonical.
-    #[arg(long, value_parser = parse_format)]
+    #[arg(long, value_parser = parse_format, help = format_help("What the files hold; told from their first lines"))]
     format: Option<Format>,
 
     /// Whose messages they are, where the format has several: binance, binance-usdm, binance-coinm.

@@ -21,9 +21,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use foreshock_operators::decode::Format;
 use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::time::{Time, parse_rfc3339};
+use foreshock_operators::venues::Format;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::documents::error::ConfigErrors;
@@ -127,8 +127,15 @@ fn processors() -> usize {
 }
 
 fn parse_format(name: &str) -> Result<Format, String> {
-    let known = Format::ALL.map(Format::name).join(", ");
+    let known: Vec<&str> = Format::all().map(Format::name).collect();
+    let known = known.join(", ");
     Format::parse(name).ok_or_else(|| format!("expected one of {known}"))
+}
+
+/// What the help says of `--format`: what there is, and how it is told where it is left out.
+fn format_help(is_told: &str) -> String {
+    let names: Vec<&str> = Format::all().map(Format::name).collect();
+    format!("{is_told} where left out: {}", names.join(", "))
 }
 
 /// What the help says of `--emit`.

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use crossbeam_channel::{RecvTimeoutError, bounded};
-use foreshock_operators::decode::Format;
 use foreshock_operators::time::Nanos;
+use foreshock_operators::venues::Format;
 use indicatif::{ProgressBar, ProgressStyle};
 use tracing::info;
 
-use super::{on_signals, parse_brokers, parse_format};
+use super::{format_help, on_signals, parse_brokers, parse_format};
 use crate::config::{Config, Mode, environment};
 use crate::documents::duration;
 use crate::documents::kind::is_topic;
@@ -77,9 +77,7 @@ pub struct ReplayArgs {
     #[arg(long = "config", value_name = "FILE")]
     configs: Vec<PathBuf>,
 
-    /// What the files hold; told from their first lines where left out: coinbase-exchange,
-    /// coinbase-advanced-trade, binance, okx, canonical.
-    #[arg(long, value_parser = parse_format)]
+    #[arg(long, value_parser = parse_format, help = format_help("What the files hold; told from their first lines"))]
     format: Option<Format>,
 
     /// Whose messages they are, where the format has several: binance, binance-usdm, binance-coinm.

@@ -6,11 +6,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use foreshock_operators::decode::Format;
 use foreshock_operators::outputs::OutputKind;
+use foreshock_operators::venues::Format;
 use tracing::info;
 
-use super::{emit_help, on_signals, parse_brokers, parse_format, parse_kind, parse_workers, processors};
+use super::{
+    emit_help, format_help, on_signals, parse_brokers, parse_format, parse_kind, parse_workers, processors,
+};
 use crate::cluster::place::ProcessPlace;
 use crate::cluster::secret::Secret;
 use crate::cluster::{Cluster, Membership, handshake, hosts};
@@ -94,9 +96,7 @@ pub struct JobArgs {
     #[arg(long)]
     until_end: bool,
 
-    /// What the messages hold; told from each message where left out: coinbase-exchange, coinbase-advanced-trade,
-    /// binance, okx, canonical.
-    #[arg(long, value_parser = parse_format)]
+    #[arg(long, value_parser = parse_format, help = format_help("What the messages hold; told from each message"))]
     format: Option<Format>,
 
     /// Whose messages they are, where neither header nor key says so.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use foreshock_dataflows::settings::{ExchangeSettings, InstrumentType, ListedInstrument};
+use foreshock_operators::venues::{Trades, venue_of};
 
 use super::keys::{CLOCKS, QUOTE_CHANNELS, TRADE_CHANNELS, gap_after};
 use super::{channel, clock, gap_after_of};
@@ -58,18 +59,30 @@ fn instrument(section: &mut Section) -> ListedInstrument {
             "found spot, which has no contracts, beside a contract_value other than 1 or inverse: true",
         );
     }
-    let derivatives = match exchange.as_str() {
-        "binance" => Some(false),
-        "binance-usdm" | "binance-coinm" => Some(true),
-        _ => None,
-    };
-    if derivatives.is_some_and(|expected| expected == (kind == InstrumentType::Spot)) {
-        let problem = "found spot on a futures exchange, or a contract on binance: its markets are binance (spot), \
-                       binance-usdm and binance-coinm (contracts)";
+    if let Some(problem) = other_market(&exchange, kind) {
         section.refuse("type", problem);
     }
     let settings = settings(section);
     ListedInstrument { exchange, symbol, id, kind, base, quote, contract_value, inverse, settings }
+}
+
+/// What is wrong with an instrument of this kind on an exchange that trades the other.
+fn other_market(exchange: &str, kind: InstrumentType) -> Option<String> {
+    let markets = venue_of(exchange)?.exchanges;
+    let trades = markets.iter().find(|market| market.name == exchange)?.trades;
+    let expected = if kind == InstrumentType::Spot { Trades::Spot } else { Trades::Contracts };
+    if trades == Trades::Both || trades == expected {
+        return None;
+    }
+    let of = |trades| {
+        let names: Vec<&str> =
+            markets.iter().filter(|market| market.trades == trades).map(|market| market.name).collect();
+        names.join(" and ")
+    };
+    let (spot, contracts) = (of(Trades::Spot), of(Trades::Contracts));
+    Some(format!(
+        "found spot on a futures exchange, or a contract on {spot}: its markets are {spot} (spot), {contracts} (contracts)"
+    ))
 }
 
 /// What the instrument has otherwise than its exchange.

@@ -5,12 +5,14 @@ use std::sync::LazyLock;
 use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::stages::MAX_HORIZONS;
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND};
+use foreshock_operators::venues::{EXCHANGES, Format};
 
 use crate::documents::duration::LONGEST;
 use crate::documents::kind::{Charset, ValueKind};
 
-/// The exchanges that have settings of their own.
-pub const EXCHANGES: [&str; 5] = ["coinbase", "binance", "binance-usdm", "binance-coinm", "okx"];
+/// What `input.format` may be.
+static FORMATS: LazyLock<Vec<&'static str>> =
+    LazyLock::new(|| std::iter::once("auto").chain(Format::all().map(Format::name)).collect());
 /// What instruments may choose as their clock.
 pub const CLOCKS: [&str; 3] = ["auto", "exchange", "received"];
 /// What instruments may choose as their quote channel.
@@ -49,9 +51,8 @@ const fn duration(min: Nanos, max: Nanos) -> ValueKind {
 /// All keys, in the order in which they are printed.
 pub static KEYS: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
     let samples = ValueKind::Integer { min: 2, max: MOST_SAMPLES };
-    let formats = &["auto", "coinbase-exchange", "coinbase-advanced-trade", "binance", "okx", "canonical"];
     let before_exchanges = [
-        ("input.format", ValueKind::Choice(formats)),
+        ("input.format", ValueKind::Choice(&FORMATS)),
         ("input.max_message_bytes", ValueKind::Bytes { min: 1 << 10, max: 256 << 20 }),
         ("input.max_ahead", duration(0, LONGEST)),
         ("instruments.file", ValueKind::File),
@@ -118,7 +119,7 @@ pub static KEYS: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
     ];
     let plain = |(path, kind): (&str, ValueKind)| ConfigKey { path: path.to_owned(), kind };
     let mut all: Vec<ConfigKey> = before_exchanges.into_iter().map(plain).collect();
-    for name in EXCHANGES {
+    for name in EXCHANGES.iter() {
         all.extend(
             exchange
                 .iter()
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn sections_know_their_children() {
         assert_eq!(children("zscore"), ["window", "min_samples"]);
-        assert_eq!(children("exchanges"), EXCHANGES);
+        assert_eq!(children("exchanges"), *EXCHANGES);
         assert!(children("zscore.window").is_empty());
         assert!(children("zs").is_empty());
     }

@@ -23,13 +23,13 @@ use foreshock_dataflows::settings::{
     ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Settings, Unknown,
 };
 use foreshock_operators::change::Parameters;
-use foreshock_operators::decode::Format;
 use foreshock_operators::features::FeatureSettings;
 use foreshock_operators::model::{Model, ModelKind};
 use foreshock_operators::order::OrderSettings;
 use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::row::Channel;
 use foreshock_operators::seconds::SecondSettings;
+use foreshock_operators::venues::{EXCHANGES, Format};
 
 use crate::documents::duration;
 use crate::documents::error::{ConfigErrors, Origin};
@@ -233,7 +233,7 @@ impl Config {
         };
 
         let exchanges: BTreeMap<String, ExchangeSettings> =
-            keys::EXCHANGES.iter().map(|name| ((*name).to_owned(), exchange(&layers, name))).collect();
+            EXCHANGES.iter().map(|name| ((*name).to_owned(), exchange(&layers, name))).collect();
         let parameters = Parameters {
             order: OrderSettings { reorder: layers.duration("order.reorder").unwrap_or_default() },
             features: Arc::new(FeatureSettings {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use foreshock_dataflows::batch::Delivered;
 use foreshock_dataflows::control::HEADER;
-use foreshock_operators::decode::EXCHANGES;
 use foreshock_operators::row::Extent;
 use foreshock_operators::time::Time;
+use foreshock_operators::venues::EXCHANGES;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use sha2::{Digest, Sha256};
 

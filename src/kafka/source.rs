@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use foreshock_dataflows::batch::{Cut, Delivery};
-use foreshock_operators::decode::EXCHANGES;
+use foreshock_operators::venues::EXCHANGES;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;

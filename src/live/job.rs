@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_operators::account::Counts;
-use foreshock_operators::decode::Format;
 use foreshock_operators::outputs::OutputKind;
+use foreshock_operators::venues::Format;
 use tracing::{info, warn};
 
 use super::attempt::{Attempt, Surroundings};

@@ -9,11 +9,11 @@ use std::sync::atomic::AtomicU64;
 use anyhow::Result;
 use foreshock_dataflows::batch::{Chunk, Run};
 use foreshock_dataflows::decode::LogFile;
-use foreshock_operators::decode::{
-    ClockSource, Envelope, Format, Line, Resolve, Resolved, decode, split_line,
-};
 use foreshock_operators::row::{Extent, InstrumentId, Source};
 use foreshock_operators::time::{MINUTE, Nanos, Time};
+use foreshock_operators::venues::{
+    ClockSource, Envelope, Format, Line, Resolve, Resolved, decode, split_line,
+};
 
 use super::blocks::{Block, Blocks, LINES_MAX, PREFIX_MAX};
 use super::input::RecordedInput;

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use foreshock_dataflows::decode::LogFile;
-use foreshock_operators::decode::{Format, Line, detect, market, market_of_url, split_line};
+use foreshock_operators::venues::{Format, Line, detect, exchange_of, exchange_of_url, split_line, venue_of};
 
 use super::blocks::Block;
 use super::input::RecordedInput;
@@ -25,6 +25,8 @@ pub fn sniff(input: &RecordedInput, block: Option<&Block>, expected: &Expected) 
         found.look_at(block, expected.format);
     }
     let described = input.described();
+    // Where there is nothing but addresses, as in recordings of REST answers.
+    let by_address = || Some(venue_of(found.exchange?)?.default_format());
     let format = match (expected.format, found.format) {
         (Some(named), Some((found, line))) if named != found => bail!(Misuse(format!(
             "{described}, line {line}, looks like {}, not {}; pass --format {}",
@@ -34,14 +36,15 @@ pub fn sniff(input: &RecordedInput, block: Option<&Block>, expected: &Expected) 
         ))),
         (Some(named), _) => named,
         (None, Some((found, _))) => found,
-        // Nothing but addresses, as in recordings of REST answers.
-        (None, None) if found.exchange.is_some() => Format::Binance,
-        (None, None) => bail!(
-            "could not tell the format of {described} from its first lines; pass --format with one of {}",
-            Format::ALL.map(Format::name).join(", "),
-        ),
+        (None, None) => match by_address() {
+            Some(format) => format,
+            None => bail!(
+                "could not tell the format of {described} from its first lines; pass --format with one of {}",
+                Format::all().map(Format::name).collect::<Vec<_>>().join(", "),
+            ),
+        },
     };
-    let exchanges = exchanges(format);
+    let exchanges: Vec<&str> = format.venue().exchanges.iter().map(|exchange| exchange.name).collect();
     if let Some(exchange) = &expected.exchange
         && !exchanges.is_empty()
         && !exchanges.contains(&exchange.as_str())
@@ -56,25 +59,15 @@ pub fn sniff(input: &RecordedInput, block: Option<&Block>, expected: &Expected) 
     let exchange = expected
         .exchange
         .clone()
-        .or_else(|| (format == Format::Binance).then(|| found.exchange.unwrap_or(exchanges[0]).to_string()));
+        .or_else(|| format.venue().has_markets().then(|| found.exchange.unwrap_or(exchanges[0]).to_owned()));
     Ok(LogFile { name: input.name(), format, exchange, inferred })
-}
-
-/// The exchanges whose messages a format may hold; none named: the messages say it.
-fn exchanges(format: Format) -> &'static [&'static str] {
-    match format {
-        Format::CoinbaseExchange | Format::CoinbaseAdvancedTrade => &["coinbase"],
-        Format::Binance => &["binance", "binance-usdm", "binance-coinm"],
-        Format::Okx => &["okx"],
-        Format::Canonical => &[],
-    }
 }
 
 #[derive(Default)]
 struct Found {
     /// The format of the first line that tells one, and the line's number.
     format: Option<(Format, u64)>,
-    /// Binance's market, from the first line that tells it.
+    /// The venue's market, from the first line that tells it.
     exchange: Option<&'static str>,
 }
 
@@ -85,17 +78,18 @@ impl Found {
             let line = &block.bytes[range.clone()];
             match split_line(line) {
                 Line::Blank => {}
-                Line::Control => self.exchange = self.exchange.or(market_of_url(line)),
+                Line::Control => self.exchange = self.exchange.or(exchange_of_url(line)),
                 Line::Message { body, .. } => {
                     let message = &line[body];
                     self.format = self.format.or_else(|| Some((detect(message)?, number)));
-                    self.exchange = self.exchange.or_else(|| market(message));
+                    self.exchange = self.exchange.or_else(|| exchange_of(message));
                 }
             }
             let format = named.or(self.format.map(|(format, _)| format));
             let is_told = match format {
-                Some(Format::Binance) => self.exchange.is_some() && self.format.is_some(),
-                Some(_) => self.format.is_some(),
+                Some(format) => {
+                    self.format.is_some() && (self.exchange.is_some() || !format.venue().has_markets())
+                }
                 None => false,
             };
             if is_told {

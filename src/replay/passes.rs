@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, bail};
-use foreshock_operators::decode::{Format, Shift, ids, shift};
 use foreshock_operators::time::{Nanos, SECOND, Time};
+use foreshock_operators::venues::{Format, Shift, ids, shift};
 
 /// The pause between two passes, at the least; less than two seconds with what whole seconds add.
 const PAUSE: Nanos = SECOND;

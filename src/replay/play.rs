@@ -11,8 +11,8 @@ use anyhow::{Result, bail};
 use crossbeam_channel::Receiver;
 use foreshock_dataflows::batch::Chunk;
 use foreshock_dataflows::decode::LogFile;
-use foreshock_operators::decode::{Line, Subject, split_line, subject};
 use foreshock_operators::time::Time;
+use foreshock_operators::venues::{Line, Subject, split_line, subject};
 use tracing::{info, warn};
 
 use super::pace::{Pace, Schedule};

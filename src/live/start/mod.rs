@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::market::Market;
-use foreshock_operators::decode::Format;
+use foreshock_operators::venues::Format;
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 

@@ -5,37 +5,37 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::field::{Field, FieldProblem};
-use super::message::{Message, fill};
-use super::scan::{FieldPlace, Fields};
+use crate::json::field::{Field, FieldProblem};
+use crate::json::message::{Message, fill};
+use crate::json::scan::{FieldPlace, Fields};
 
 /// The fields of any event, under their names on the wire where these say nothing or several things.
 #[derive(Default)]
 #[cfg_attr(test, derive(Debug))]
-pub(super) struct Event<'a> {
-    pub(super) stream: Field<'a>,
+pub(crate) struct Event<'a> {
+    pub(crate) stream: Field<'a>,
     /// What stands under `data`: its fields are the event's.
-    pub(super) data: Field<'a>,
-    pub(super) kind: Field<'a>,
-    pub(super) event_time: Field<'a>,
-    pub(super) trade_time: Field<'a>,
-    pub(super) symbol: Field<'a>,
-    pub(super) update_id: Field<'a>,
-    pub(super) a: Field<'a>,
-    pub(super) ask_size: Field<'a>,
-    pub(super) b: Field<'a>,
-    pub(super) bid_size: Field<'a>,
-    pub(super) price: Field<'a>,
-    pub(super) size: Field<'a>,
-    pub(super) t: Field<'a>,
-    pub(super) buyer_is_maker: Field<'a>,
+    pub(crate) data: Field<'a>,
+    pub(crate) kind: Field<'a>,
+    pub(crate) event_time: Field<'a>,
+    pub(crate) trade_time: Field<'a>,
+    pub(crate) symbol: Field<'a>,
+    pub(crate) update_id: Field<'a>,
+    pub(crate) a: Field<'a>,
+    pub(crate) ask_size: Field<'a>,
+    pub(crate) b: Field<'a>,
+    pub(crate) bid_size: Field<'a>,
+    pub(crate) price: Field<'a>,
+    pub(crate) size: Field<'a>,
+    pub(crate) t: Field<'a>,
+    pub(crate) buyer_is_maker: Field<'a>,
     /// `M`, of which the documentation says to ignore it; only spot has it.
-    pub(super) spot_mark: Field<'a>,
-    pub(super) order_type: Field<'a>,
+    pub(crate) spot_mark: Field<'a>,
+    pub(crate) order_type: Field<'a>,
     /// `pu`, the last update's id: only derivatives have it.
-    pub(super) previous_update_id: Field<'a>,
+    pub(crate) previous_update_id: Field<'a>,
     /// `result`, `error`, `msg` or `method`: answers to requests, and the requests.
-    pub(super) answer: Field<'a>,
+    pub(crate) answer: Field<'a>,
 }
 
 #[derive(Deserialize)]
@@ -84,7 +84,7 @@ enum Key {
 }
 
 impl<'a> Event<'a> {
-    pub(super) fn parse(text: &'a str) -> Result<Self, FieldProblem> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, FieldProblem> {
         let mut event = Event::default();
         fill(text, &mut event)?;
         Ok(event)

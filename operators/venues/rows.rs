@@ -1,9 +1,9 @@
 //! From judged fields to rows: the instrument behind a symbol, the time by its clock, and the checks that every
 //! row passes whatever its venue.
 
-use super::field::{Field, FieldProblem};
 use super::{ClockSource, Envelope, RefusedRow, Resolve};
 use crate::account::Reason;
+use crate::json::field::{Field, FieldProblem};
 use crate::row::{Body, Channel, Row};
 use crate::time::{Time, parse_rfc3339};
 
@@ -17,7 +17,7 @@ const RECEIVED_DIGITS: u8 = 9;
 const LONGEST_NAME: usize = 64;
 
 /// What a message says of its time.
-pub(super) enum Stamp {
+pub(crate) enum Stamp {
     /// The exchange's time, and with how many digits it is printed.
     Exchange(Time, u8),
     /// The feed has no exchange time at all: the time of receipt stands in.
@@ -28,7 +28,7 @@ pub(super) enum Stamp {
 
 impl Stamp {
     /// From RFC 3339 text, printed with 6 digits, or with 9 where it has more.
-    pub(super) fn of_coinbase(name: &str, field: &Field) -> Stamp {
+    pub(crate) fn of_coinbase(name: &str, field: &Field) -> Stamp {
         match Stamp::of_text(name, field) {
             Stamp::Exchange(time, digits) => Stamp::Exchange(time, if digits > 6 { 9 } else { 6 }),
             other => other,
@@ -36,7 +36,7 @@ impl Stamp {
     }
 
     /// From RFC 3339 text, printed with as many digits as it has.
-    pub(super) fn of_text(name: &str, field: &Field) -> Stamp {
+    pub(crate) fn of_text(name: &str, field: &Field) -> Stamp {
         match field.text().and_then(parse_rfc3339) {
             Some((time, digits)) => Stamp::Exchange(time, digits),
             None => Stamp::None(format!("{name} is {field}: RFC 3339 text is allowed")),
@@ -45,25 +45,25 @@ impl Stamp {
 }
 
 /// Collects the rows of one message.
-pub(super) struct Rows<'r, 'e> {
-    pub(super) envelope: &'r Envelope<'e>,
-    pub(super) resolve: &'r mut dyn Resolve,
-    pub(super) rows: &'r mut Vec<Row>,
-    pub(super) refused: &'r mut Vec<RefusedRow>,
+pub(crate) struct Rows<'r, 'e> {
+    pub(crate) envelope: &'r Envelope<'e>,
+    pub(crate) resolve: &'r mut dyn Resolve,
+    pub(crate) rows: &'r mut Vec<Row>,
+    pub(crate) refused: &'r mut Vec<RefusedRow>,
     /// Position of the next row in the message, refused ones counted.
-    pub(super) index: u32,
+    pub(crate) index: u32,
 }
 
 /// A row before its instrument is known.
-pub(super) struct Draft<'f, 'a> {
-    pub(super) exchange: &'f str,
-    pub(super) symbol_name: &'static str,
-    pub(super) symbol: &'f Field<'a>,
-    pub(super) stamp: &'f Stamp,
-    pub(super) channel: Channel,
-    pub(super) id: Option<u64>,
+pub(crate) struct Draft<'f, 'a> {
+    pub(crate) exchange: &'f str,
+    pub(crate) symbol_name: &'static str,
+    pub(crate) symbol: &'f Field<'a>,
+    pub(crate) stamp: &'f Stamp,
+    pub(crate) channel: Channel,
+    pub(crate) id: Option<u64>,
     /// Whether the quotes of this venue carry an exchange time.
-    pub(super) quotes_have_time: bool,
+    pub(crate) quotes_have_time: bool,
 }
 
 impl Rows<'_, '_> {
@@ -72,7 +72,7 @@ impl Rows<'_, '_> {
     ///
     /// # Errors
     /// Where the whole message is to be refused.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         draft: &Draft,
         body: impl FnOnce() -> Result<Body, FieldProblem>,
@@ -165,7 +165,7 @@ impl Rows<'_, '_> {
 }
 
 /// Whether a text can name an exchange or an instrument: printable ASCII that JSON prints as it stands.
-pub(super) fn is_name(text: &str) -> bool {
+pub(crate) fn is_name(text: &str) -> bool {
     let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
     (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(plain)
 }

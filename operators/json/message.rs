@@ -22,9 +22,9 @@ macro_rules! message {
         $(#[$meta])*
         #[derive(Default)]
         #[cfg_attr(test, derive(Debug))]
-        pub(super) struct $name<'a> {
-            $($field: $crate::decode::field::Field<'a>,)*
-            $($list: $crate::decode::message::Few<$item<'a>>,)*
+        pub(crate) struct $name<'a> {
+            $(pub(crate) $field: $crate::json::field::Field<'a>,)*
+            $(pub(crate) $list: $crate::json::message::Few<$item<'a>>,)*
         }
 
         const _: () = {
@@ -32,7 +32,7 @@ macro_rules! message {
 
             use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-            use $crate::decode::scan::{Fields, FieldPlace};
+            use $crate::json::scan::{Fields, FieldPlace};
 
             impl<'a> Fields<'a> for $name<'a> {
                 const LISTS: &'static [&'static str] = &[$($list_key),*];
@@ -46,7 +46,7 @@ macro_rules! message {
                 }
             }
 
-            impl<'a> $crate::decode::message::Message<'a> for $name<'a> {
+            impl<'a> $crate::json::message::Message<'a> for $name<'a> {
                 fn seed(&mut self) -> impl DeserializeSeed<'a> {
                     self
                 }
@@ -112,10 +112,10 @@ macro_rules! message {
         };
     };
 }
-pub(super) use message;
+pub(crate) use message;
 
 /// What [`fill`] fills.
-pub(super) trait Message<'a>: Fields<'a> {
+pub(crate) trait Message<'a>: Fields<'a> {
     /// How serde fills it.
     fn seed(&mut self) -> impl DeserializeSeed<'a>;
 }
@@ -123,7 +123,7 @@ pub(super) trait Message<'a>: Fields<'a> {
 /// A list that mostly has one entry, which is kept without allocating.
 #[derive(Default)]
 #[cfg_attr(test, derive(Debug))]
-pub(super) enum Few<T> {
+pub(crate) enum Few<T> {
     #[default]
     Missing,
     None,
@@ -132,12 +132,12 @@ pub(super) enum Few<T> {
 }
 
 impl<T> Few<T> {
-    pub(super) fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Few::Missing)
     }
 
     /// The entries of a list that must be there.
-    pub(super) fn items(&self, name: &str) -> Result<&[T], FieldProblem> {
+    pub(crate) fn items(&self, name: &str) -> Result<&[T], FieldProblem> {
         match self {
             Few::Missing => Err(Field::Missing.wrong(name, "a list")),
             Few::None => Ok(&[]),
@@ -174,7 +174,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for FewVisitor<T> {
 }
 
 /// Fills a message, empty so far, from all of a text.
-pub(super) fn fill<'a, M: Message<'a>>(text: &'a str, message: &mut M) -> Result<(), FieldProblem> {
+pub(crate) fn fill<'a, M: Message<'a>>(text: &'a str, message: &mut M) -> Result<(), FieldProblem> {
     if scan(text, message) {
         return Ok(());
     }
@@ -182,7 +182,7 @@ pub(super) fn fill<'a, M: Message<'a>>(text: &'a str, message: &mut M) -> Result
     fill_by_serde(text, message)
 }
 
-pub(super) fn fill_by_serde<'a, M: Message<'a>>(text: &'a str, message: &mut M) -> Result<(), FieldProblem> {
+pub(crate) fn fill_by_serde<'a, M: Message<'a>>(text: &'a str, message: &mut M) -> Result<(), FieldProblem> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     message
         .seed()
@@ -217,7 +217,7 @@ fn unreadable(text: &str, error: &serde_json::Error) -> FieldProblem {
 /// Rewrites the escapes of a text that stand for plain characters (`\\u0041`, `\\/`) as these, so that fields
 /// can be borrowed from it. Those of quotes, backslashes and control characters stay, and broken ones too: they
 /// are the parser's to judge.
-pub(super) fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('\\') {

@@ -17,7 +17,7 @@ use super::decimal::Decimal;
 use super::field::Field;
 
 /// A message whose fields are found by their keys.
-pub(super) trait Fields<'a>: Default {
+pub(crate) trait Fields<'a>: Default {
     /// Its lists of further messages: with any, it is not scanned.
     const LISTS: &'static [&'static str];
 
@@ -26,7 +26,7 @@ pub(super) trait Fields<'a>: Default {
 }
 
 /// Where a value belongs.
-pub(super) enum FieldPlace<'m, 'a> {
+pub(crate) enum FieldPlace<'m, 'a> {
     Field(&'m mut Field<'a>),
     /// It must be an object, and the fields inside are the message's.
     Object,
@@ -34,7 +34,7 @@ pub(super) enum FieldPlace<'m, 'a> {
 }
 
 /// Fills a message from all of a text, or tells that serde has to: then some fields may be filled already.
-pub(super) fn scan<'a, M: Fields<'a>>(text: &'a str, message: &mut M) -> bool {
+pub(crate) fn scan<'a, M: Fields<'a>>(text: &'a str, message: &mut M) -> bool {
     if !M::LISTS.is_empty() {
         return false;
     }
@@ -225,8 +225,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::message::{Message, fill_by_serde};
-    use super::super::{binance_event, canonical, coinbase_exchange, detect, okx};
     use super::*;
+    use crate::venues::binance::event as binance_event;
+    use crate::venues::coinbase::exchange as coinbase_exchange;
+    use crate::venues::{canonical, detect, okx};
 
     /// Whether a text is taken; what is taken must be what serde makes of it.
     #[track_caller]

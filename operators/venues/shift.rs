@@ -7,8 +7,7 @@
 use std::ops::Range;
 
 use super::Format;
-use super::binance_event::Event;
-use super::message::unescape;
+use crate::json::message::unescape;
 use crate::time::{SECOND, parse_rfc3339, write_rfc3339};
 
 /// Times outside are left alone: no row has them (2000 to 2100, in milliseconds).
@@ -83,7 +82,7 @@ fn write_number(number: u64, width: usize, out: &mut Vec<u8>) {
 
 /// What stands in a place.
 #[derive(Clone, Copy)]
-enum FieldPlace {
+pub(crate) enum FieldPlace {
     Id(Id),
     Milliseconds,
     Rfc3339,
@@ -91,18 +90,10 @@ enum FieldPlace {
 
 /// Calls `on_place` with every time and id, where it stands, and its number (0 for RFC 3339).
 fn visit(format: Format, message: &[u8], mut on_place: impl FnMut(FieldPlace, Range<usize>, u64)) {
-    let event = match format {
-        Format::Binance => Kind::of(message),
-        _ => Kind::Other,
-    };
+    let movable = (format.0.movable)(message);
     walk(message, |parent, key, range| {
         let text = &message[range.clone()];
-        let found = match format {
-            Format::CoinbaseExchange | Format::CoinbaseAdvancedTrade => coinbase(key),
-            Format::Binance => binance(event, parent, key),
-            Format::Okx => okx(key),
-            Format::Canonical => canonical(key),
-        };
+        let found = movable(parent, key);
         match found {
             Some(FieldPlace::Rfc3339) if text.len() > SECONDS_LENGTH && parse_rfc3339(text).is_some() => {
                 on_place(FieldPlace::Rfc3339, range, 0);
@@ -125,85 +116,14 @@ fn whole(text: &[u8]) -> Option<u64> {
     is_whole.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten()
 }
 
-fn id(name: &'static str) -> Option<FieldPlace> {
+/// An id of the instrument.
+pub(crate) fn id(name: &'static str) -> Option<FieldPlace> {
     Some(FieldPlace::Id(Id { name, of_connection: false }))
 }
 
-fn of_connection(name: &'static str) -> Option<FieldPlace> {
+/// An id that counts the connection's messages.
+pub(crate) fn id_of_connection(name: &'static str) -> Option<FieldPlace> {
     Some(FieldPlace::Id(Id { name, of_connection: true }))
-}
-
-fn coinbase(key: &[u8]) -> Option<FieldPlace> {
-    match key {
-        b"time" | b"timestamp" | b"event_time" => Some(FieldPlace::Rfc3339),
-        b"sequence" => id("sequence"),
-        b"trade_id" | b"last_trade_id" => id("trade_id"),
-        b"sequence_num" => of_connection("sequence_num"),
-        b"heartbeat_counter" => of_connection("heartbeat_counter"),
-        _ => None,
-    }
-}
-
-fn canonical(key: &[u8]) -> Option<FieldPlace> {
-    match key {
-        b"event_time" => Some(FieldPlace::Rfc3339),
-        b"sequence" => id("sequence"),
-        _ => None,
-    }
-}
-
-fn okx(key: &[u8]) -> Option<FieldPlace> {
-    match key {
-        b"ts" => Some(FieldPlace::Milliseconds),
-        b"tradeId" => id("tradeId"),
-        b"seqId" | b"prevSeqId" => id("seqId"),
-        _ => None,
-    }
-}
-
-/// The events of Binance in which a letter is an id: elsewhere it is a price, a time, or an order.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Book,
-    Trade,
-    AggTrade,
-    Other,
-}
-
-impl Kind {
-    fn of(message: &[u8]) -> Kind {
-        let Ok(text) = std::str::from_utf8(message) else { return Kind::Other };
-        let plain;
-        let text = if super::has_backslash(message) {
-            plain = unescape(text);
-            &plain
-        } else {
-            text
-        };
-        let Ok(event) = Event::parse(text) else { return Kind::Other };
-        match event.kind.text() {
-            Some("bookTicker" | "depthUpdate") => Kind::Book,
-            Some("trade") => Kind::Trade,
-            Some("aggTrade") => Kind::AggTrade,
-            Some(_) => Kind::Other,
-            // Spot quotes, partial books and snapshots.
-            None => Kind::Book,
-        }
-    }
-}
-
-fn binance(kind: Kind, parent: &[u8], key: &[u8]) -> Option<FieldPlace> {
-    let of_event = parent.is_empty() || parent == b"data";
-    match (kind, key) {
-        (_, b"E" | b"T") => Some(FieldPlace::Milliseconds),
-        // A candle's beginning.
-        (Kind::Other, b"t") if parent == b"k" => Some(FieldPlace::Milliseconds),
-        (Kind::Book, b"u" | b"U" | b"pu" | b"lastUpdateId") if of_event => id("u"),
-        (Kind::Trade, b"t") if of_event => id("t"),
-        (Kind::AggTrade, b"a") if of_event => id("a"),
-        (Kind::AggTrade, b"f" | b"l") if of_event => id("t"),
-        _ => None,
-    }
 }
 
 /// Deeper objects are not looked into: no message has them.
@@ -296,6 +216,11 @@ fn string_end(message: &[u8], mut at: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::venues::binance::BINANCE;
+    use crate::venues::canonical::CANONICAL;
+    use crate::venues::coinbase::COINBASE_ADVANCED_TRADE;
+    use crate::venues::coinbase::COINBASE_EXCHANGE;
+    use crate::venues::okx::OKX;
 
     const BY: Shift = Shift { seconds: 86_400, ids: 1_000 };
 
@@ -309,7 +234,7 @@ mod tests {
     #[test]
     fn coinbase_exchange() {
         check(
-            Format::CoinbaseExchange,
+            COINBASE_EXCHANGE,
             r#"{"type":"match","trade_id":999,"price":"10","sequence": 5,"time":"2021-02-28T23:59:59.120Z"}"#,
             r#"{"type":"match","trade_id":1999,"price":"10","sequence": 1005,"time":"2021-03-01T23:59:59.120Z"}"#,
         );
@@ -318,7 +243,7 @@ mod tests {
     #[test]
     fn coinbase_advanced_trade() {
         check(
-            Format::CoinbaseAdvancedTrade,
+            COINBASE_ADVANCED_TRADE,
             r#"{"timestamp":"2024-10-04T07:13:31.158696693Z","sequence_num":2,"events":[{"trades":[{"trade_id":"07","time":"2024-10-04T07:13:31+02:00"}]}]}"#,
             r#"{"timestamp":"2024-10-05T07:13:31.158696693Z","sequence_num":1002,"events":[{"trades":[{"trade_id":"1007","time":"2024-10-05T07:13:31+02:00"}]}]}"#,
         );
@@ -327,32 +252,32 @@ mod tests {
     #[test]
     fn letters_of_binance_mean_what_the_event_says() {
         check(
-            Format::Binance,
+            BINANCE,
             r#"{"stream":"x@bookTicker","data":{"e":"bookTicker","u":7,"s":"X","b":"1","B":"2","a":"3","A":"4","T":1723161414335,"E":1723161414336}}"#,
             r#"{"stream":"x@bookTicker","data":{"e":"bookTicker","u":1007,"s":"X","b":"1","B":"2","a":"3","A":"4","T":1723247814335,"E":1723247814336}}"#,
         );
         check(
-            Format::Binance,
+            BINANCE,
             r#"{"u":7,"s":"X","b":"1","B":"2","a":"3","A":"4"}"#,
             r#"{"u":1007,"s":"X","b":"1","B":"2","a":"3","A":"4"}"#,
         );
         check(
-            Format::Binance,
+            BINANCE,
             r#"{"e":"aggTrade","E":1723161414335,"a":5,"p":"6","q":"7","f":8,"l":9,"T":0}"#,
             r#"{"e":"aggTrade","E":1723247814335,"a":1005,"p":"6","q":"7","f":1008,"l":1009,"T":0}"#,
         );
         check(
-            Format::Binance,
+            BINANCE,
             r#"{"e":"trade","t":5,"b":88,"a":50,"T":1723161414335}"#,
             r#"{"e":"trade","t":1005,"b":88,"a":50,"T":1723247814335}"#,
         );
         check(
-            Format::Binance,
+            BINANCE,
             r#"{"e":"depthUpdate","U":1,"u":2,"pu":-1,"b":[["5","6"]],"a":[]}"#,
             r#"{"e":"depthUpdate","U":1001,"u":1002,"pu":-1,"b":[["5","6"]],"a":[]}"#,
         );
         check(
-            Format::Binance,
+            BINANCE,
             r#"{"e":"kline","k":{"t":1723161414335,"f":5,"o":"6"}}"#,
             r#"{"e":"kline","k":{"t":1723247814335,"f":5,"o":"6"}}"#,
         );
@@ -361,12 +286,12 @@ mod tests {
     #[test]
     fn okx_and_canonical() {
         check(
-            Format::Okx,
+            OKX,
             r#"{"arg":{"instId":"A"},"data":[{"ts":"1652459226199","tradeId":"5","seqId":6,"prevSeqId":-1,"asks":[["5","6"]]}]}"#,
             r#"{"arg":{"instId":"A"},"data":[{"ts":"1652545626199","tradeId":"1005","seqId":1006,"prevSeqId":-1,"asks":[["5","6"]]}]}"#,
         );
         check(
-            Format::Canonical,
+            CANONICAL,
             r#"{"event_\u0074ime":"2026-01-02T03:04:05Z","sequence":"7","bid":5}"#,
             r#"{"event_\u0074ime":"2026-01-03T03:04:05Z","sequence":"1007","bid":5}"#,
         );
@@ -389,7 +314,7 @@ mod tests {
             "[[[[[[[[[[[[[[[[[[[[[[",
             "]]}}",
         ] {
-            check(Format::Canonical, message, message);
+            check(CANONICAL, message, message);
         }
     }
 
@@ -397,9 +322,7 @@ mod tests {
     fn ids_are_told_by_what_they_count() {
         let mut found = Vec::new();
         let message = br#"{"sequence_num":3,"events":[{"trades":[{"trade_id":"7"},{"trade_id":"8"}]}]}"#;
-        ids(Format::CoinbaseAdvancedTrade, message, |id, number| {
-            found.push((id.name, id.of_connection, number))
-        });
+        ids(COINBASE_ADVANCED_TRADE, message, |id, number| found.push((id.name, id.of_connection, number)));
         assert_eq!(found, [("sequence_num", true, 3), ("trade_id", false, 7), ("trade_id", false, 8)]);
     }
 }

@@ -14,7 +14,7 @@ use crate::row::{Quote, Side};
 
 /// Why something can't be used: the whole message, or one row of it.
 #[derive(Debug)]
-pub(super) enum FieldProblem {
+pub(crate) enum FieldProblem {
     /// The message is refused.
     Message(Reason, String),
     /// The row is refused.
@@ -23,7 +23,7 @@ pub(super) enum FieldProblem {
 
 /// The value of one field.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) enum Field<'a> {
+pub(crate) enum Field<'a> {
     #[default]
     Missing,
     Null,
@@ -40,12 +40,12 @@ pub(super) enum Field<'a> {
 }
 
 impl Field<'_> {
-    pub(super) fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Field::Missing)
     }
 
     /// Missing, null or empty text: the ways in which venues write that there is nothing.
-    pub(super) fn is_blank(&self) -> bool {
+    pub(crate) fn is_blank(&self) -> bool {
         match self {
             Field::Missing | Field::Null => true,
             Field::Text(text) => text.is_empty(),
@@ -53,7 +53,7 @@ impl Field<'_> {
         }
     }
 
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Field::Text(text) => Some(text),
             _ => None,
@@ -61,16 +61,16 @@ impl Field<'_> {
     }
 
     /// The text of a field that must have one.
-    pub(super) fn need_text(&self, name: &str) -> Result<&str, FieldProblem> {
+    pub(crate) fn need_text(&self, name: &str) -> Result<&str, FieldProblem> {
         self.text().ok_or_else(|| self.wrong(name, "text"))
     }
 
     /// A whole number from 0, as a number or as text, of a field that must have one.
-    pub(super) fn need_whole(&self, name: &str) -> Result<u64, FieldProblem> {
+    pub(crate) fn need_whole(&self, name: &str) -> Result<u64, FieldProblem> {
         self.whole().ok_or_else(|| self.wrong(name, "a whole number from 0"))
     }
 
-    pub(super) fn whole(&self) -> Option<u64> {
+    pub(crate) fn whole(&self) -> Option<u64> {
         match self {
             Field::Whole(number) => Some(*number),
             Field::Text(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
@@ -94,18 +94,18 @@ impl Field<'_> {
     }
 
     /// A price of a row that can't do without.
-    pub(super) fn price(&self, name: &str) -> Result<f64, FieldProblem> {
+    pub(crate) fn price(&self, name: &str) -> Result<f64, FieldProblem> {
         let price = self.finite(name)?;
         if price > 0.0 { Ok(price) } else { Err(self.refused(Reason::NotPositive, name, "a price above 0")) }
     }
 
     /// A price that may be missing: NaN.
-    pub(super) fn optional_price(&self, name: &str) -> Result<f64, FieldProblem> {
+    pub(crate) fn optional_price(&self, name: &str) -> Result<f64, FieldProblem> {
         if self.is_blank() { Ok(f64::NAN) } else { self.price(name) }
     }
 
     /// A size; NaN where there is none.
-    pub(super) fn size(&self, name: &str) -> Result<f64, FieldProblem> {
+    pub(crate) fn size(&self, name: &str) -> Result<f64, FieldProblem> {
         if self.is_blank() {
             return Ok(f64::NAN);
         }
@@ -118,7 +118,7 @@ impl Field<'_> {
     }
 
     /// A side, in either case, as the venue names it; `None` where it names none.
-    pub(super) fn side(&self, name: &str) -> Result<Option<Side>, FieldProblem> {
+    pub(crate) fn side(&self, name: &str) -> Result<Option<Side>, FieldProblem> {
         match self.text() {
             _ if self.is_blank() => Ok(None),
             Some(text) if text.eq_ignore_ascii_case("buy") => Ok(Some(Side::Buy)),
@@ -129,11 +129,11 @@ impl Field<'_> {
         }
     }
 
-    pub(super) fn wrong(&self, name: &str, allowed: &str) -> FieldProblem {
+    pub(crate) fn wrong(&self, name: &str, allowed: &str) -> FieldProblem {
         FieldProblem::Message(Reason::WrongType, format!("{name} is {self}: {allowed} is allowed"))
     }
 
-    pub(super) fn refused(&self, reason: Reason, name: &str, allowed: &str) -> FieldProblem {
+    pub(crate) fn refused(&self, reason: Reason, name: &str, allowed: &str) -> FieldProblem {
         FieldProblem::Row(reason, format!("{name} is {self}: {allowed} is allowed"))
     }
 }
@@ -162,10 +162,10 @@ impl fmt::Display for Field<'_> {
 }
 
 /// The names that a venue gives to the fields of a quote, in the order bid, bid size, ask, ask size.
-pub(super) type QuoteNames = [&'static str; 4];
+pub(crate) type QuoteNames = [&'static str; 4];
 
 /// The quote of four fields, without a price.
-pub(super) fn quote(names: &QuoteNames, fields: [&Field; 4]) -> Result<Quote, FieldProblem> {
+pub(crate) fn quote(names: &QuoteNames, fields: [&Field; 4]) -> Result<Quote, FieldProblem> {
     let [bid, bid_size, ask, ask_size] = fields;
     let (bid_price, bid_size) = quote_side(names[0], bid, names[1], bid_size)?;
     let (ask_price, ask_size) = quote_side(names[2], ask, names[3], ask_size)?;

@@ -1,10 +1,23 @@
 //! Our own format, for feeds that no decoder knows: one object, one row (docs/definitions.md, "Input").
 
-use super::Verdict;
-use super::field::{FieldProblem, quote};
-use super::message::{fill, message};
+use super::detect::Shape;
+use super::format::WireFormat;
 use super::rows::{Draft, Rows, Stamp, is_name};
+use super::shift::{FieldPlace, id};
+use super::subject::Subject;
+use super::{Format, Venue, Verdict, tells_nothing};
+use crate::json::field::{FieldProblem, quote};
+use crate::json::message::{fill, message};
 use crate::row::{Body, Channel, Quote, Trade};
+
+/// Feeds that no decoder knows: their messages name the exchange.
+pub static VENUE: Venue =
+    Venue { formats: &[&WIRE], exchanges: &[], exchange_of: tells_nothing, exchange_of_url: tells_nothing };
+
+pub const CANONICAL: Format = Format(&WIRE);
+
+static WIRE: WireFormat =
+    WireFormat { name: "canonical", decode, begins: &[b"{\"type\""], detects, subject, movable: |_| movable };
 
 message! {
     Message {
@@ -24,7 +37,7 @@ message! {
 }
 
 /// Reads one message.
-pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
+pub(crate) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
     let mut message = Message::default();
     fill(text, &mut message)?;
     let channel = match message.kind.need_text("type")? {
@@ -75,4 +88,39 @@ pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProble
         }
     })?;
     Ok(Verdict::Rows)
+}
+
+/// Whether a message names exchange and instrument, as only this format does.
+pub(crate) fn detects(shape: &Shape, _: &str) -> bool {
+    matches!(shape.kind.text(), Some("quote" | "trade" | "book" | "heartbeat"))
+        && shape.exchange.text().is_some()
+        && shape.instrument.text().is_some()
+}
+
+message! {
+    Named {
+        exchange: "exchange",
+        instrument: "instrument",
+    }
+}
+
+/// The message's own exchange is the one that counts.
+fn subject(text: &str, exchange: Option<&str>) -> Option<Subject> {
+    let mut message = Named::default();
+    if fill(text, &mut message).is_err() {
+        message = Named::default();
+    }
+    let is_exchange = |name: &&str| is_name(name) && !name.contains(':');
+    match message.exchange.text().filter(is_exchange) {
+        Some(own) => Subject::of(own, message.instrument.text().map(str::to_owned)),
+        None => Subject::of(exchange?, None),
+    }
+}
+
+fn movable(_: &[u8], key: &[u8]) -> Option<FieldPlace> {
+    match key {
+        b"event_time" => Some(FieldPlace::Rfc3339),
+        b"sequence" => id("sequence"),
+        _ => None,
+    }
 }

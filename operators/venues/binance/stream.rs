@@ -4,18 +4,19 @@
 //! `aggTrade`, an order in a spot `trade`, a list in a depth update), so one [`Event`] takes any of them as they
 //! come, and the event's name says what they are.
 
-use super::Verdict;
-use super::binance_event::Event;
-use super::field::{Field, FieldProblem, quote};
-use super::rows::{Draft, Rows, Stamp};
+use super::event::Event;
+use super::{COIN_MARGINED, SPOT, USD_MARGINED, exchange_of};
+use crate::json::field::{Field, FieldProblem, quote};
 use crate::row::{Body, Channel, Side, Trade};
 use crate::time::{MILLISECOND, Time};
+use crate::venues::Verdict;
+use crate::venues::rows::{Draft, Rows, Stamp};
 
 /// Digits of the exchange's times, which are milliseconds.
 const DIGITS: u8 = 3;
 
 /// Reads one message.
-pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
+pub(crate) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
     let event = Event::parse(text)?;
     let envelope = rows.envelope;
     let exchange = match (envelope.exchange, event.market()) {
@@ -43,36 +44,9 @@ pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProble
     Ok(Verdict::Rows)
 }
 
-const SPOT: &str = "binance";
-const USD_MARGINED: &str = "binance-usdm";
-const COIN_MARGINED: &str = "binance-coinm";
-
-/// The exchange of an event whose source names none.
-pub(super) fn exchange_of(event: &Event) -> &'static str {
-    event.market().unwrap_or(SPOT)
-}
-
-/// The market that a message can only be of, if its shape tells.
-pub fn market(message: &[u8]) -> Option<&'static str> {
-    Event::parse(std::str::from_utf8(message).ok()?).ok()?.market()
-}
-
-/// The market behind an address, for recordings that begin with the one they are of.
-pub fn market_of_url(line: &[u8]) -> Option<&'static str> {
-    let scheme = line.windows(3).position(|part| part == b"://")?;
-    let host = line[scheme + 3..].split(|byte| matches!(byte, b':' | b'/' | b'?' | b' ')).next()?;
-    match host {
-        b"stream.binance.com" | b"data-stream.binance.vision" | b"api.binance.com" => Some(SPOT),
-        b"stream.binance.us" | b"api.binance.us" => Some(SPOT),
-        b"fstream.binance.com" | b"fapi.binance.com" => Some(USD_MARGINED),
-        b"dstream.binance.com" | b"dapi.binance.com" => Some(COIN_MARGINED),
-        _ => None,
-    }
-}
-
 impl Event<'_> {
     /// A spot `bookTicker` has no name: its stream has, or it is known by its fields.
-    pub(super) fn is_bare_quote(&self) -> bool {
+    pub(crate) fn is_bare_quote(&self) -> bool {
         match self.stream.text() {
             Some(stream) => stream.ends_with("@bookTicker") || stream == "!bookTicker",
             None => {
@@ -88,7 +62,7 @@ impl Event<'_> {
     }
 
     /// What the shape says of the market (docs/definitions.md, "Input", and what the recordings of all markets show).
-    fn market(&self) -> Option<&'static str> {
+    pub(crate) fn market(&self) -> Option<&'static str> {
         // `BTCUSD_PERP` and `BTCUSD_210924` are margined in coin, `BTCUSDT_210625` is not. (`BTCBUSD_210226`,
         // one of two that were, would be mistaken; telling it from `BNBUSD_PERP` takes a list of coins.)
         if let Some((pair, expiry)) = self.symbol.text().and_then(|symbol| symbol.rsplit_once('_')) {

@@ -1,13 +1,23 @@
 //! Coinbase Exchange's websocket feed: flat objects told apart by `type`.
 
-use super::Verdict;
-use super::field::{FieldProblem, quote};
-use super::message::{fill, message};
-use super::rows::{Draft, Rows, Stamp};
-use crate::row::{Body, Channel, Quote, Side, Trade};
+use super::{EXCHANGE, movable, opposite};
+use crate::json::field::{FieldProblem, quote};
+use crate::json::message::{fill, message};
+use crate::row::{Body, Channel, Quote, Trade};
+use crate::venues::detect::{Shape, is_list};
+use crate::venues::format::WireFormat;
+use crate::venues::rows::{Draft, Rows, Stamp};
+use crate::venues::subject::Subject;
+use crate::venues::{Verdict, canonical};
 
-/// The exchange that speaks this format, where a message's source does not name another.
-pub(super) const EXCHANGE: &str = "coinbase";
+pub(crate) static WIRE: WireFormat = WireFormat {
+    name: "coinbase-exchange",
+    decode,
+    begins: &[b"{\"type\":\"ticker\"", b"{\"type\":\"match\""],
+    detects,
+    subject: |text, exchange| Subject::of(exchange.unwrap_or(EXCHANGE), symbol(text)),
+    movable: |_| movable,
+};
 
 message! {
     /// All fields that any of the used types needs.
@@ -28,7 +38,7 @@ message! {
 }
 
 /// Reads one message.
-pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
+pub(crate) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
     let mut message = Message::default();
     fill(text, &mut message)?;
     match message.kind.need_text("type")? {
@@ -67,14 +77,6 @@ fn trade(message: &Message, rows: &mut Rows) -> Result<(), FieldProblem> {
     })
 }
 
-/// The aggressor's side where the venue names the maker's.
-pub(super) fn opposite(maker: Side) -> Side {
-    match maker {
-        Side::Buy => Side::Sell,
-        Side::Sell => Side::Buy,
-    }
-}
-
 /// Adds the message's one row. Tickers that old feeds sent on subscription have no `time`: they say what was,
 /// not when, and are refused.
 fn row(
@@ -90,4 +92,24 @@ fn row(
         &Draft { exchange, symbol_name: "product_id", symbol, stamp, channel, id, quotes_have_time: true },
         body,
     )
+}
+
+fn detects(shape: &Shape, text: &str) -> bool {
+    match shape.kind.text() {
+        Some("subscriptions") if is_list(&shape.channels) => true,
+        Some(_) => shape.product_id.text().is_some() && !canonical::detects(shape, text),
+        None => false,
+    }
+}
+
+message! {
+    Named {
+        product_id: "product_id",
+    }
+}
+
+fn symbol(text: &str) -> Option<String> {
+    let mut message = Named::default();
+    fill(text, &mut message).ok()?;
+    message.product_id.text().map(str::to_owned)
 }

@@ -6,12 +6,24 @@
 //! `timestamp` is the event time of all rows inside; `sequence_num` counts the connection's messages, so it
 //! is no row's id.
 
-use super::Verdict;
-use super::coinbase_exchange::{EXCHANGE, opposite};
-use super::field::{Field, FieldProblem, quote};
-use super::message::{fill, message};
-use super::rows::{Draft, Rows, Stamp};
+use super::{EXCHANGE, movable, opposite};
+use crate::json::field::{Field, FieldProblem, quote};
+use crate::json::message::{Few, fill, message};
 use crate::row::{Body, Channel, Quote};
+use crate::venues::Verdict;
+use crate::venues::detect::{Shape, is_list};
+use crate::venues::format::WireFormat;
+use crate::venues::rows::{Draft, Rows, Stamp};
+use crate::venues::subject::{One, Subject};
+
+pub(crate) static WIRE: WireFormat = WireFormat {
+    name: "coinbase-advanced-trade",
+    decode,
+    begins: &[b"{\"channel\""],
+    detects,
+    subject: |text, exchange| Subject::of(exchange.unwrap_or(EXCHANGE), symbol(text)),
+    movable: |_| movable,
+};
 
 message! {
     Message {
@@ -51,7 +63,7 @@ message! {
 }
 
 /// Reads one message.
-pub(super) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
+pub(crate) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
     let mut message = Message::default();
     fill(text, &mut message)?;
     // Only what is no envelope has a type: errors, and the requests that a recorder sent.
@@ -128,4 +140,57 @@ impl Head<'_> {
             quotes_have_time: true,
         }
     }
+}
+
+fn detects(shape: &Shape, _: &str) -> bool {
+    let is_envelope = shape.channel.text().is_some() && shape.timestamp.text().is_some();
+    shape.kind.text().is_none() && is_envelope && is_list(&shape.events)
+}
+
+message! {
+    /// The macro wants a field, looked at or not.
+    Envelope {
+        kind: "type",
+        [events: Entry: "events"],
+    }
+}
+
+message! {
+    /// An event of an envelope, in which some channels name the product and others have entries that do.
+    Entry {
+        product_id: "product_id",
+        [tickers: NamedProduct: "tickers"],
+        [trades: NamedProduct: "trades"],
+        [candles: NamedProduct: "candles"],
+        [products: Listed: "products"],
+    }
+}
+
+message! {
+    NamedProduct {
+        product_id: "product_id",
+    }
+}
+
+message! {
+    Listed {
+        id: "id",
+    }
+}
+
+fn symbol(text: &str) -> Option<String> {
+    let mut message = Envelope::default();
+    fill(text, &mut message).ok()?;
+    let mut one = One::default();
+    fn items<T>(list: &Few<T>) -> &[T] {
+        list.items("").unwrap_or_default()
+    }
+    for event in items(&message.events) {
+        one.add(&event.product_id);
+        for list in [&event.tickers, &event.trades, &event.candles] {
+            items(list).iter().for_each(|entry| one.add(&entry.product_id));
+        }
+        items(&event.products).iter().for_each(|product| one.add(&product.id));
+    }
+    one.symbol()
 }

@@ -1,79 +1,121 @@
-//! From a venue's bytes to rows. One file a venue; only these files know wire formats.
+//! From a venue's bytes to rows. A folder for each venue, and nothing outside of it knows the venue's wire formats.
 //!
 //! ```text
-//! line ─line─► message ─venue─► fields ─field─► numbers ─rows─► Row or Refused
+//! line ─line─► message ─venue─► fields ─json─► numbers ─rows─► Row or Refused
 //! ```
-//! A message is parsed once, into borrowed fields, by a scanner or, where that finds anything unusual, by serde;
-//! what they hold is judged afterwards, so that a refusal can name the field, what was found and what is allowed.
 
-mod binance;
-mod binance_event;
-mod canonical;
-mod coinbase_advanced_trade;
-mod coinbase_exchange;
-mod decimal;
-mod detect;
-mod field;
+pub mod binance;
+pub mod canonical;
+pub mod coinbase;
+pub(crate) mod detect;
+mod format;
 mod line;
-mod message;
-mod okx;
-mod rows;
-mod scan;
+pub mod okx;
+pub(crate) mod rows;
 mod shift;
 mod subject;
 
-pub use binance::{market, market_of_url};
 pub use detect::{detect, format_of};
+pub use format::Format;
 pub use line::{Line, split_line};
 pub use shift::{Id, Shift, ids, shift};
 pub use subject::{Subject, subject};
 
+use std::sync::LazyLock;
+
 use crate::account::Reason;
+use crate::json::field::FieldProblem;
+use crate::json::message::unescape;
 use crate::row::{Extent, InstrumentId, Row, Source};
 use crate::time::{Nanos, Time};
-use field::FieldProblem;
-use message::unescape;
+use format::WireFormat;
 use rows::Rows;
 
-/// A wire format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    CoinbaseExchange,
-    CoinbaseAdvancedTrade,
-    Binance,
-    Okx,
-    Canonical,
+/// All venues: what another one needs besides its folder is a line here.
+pub static VENUES: [&Venue; 4] = [&coinbase::VENUE, &binance::VENUE, &okx::VENUE, &canonical::VENUE];
+
+/// All that is known of a venue.
+pub struct Venue {
+    /// The formats that it speaks. The first is that of messages which tell nothing else.
+    formats: &'static [&'static WireFormat],
+    /// Its markets, each an exchange with a name of its own. None: its messages name the exchange.
+    pub exchanges: &'static [Exchange],
+    /// The exchange that a message can only be of, if its shape tells.
+    exchange_of: fn(&[u8]) -> Option<&'static str>,
+    /// The exchange behind an address, for recordings that begin with the one they are of.
+    exchange_of_url: fn(&[u8]) -> Option<&'static str>,
 }
 
-impl Format {
-    /// All formats.
-    pub const ALL: [Format; 5] = [
-        Format::CoinbaseExchange,
-        Format::CoinbaseAdvancedTrade,
-        Format::Binance,
-        Format::Okx,
-        Format::Canonical,
-    ];
+/// One market of a venue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// In keys, headers, `instruments.yaml` and outputs.
+    pub name: &'static str,
+    pub trades: Trades,
+    /// The default of `exchanges.<name>.gap_after`.
+    pub gap_after: &'static str,
+    /// What the defaults' file says of that length, and of the exchange's clock.
+    pub about_gap: &'static str,
+    pub about_clock: &'static str,
+}
 
-    /// The name used on the command line and in configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Format::CoinbaseExchange => "coinbase-exchange",
-            Format::CoinbaseAdvancedTrade => "coinbase-advanced-trade",
-            Format::Binance => "binance",
-            Format::Okx => "okx",
-            Format::Canonical => "canonical",
+/// What a market trades.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trades {
+    Spot,
+    Contracts,
+    Both,
+}
+
+impl Exchange {
+    /// A market of which nothing special is known.
+    const fn named(name: &'static str, trades: Trades) -> Exchange {
+        Exchange {
+            name,
+            trades,
+            gap_after: "inherit",
+            about_gap: "The longest silence that is no gap; inherit takes gaps.after.",
+            about_clock: "The clock that rows run on: the exchange's, that of the receipt, or auto to take the exchange's where there is one.",
         }
     }
+}
 
-    /// The format of that name.
-    pub fn parse(name: &str) -> Option<Format> {
-        Format::ALL.into_iter().find(|format| format.name() == name)
+/// Names of the exchanges that venues have; `canonical` messages may name others.
+pub static EXCHANGES: LazyLock<Vec<&'static str>> =
+    LazyLock::new(|| VENUES.iter().flat_map(|venue| venue.exchanges).map(|exchange| exchange.name).collect());
+
+/// The venue that has an exchange of this name.
+pub fn venue_of(exchange: &str) -> Option<&'static Venue> {
+    let has = |venue: &&&Venue| venue.exchanges.iter().any(|own| own.name == exchange);
+    VENUES.iter().find(has).copied()
+}
+
+impl Venue {
+    /// Whether it has several markets, between which its messages tell.
+    pub fn has_markets(&self) -> bool {
+        self.exchanges.len() > 1
+    }
+
+    /// The format of messages which tell nothing else.
+    pub fn default_format(&self) -> Format {
+        Format(self.formats[0])
     }
 }
 
-/// The exchanges that have a name of their own; `canonical` messages may name others.
-pub const EXCHANGES: [&str; 5] = ["coinbase", "binance", "binance-usdm", "binance-coinm", "okx"];
+/// The exchange that a message can only be of, if its shape tells.
+pub fn exchange_of(message: &[u8]) -> Option<&'static str> {
+    VENUES.iter().find_map(|venue| (venue.exchange_of)(message))
+}
+
+/// The exchange behind an address, for recordings that begin with the one they are of.
+pub fn exchange_of_url(line: &[u8]) -> Option<&'static str> {
+    VENUES.iter().find_map(|venue| (venue.exchange_of_url)(line))
+}
+
+/// A venue whose messages or addresses tell no exchange.
+fn tells_nothing(_: &[u8]) -> Option<&'static str> {
+    None
+}
 
 /// Which of a row's times its instrument runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,10 +200,10 @@ pub fn decode(
         // Says where.
         Err(_) => match std::str::from_utf8(message) {
             Err(error) => Err(FieldProblem::Message(Reason::BrokenJson, error.to_string())),
-            Ok(text) => decode_text(format, &unescape(text), &mut taken),
+            Ok(text) => (format.0.decode)(&unescape(text), &mut taken),
         },
-        Ok(text) if has_backslash(message) => decode_text(format, &unescape(text), &mut taken),
-        Ok(text) => decode_text(format, text, &mut taken),
+        Ok(text) if has_backslash(message) => (format.0.decode)(&unescape(text), &mut taken),
+        Ok(text) => (format.0.decode)(text, &mut taken),
     };
     match verdict {
         // An envelope without entries.
@@ -177,14 +219,4 @@ pub fn decode(
 
 fn has_backslash(text: &[u8]) -> bool {
     memchr::memchr(b'\\', text).is_some()
-}
-
-fn decode_text(format: Format, text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
-    match format {
-        Format::CoinbaseExchange => coinbase_exchange::decode(text, rows),
-        Format::CoinbaseAdvancedTrade => coinbase_advanced_trade::decode(text, rows),
-        Format::Binance => binance::decode(text, rows),
-        Format::Okx => okx::decode(text),
-        Format::Canonical => canonical::decode(text, rows),
-    }
 }

@@ -2,7 +2,7 @@
 
 /// A decimal of at most [`DIGITS`] digits, without an exponent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Decimal {
+pub(crate) struct Decimal {
     is_negative: bool,
     /// Its digits as one number, those of the fraction included.
     digits: u64,
@@ -31,7 +31,7 @@ impl Decimal {
     /// Reads the decimal that `text` begins with, by JSON's grammar, and gives its length too. What follows may
     /// still make another number of it: an exponent, or digits after a leading 0.
     #[inline]
-    pub(super) fn read(text: &[u8]) -> Option<(Decimal, usize)> {
+    pub(crate) fn read(text: &[u8]) -> Option<(Decimal, usize)> {
         let is_negative = text.first() == Some(&b'-');
         let start = usize::from(is_negative);
         let (mut at, mut digits) = (start, 0u64);
@@ -58,14 +58,14 @@ impl Decimal {
 
     /// The number, if it is a whole one from 0 and written as one.
     #[inline]
-    pub(super) fn whole(self) -> Option<u64> {
+    pub(crate) fn whole(self) -> Option<u64> {
         (!self.is_negative && self.fraction.is_none()).then_some(self.digits)
     }
 
     /// The nearest f64, as `parse` gives it; `None` where it takes more than a division to tell. Of two exact
     /// numbers the quotient is rounded once, so it is the nearest.
     #[inline]
-    pub(super) fn number(self) -> Option<f64> {
+    pub(crate) fn number(self) -> Option<f64> {
         let size = (self.digits <= EXACT).then(|| self.digits as f64 / POWERS[self.fraction.unwrap_or(0)])?;
         Some(if self.is_negative { -size } else { size })
     }
