@@ -22,15 +22,13 @@ use foreshock::clock::Clock;
 use foreshock::config::{Config, Kafka, Mode};
 use foreshock::kafka::admin::topics::TopicAdmin;
 use foreshock::kafka::client::{Role, client_config};
+use foreshock_testkit::http;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord};
 use rdkafka::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
-#[path = "../tests/support/http.rs"]
-#[allow(dead_code, reason = "the tests use more of it")]
-mod http;
 #[allow(dead_code, reason = "other benches use more of it")]
 mod support;
 

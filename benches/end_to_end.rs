@@ -5,13 +5,6 @@
 //! after the other on one thread, `backtest` is the program's own run with its threads, queues and files. Items are
 //! ticks: 1 / throughput is the wall time per tick.
 
-#[path = "../tests/support/feed.rs"]
-#[allow(dead_code, reason = "tests use more of it")]
-mod feed;
-#[path = "../tests/support/random.rs"]
-#[allow(dead_code, reason = "tests use more of it")]
-mod random;
-
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -31,8 +24,8 @@ use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::market::Market;
 use foreshock_operators::encode::Encoder;
 use foreshock_operators::outputs::OutputKind;
-use foreshock_operators::venues::Format;
 use foreshock_operators::venues::coinbase::COINBASE_EXCHANGE;
+use foreshock_testkit::feed;
 use tempfile::TempDir;
 
 const TICKS: usize = 300_000;

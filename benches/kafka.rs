@@ -12,17 +12,12 @@ use std::time::{Duration, Instant};
 use foreshock::config::{Config, Kafka, Mode};
 use foreshock::kafka::admin::topics::TopicAdmin;
 use foreshock::kafka::client::{Role, client_config};
+use foreshock_testkit::feed;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 use rdkafka::{Offset, TopicPartitionList};
 
-#[path = "../tests/support/feed.rs"]
-#[allow(dead_code, reason = "the tests use more of it")]
-mod feed;
-#[path = "../tests/support/random.rs"]
-#[allow(dead_code, reason = "the tests use more of it")]
-mod random;
 #[allow(dead_code, reason = "other benches use more of it")]
 mod support;
 

@@ -246,7 +246,7 @@ pub fn encode_records<'scope>(
     mut deliver: impl FnMut(Publication) + 'static,
     meter: &Meter,
 ) {
-    let time = meter.operator("publish");
+    let work = meter.operator("publish");
     outcomes.unary::<CapacityContainerBuilder<Vec<()>>, _, _, _>(
         Pipeline,
         "publish",
@@ -254,7 +254,8 @@ pub fn encode_records<'scope>(
             move |input, _output| {
                 input.for_each(|_capability, batches| {
                     for batch in batches.drain(..) {
-                        deliver(time.measure(|| encode_records.batch(batch)));
+                        let rows = batch.values.len();
+                        deliver(work.measure(rows, || encode_records.batch(batch)));
                     }
                 });
             }

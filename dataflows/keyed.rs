@@ -14,7 +14,7 @@ use timely::dataflow::operators::Operator as _;
 
 use crate::batch::{Batch, BatchOrigin, SnapshotCut};
 use crate::instruments::Instruments;
-use crate::meter::{ChainTime, Meter};
+use crate::meter::{ChainWork, Meter};
 use crate::saving::{SWEEP, Saver};
 use crate::subjects::Subjects;
 
@@ -336,7 +336,7 @@ where
     L: Links<U::Subject, Input = G::Item, Output: Clone + 'static> + 'static,
     O: BatchOrigin + Clone + 'static,
 {
-    let mut time: ChainTime = meter.chain(&Chain::<G, L, U::Subject>::names());
+    let mut work: ChainWork = meter.chain(&Chain::<G, L, U::Subject>::names());
     let scope = batches.scope();
     batches.unary(Pipeline, name, move |_capability, info| {
         let activator = scope.activator_for(info.address);
@@ -345,22 +345,22 @@ where
             input.for_each(|capability, batches| {
                 let mut session = output.session(&capability);
                 for batch in batches.drain(..) {
-                    let started = Instant::now();
-                    let done = match time.sample() {
+                    let (started, rows) = (Instant::now(), batch.values.len());
+                    let done = match work.sample() {
                         Some(mut watch) => {
                             let done = keyed.on_batch(batch, &mut watch);
-                            time.learn(&watch);
+                            work.learn(&watch);
                             done
                         }
                         None => keyed.on_batch(batch, &mut ()),
                     };
-                    time.add(started.elapsed());
+                    work.add(started.elapsed(), rows);
                     session.give(done);
                 }
             });
             let started = Instant::now();
             let pause = keyed.sweep();
-            time.add(started.elapsed());
+            work.add(started.elapsed(), 0);
             match pause {
                 Some(Duration::ZERO) => activator.activate(),
                 // Rows are on their way, or nobody takes what was found.

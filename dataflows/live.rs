@@ -251,13 +251,14 @@ pub fn decode<'scope>(
     mut decode: LiveDecode,
     meter: &Meter,
 ) -> StreamVec<'scope, u64, Batch<Row, FromShard>> {
-    let time = meter.operator("decode");
+    let work = meter.operator("decode");
     deliveries.unary(Pipeline, "decode", move |_capability, _info| {
         move |input, output| {
             input.for_each(|capability, deliveries| {
                 let mut session = output.session(&capability);
                 for delivery in deliveries.drain(..) {
-                    session.give(time.measure(|| decode.delivery(delivery)));
+                    let messages = delivery.messages.len();
+                    session.give(work.measure(messages, || decode.delivery(delivery)));
                 }
             });
         }

@@ -1,4 +1,4 @@
-//! How long a worker's operators work: what a metric tells, nothing that changes a result.
+//! How long a worker's operators work, and on how much: what metrics and `GET /graph` tell, nothing that changes a result.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,44 +9,45 @@ use foreshock_operators::links::Stopwatch;
 /// One batch in so many is looked into: which operator of a chain takes which part of the time.
 const SAMPLED_EACH: u64 = 64;
 
-/// The times of one worker's operators. Clones share them.
+/// The work of one worker's operators. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Meter(Arc<Mutex<Vec<OperatorTime>>>);
+pub struct Meter(Arc<Mutex<Vec<OperatorWork>>>);
 
-/// The time that one operator has worked so far. Clones share it.
+/// What one operator has worked so far. Clones share it.
 #[derive(Clone, Debug)]
-pub struct OperatorTime {
+pub struct OperatorWork {
     pub name: &'static str,
     nanoseconds: Arc<AtomicU64>,
+    rows: Arc<AtomicU64>,
 }
 
 impl Meter {
-    /// The time of the operator of this name, from 0.
-    pub fn operator(&self, name: &'static str) -> OperatorTime {
-        let time = OperatorTime { name, nanoseconds: Arc::default() };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(time.clone());
-        time
+    /// The work of the operator of this name, from 0.
+    pub fn operator(&self, name: &'static str) -> OperatorWork {
+        let work = OperatorWork { name, nanoseconds: Arc::default(), rows: Arc::default() };
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(work.clone());
+        work
     }
 
-    /// The times of a chain of these operators, from 0.
-    pub fn chain(&self, names: &[&'static str]) -> ChainTime {
+    /// The work of a chain of these operators, from 0.
+    pub fn chain(&self, names: &[&'static str]) -> ChainWork {
         let operators: Vec<_> = names.iter().map(|name| self.operator(name)).collect();
-        let sampled = vec![0; operators.len()];
-        ChainTime { operators, sampled, batches: 0 }
+        let (sampled, owed) = (vec![Sampled::default(); operators.len()], vec![0.0; operators.len()]);
+        ChainWork { operators, sampled, owed, batches: 0 }
     }
 
-    /// All operators' times, in the order of the graph.
-    pub fn operators(&self) -> Vec<OperatorTime> {
+    /// All operators' work, in the order of the graph.
+    pub fn operators(&self) -> Vec<OperatorWork> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-impl OperatorTime {
-    /// Does the work and adds the time it took.
-    pub fn measure<T>(&self, work: impl FnOnce() -> T) -> T {
+impl OperatorWork {
+    /// Does the work on so many rows, and adds the time it took.
+    pub fn measure<T>(&self, rows: usize, work: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let done = work();
-        self.add(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.add(u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX), rows as u64);
         done
     }
 
@@ -55,21 +56,37 @@ impl OperatorTime {
         self.nanoseconds.load(Ordering::Relaxed)
     }
 
-    fn add(&self, nanoseconds: u64) {
+    /// Rows taken so far: messages where they are decoded, outcomes where they are encoded.
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, nanoseconds: u64, rows: u64) {
         self.nanoseconds.fetch_add(nanoseconds, Ordering::Relaxed);
+        self.rows.fetch_add(rows, Ordering::Relaxed);
     }
 }
 
-/// The times of operators that push into each other: all of it is measured together, and dealt out by what samples say.
+/// The work of operators that push into each other: all of it is measured together, and dealt out by what samples say.
 #[derive(Debug)]
-pub struct ChainTime {
-    operators: Vec<OperatorTime>,
-    /// Nanoseconds of each operator in the samples so far; each sample counts half as much as the next.
-    sampled: Vec<u64>,
+pub struct ChainWork {
+    operators: Vec<OperatorWork>,
+    /// Of each operator in the samples so far; each sample counts half as much as the next.
+    sampled: Vec<Sampled>,
+    /// Parts of rows that were not dealt out yet, by operator.
+    owed: Vec<f64>,
     batches: u64,
 }
 
-impl ChainTime {
+/// What one operator did in samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sampled {
+    nanoseconds: u64,
+    /// How often something was pushed into it.
+    rows: u64,
+}
+
+impl ChainWork {
     /// Counts a batch; gives a watch where it is to be looked into. The first one is.
     pub fn sample(&mut self) -> Option<ChainWatch> {
         let is_due = self.batches.is_multiple_of(SAMPLED_EACH);
@@ -79,18 +96,26 @@ impl ChainTime {
 
     /// Takes what a watch has seen.
     pub fn learn(&mut self, watch: &ChainWatch) {
-        self.sampled.iter_mut().zip(&watch.nanoseconds).for_each(|(sum, more)| *sum = *sum / 2 + more);
+        for (sum, more) in self.sampled.iter_mut().zip(&watch.sampled) {
+            sum.nanoseconds = sum.nanoseconds / 2 + more.nanoseconds;
+            sum.rows = sum.rows / 2 + more.rows;
+        }
     }
 
-    /// Deals out time that the chain has worked.
-    pub fn add(&self, worked: Duration) {
-        let total: u64 = self.sampled.iter().sum();
+    /// Deals out the time that the chain has worked on so many rows.
+    pub fn add(&mut self, worked: Duration, rows: usize) {
+        let total: u64 = self.sampled.iter().map(|sampled| sampled.nanoseconds).sum();
+        let into_first = self.sampled.first().map_or(0, |first| first.rows);
         if total == 0 {
             return;
         }
-        let worked = worked.as_nanos() as f64;
-        for (operator, sampled) in self.operators.iter().zip(&self.sampled) {
-            operator.add((worked * *sampled as f64 / total as f64) as u64);
+        let (worked, rows) = (worked.as_nanos() as f64, rows as f64);
+        for ((operator, sampled), owed) in self.operators.iter().zip(&self.sampled).zip(&mut self.owed) {
+            let nanoseconds = worked * sampled.nanoseconds as f64 / total as f64;
+            *owed += rows * sampled.rows as f64 / into_first.max(1) as f64;
+            let whole = owed.floor();
+            *owed -= whole;
+            operator.add(nanoseconds as u64, whole as u64);
         }
     }
 }
@@ -99,7 +124,7 @@ impl ChainTime {
 #[derive(Debug)]
 pub struct ChainWatch {
     /// By operator, in their order.
-    nanoseconds: Vec<u64>,
+    sampled: Vec<Sampled>,
     /// Those that have begun and not ended: each has pushed into the next.
     working: Vec<usize>,
     since: Instant,
@@ -107,7 +132,11 @@ pub struct ChainWatch {
 
 impl ChainWatch {
     fn of(operators: usize) -> ChainWatch {
-        ChainWatch { nanoseconds: vec![0; operators], working: Vec::new(), since: Instant::now() }
+        ChainWatch {
+            sampled: vec![Sampled::default(); operators],
+            working: Vec::new(),
+            since: Instant::now(),
+        }
     }
 
     /// Enters the time since the last look for the one that works.
@@ -115,7 +144,7 @@ impl ChainWatch {
         let now = Instant::now();
         if let Some(at) = self.working.last() {
             let took = now.duration_since(self.since).as_nanos();
-            self.nanoseconds[*at] += u64::try_from(took).unwrap_or(u64::MAX);
+            self.sampled[*at].nanoseconds += u64::try_from(took).unwrap_or(u64::MAX);
         }
         self.since = now;
     }
@@ -124,7 +153,9 @@ impl ChainWatch {
 impl Stopwatch for ChainWatch {
     fn enter(&mut self, behind: usize) {
         self.look();
-        self.working.push(self.nanoseconds.len() - 1 - behind);
+        let at = self.sampled.len() - 1 - behind;
+        self.sampled[at].rows += 1;
+        self.working.push(at);
     }
 
     fn leave(&mut self) {
@@ -138,13 +169,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_is_dealt_out_by_what_the_last_samples_say_and_none_is_lost() {
+    fn work_is_dealt_out_by_what_the_last_samples_say_and_none_is_lost() {
         let meter = Meter::default();
         let mut chain = meter.chain(&["a", "b"]);
-        chain.learn(&ChainWatch { nanoseconds: vec![30, 10], ..ChainWatch::of(2) });
-        chain.add(Duration::from_nanos(400));
-        let times: Vec<_> = meter.operators().iter().map(OperatorTime::nanoseconds).collect();
-        assert_eq!(times, [300, 100]);
+        let sampled = |nanoseconds, rows| Sampled { nanoseconds, rows };
+        chain.learn(&ChainWatch { sampled: vec![sampled(30, 8), sampled(10, 6)], ..ChainWatch::of(2) });
+        chain.add(Duration::from_nanos(400), 100);
+        let work: Vec<_> = meter.operators().iter().map(|work| (work.nanoseconds(), work.rows())).collect();
+        assert_eq!(work, [(300, 100), (100, 75)]);
         assert!(chain.sample().is_some() && chain.sample().is_none());
     }
 }

@@ -25,6 +25,7 @@ pub fn fetch_all<T>(value: &T) {
 
 #[cfg(target_arch = "x86_64")]
 #[inline]
+#[expect(unsafe_code, reason = "the one place; why it may, stands inside")]
 fn ask(at: *const u8) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: a hint. It reads nothing that the program could see and does not fault, whatever the address, and every

@@ -19,6 +19,7 @@ pub mod logs;
 pub mod metrics;
 pub mod misuse;
 pub mod models;
+mod process_metrics;
 pub mod recordings;
 pub mod replay;
 pub mod state;

@@ -15,6 +15,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry,
 };
 
+use crate::process_metrics::ProcessMetrics;
 use crate::status::wall_time;
 
 /// The metrics of one process.
@@ -105,6 +106,7 @@ pub struct JobMetrics {
     pub backlog_limit: IntGauge,
     /// By operator and worker.
     pub operator_seconds: CounterVec,
+    pub operator_rows: IntCounterVec,
     /// By reason.
     pub cluster_refused: IntCounterVec,
     pub model_loaded: IntGauge,
@@ -120,8 +122,7 @@ impl Metrics {
         let build =
             declare.gauges("foreshock_build_info", "Always 1; its label tells the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        let process = prometheus::process_collector::ProcessCollector::for_self();
-        registry.register(Box::new(process)).expect("no other metric has these names");
+        registry.register(Box::new(ProcessMetrics::new())).expect("no other metric has these names");
         let (http, job) = (HttpMetrics::new(&declare), JobMetrics::new(&declare));
         job.begin_at_zero();
         declare.not_yet();
@@ -349,6 +350,11 @@ impl JobMetrics {
             operator_seconds: declare.float_counters(
                 "foreshock_operator_seconds_total",
                 "Time that the operators of the dataflow have worked; from order to rules by samples, one batch in 64.",
+                &["operator", "worker"],
+            ),
+            operator_rows: declare.counters(
+                "foreshock_operator_rows_total",
+                "Rows that the operators of the dataflow have taken: messages at decode, outcomes at publish; from gaps to rules by samples, one batch in 64.",
                 &["operator", "worker"],
             ),
             cluster_refused: declare.counters(

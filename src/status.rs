@@ -66,6 +66,29 @@ impl ShardState {
     }
 }
 
+/// What one step of the graph has done since the job's last start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StepState {
+    pub name: &'static str,
+    /// Rows taken: messages where they are decoded, outcomes where they are encoded.
+    pub rows: u64,
+    /// Time it has worked.
+    pub nanoseconds: u64,
+}
+
+/// One worker's part of the graph.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerState {
+    /// Its number in the job.
+    pub worker: usize,
+    /// In the order of the graph.
+    pub steps: Vec<StepState>,
+    /// Bytes of outputs on their way to the brokers.
+    pub backlog_bytes: i64,
+    /// Batches of rows whose outputs are on their way, or not committed.
+    pub in_flight: i64,
+}
+
 /// A job at one moment.
 #[derive(Clone, Debug)]
 pub struct State {
@@ -75,6 +98,8 @@ pub struct State {
     /// Whether the job has once read all there was.
     pub caught_up: bool,
     pub shards: Vec<ShardState>,
+    /// Of this process.
+    pub workers: Vec<WorkerState>,
     /// What was gone when the job started, and what was done about it.
     pub lost: Vec<String>,
     /// The account since this process started.
@@ -103,6 +128,7 @@ impl Default for State {
             kafka_connected: false,
             caught_up: false,
             shards: Vec::new(),
+            workers: Vec::new(),
             lost: Vec::new(),
             counts: Counts::default(),
             active_alerts: 0,

@@ -104,6 +104,13 @@ fn the_demo_shows_all_of_foreshock_and_needs_nothing() {
     assert!(metric(address, "predictions_total", "") > 0.0);
     assert_eq!(metric(address, "foreshock_kafka_connected", ""), 1.0);
 
+    let (status, graph) = http::ask(address, "GET", "/graph", "").unwrap();
+    assert_eq!(status, 200, "{graph}");
+    for text in ["worker 0", "worker 1", ">decode<", ">rules<", ">publish<", "rows"] {
+        assert!(graph.contains(text), "{text}: {graph}");
+    }
+    assert!(metric(address, "foreshock_operator_rows_total", "publish") > 100.0);
+
     let body = json!({"ret_mean": 0.0, "ret_std": 0.00005, "n": 50}).to_string();
     let (status, answer) = http::ask(address, "POST", "/predict", &body).unwrap();
     let answer: Value = serde_json::from_str(&answer).unwrap();

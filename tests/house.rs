@@ -147,6 +147,27 @@ fn brokers_and_processes_know_neither_the_live_job_nor_backtests() {
 }
 
 #[test]
+fn no_file_of_tests_is_forgotten() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["tests", "operators/tests", "dataflows/tests"] {
+        let main = fs::read_to_string(root.join(folder).join("main.rs")).unwrap();
+        let named: BTreeSet<&str> =
+            main.lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';')).collect();
+        let mut there = BTreeSet::new();
+        for entry in fs::read_dir(root.join(folder)).unwrap().map(Result::unwrap) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match name.strip_suffix(".rs") {
+                Some("main") => {}
+                Some(module) => _ = there.insert(module.to_owned()),
+                None if entry.path().join("mod.rs").exists() => _ = there.insert(name),
+                None => {}
+            }
+        }
+        assert_eq!(there.iter().map(String::as_str).collect::<BTreeSet<_>>(), named, "{folder}/main.rs");
+    }
+}
+
+#[test]
 fn the_rules_see_what_they_are_meant_to_see() {
     assert_eq!(public_type("    pub(crate) struct Lane<T> {"), Some("Lane"));
     assert_eq!(public_type("pub type Partition = (String, i32);"), Some("Partition"));

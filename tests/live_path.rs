@@ -30,7 +30,6 @@ use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::row::{Extent, InstrumentId, Row};
 use foreshock_operators::rules::Rule;
 use foreshock_operators::time::{MILLISECOND, SECOND, Time};
-use foreshock_operators::venues::Format;
 use foreshock_operators::venues::coinbase::COINBASE_EXCHANGE;
 
 use crate::support::feed;

@@ -136,7 +136,7 @@ fn canonical_messages_with_sequences() {
 #[test]
 fn a_pass_that_would_leave_what_messages_may_have_is_refused() {
     let mut passes = Passes::default();
-    let format = foreshock_operators::venues::CANONICAL;
+    let format = CANONICAL;
     let time = |seconds: i64| Some(foreshock_operators::time::Time(seconds * SECOND));
     passes.measure(format, b"{}", "", time(946_684_800), None);
     passes.measure(format, b"{}", "", time(4_000_000_000), None);

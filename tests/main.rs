@@ -3,6 +3,7 @@
 mod account;
 mod bad_input;
 mod cluster;
+mod command_line;
 mod config;
 mod control;
 mod demo;

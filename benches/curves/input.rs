@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-use crate::feed::{Feed, Fullest, Recipe};
+use foreshock_testkit::feed::{Feed, Fullest, Recipe};
 
 /// Coinbase tickers: how many, of how many instruments, and how many a second each has in the mean.
 #[derive(Clone, Copy)]

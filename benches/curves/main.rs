@@ -12,17 +12,11 @@ use std::env;
 use std::fs;
 use std::path::Path;
 
-#[path = "../../tests/support/feed.rs"]
-#[allow(dead_code, reason = "tests use more of it")]
-mod feed;
 mod input;
 mod live;
 mod model;
 mod offline;
 mod plot;
-#[path = "../../tests/support/random.rs"]
-#[allow(dead_code, reason = "tests use more of it")]
-mod random;
 mod run;
 mod show;
 #[path = "../support/mod.rs"]

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::random::Random;
 use crate::run::understands;
 use crate::support::job::setting;
+use foreshock_testkit::random::Random;
 
 /// A model that a job can be told to use.
 pub struct Model {

@@ -17,13 +17,10 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
+METRICS = "docs/metrics.md"
 # Given to every series by Prometheus, or by what makes series.
 FREE_LABELS = {"job", "instance", "le", "__name__"}
-# Of the process collector of the crate prometheus; `up` and ALERTS are Prometheus's own.
-PROCESS = {
-    "process_cpu_seconds_total", "process_open_fds", "process_max_fds", "process_virtual_memory_bytes",
-    "process_resident_memory_bytes", "process_start_time_seconds", "process_threads",
-}
+# Prometheus's own.
 OWN = {"up", "ALERTS"}
 WORDS = {
     "and", "or", "unless", "by", "without", "on", "ignoring", "group_left", "group_right", "bool", "offset", "inf",
@@ -50,25 +47,14 @@ def load(path):
 
 
 def declared_metrics():
-    """Names in src/metrics.rs with their labels: a name is a text before a help text in a call."""
-    source = (ROOT / "src/metrics.rs").read_text()
+    """Names in docs/metrics.md with their labels: a test holds that table to the program."""
+    document = (ROOT / METRICS).read_text()
+    table = document.split("<!-- metrics -->")[1].split("<!-- end of metrics -->")[0]
     found = {}
-    for match in re.finditer(r'\(\s*"([a-z][a-z0-9_]*)",\s*"[A-Z1]', source):
-        depth, at, in_text = 1, match.start() + 1, False
-        while depth and at < len(source):
-            char = source[at]
-            if char == '"' and source[at - 1] != "\\":
-                in_text = not in_text
-            elif not in_text:
-                depth += {"(": 1, ")": -1}.get(char, 0)
-            at += 1
-        call = source[match.start():at]
-        # Opts::new(name, help) has its labels behind it.
-        labels = re.search(r'&\[([^\]]*)\]', call) or re.search(r'\A[^;]{0,120}?&\[([^\]]*)\]', source[at:at + 200])
-        names = set(re.findall(r'"([a-z0-9_]+)"', labels.group(1))) if labels else set()
-        if re.search(r',\s*shard\b', call):
-            names = {"topic", "partition"}
-        found[match.group(1)] = names
+    for row in table.splitlines():
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        if len(cells) > 3 and cells[0].startswith("`"):
+            found[cells[0].strip("`")] = {label.strip() for label in cells[2].split(",") if label.strip()}
     return found
 
 
@@ -117,7 +103,7 @@ def check_expression(where, expression, metrics, recorded):
             expect(":" in name, where, f"{name} should have a colon in its name")
             continue
         metric = base(name, metrics)
-        expect(metric in metrics or name in PROCESS | OWN, where, f"{name} is declared nowhere in src/metrics.rs")
+        expect(metric in metrics or name in OWN, where, f"{name} stands nowhere in {METRICS}")
         known_labels |= metrics.get(metric, set())
     for label in labels - known_labels:
         problem(where, f"no metric of it has the label {label}: {expression}")
@@ -310,7 +296,7 @@ def main():
     parser.add_argument("--expressions", type=Path, required=True)
     arguments = parser.parse_args()
     metrics, keys = declared_metrics(), declared_keys()
-    expect(len(metrics) > 30, "src/metrics.rs", f"only {len(metrics)} metrics were found: is it written otherwise now?")
+    expect(len(metrics) > 30, METRICS, f"only {len(metrics)} metrics were found: is it written otherwise now?")
     sources = check_compose(keys)
     check_image(keys)
     recorded = check_rules(metrics)

@@ -20,10 +20,8 @@ use foreshock_operators::seconds::SecondSettings;
 use foreshock_operators::stages::Outcome;
 use foreshock_operators::time::{SECOND, Time, write_rfc3339};
 use foreshock_operators::venues::coinbase::COINBASE_EXCHANGE;
-use foreshock_operators::venues::{ClockSource, Envelope, Format, Resolve, Resolved, decode};
-
-#[path = "support/models.rs"]
-mod models;
+use foreshock_operators::venues::{ClockSource, Envelope, Resolve, Resolved, decode};
+use foreshock_testkit::models;
 
 const INSTRUMENTS: usize = 20;
 

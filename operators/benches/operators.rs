@@ -21,10 +21,7 @@ use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, 
 use foreshock_operators::score::Score;
 use foreshock_operators::seconds::{SecondSettings, Seconds};
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND, Time};
-
-#[path = "support/models.rs"]
-#[allow(dead_code, reason = "another bench uses more of it")]
-mod models;
+use foreshock_testkit::models;
 
 fn main() {
     divan::main();

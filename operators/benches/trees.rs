@@ -7,6 +7,7 @@
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use foreshock_operators::model::forest::{Slots, Split, TreeNode, Trees};
+use foreshock_testkit::random::Random;
 
 fn main() {
     divan::main();
@@ -19,35 +20,25 @@ const FEATURES: usize = 12;
 /// How many rows of a bench differ.
 const ROWS: usize = 4_096;
 
-/// Numbers in 0..1 without end, the same each time.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> f32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 40) as f32 / (1u64 << 24) as f32
-    }
-}
-
 /// Full trees: 127 nodes each, the children of node k at 2k + 1 and 2k + 2.
 fn trees(random: &mut Random) -> Vec<Vec<TreeNode>> {
     let splits = (1 << DEPTH) - 1;
     let node = |at: usize, random: &mut Random| match at < splits {
         true => TreeNode::Split(Split {
-            feature: (random.next() * FEATURES as f32) as usize,
-            threshold: random.next(),
+            feature: (random.fraction() * FEATURES as f32) as usize,
+            threshold: random.fraction(),
             left: 2 * at + 1,
             right: 2 * at + 2,
-            null_left: random.next() < 0.5,
+            null_left: random.fraction() < 0.5,
         }),
-        false => TreeNode::Leaf(random.next() - 0.5),
+        false => TreeNode::Leaf(random.fraction() - 0.5),
     };
     (0..TREES).map(|_| (0..2 * splits + 1).map(|at| node(at, random)).collect()).collect()
 }
 
 /// Rows of which this share of the values is null.
 fn rows(nulls: f32, random: &mut Random) -> Vec<[f32; FEATURES]> {
-    let value = |random: &mut Random| if random.next() < nulls { f32::NAN } else { random.next() };
+    let value = |random: &mut Random| if random.fraction() < nulls { f32::NAN } else { random.fraction() };
     (0..ROWS).map(|_| std::array::from_fn(|_| value(random))).collect()
 }
 
@@ -59,14 +50,14 @@ const BATCHES: [usize; 3] = [1, 16, 256];
 
 #[divan::bench(args = NULLS)]
 fn walks_side_by_side(bencher: Bencher, nulls: f32) {
-    let random = &mut Random(1);
+    let random = &mut Random::new(1);
     let trees = Trees::new(0.0, &trees(random)).expect("full trees are trees");
     measure(bencher, ROWS, &rows(nulls, random), |row| trees.probability(&Slots::new(*row)));
 }
 
 #[divan::bench(args = BATCHES)]
 fn walks_side_by_side_with_cold_caches(bencher: Bencher, batch: usize) {
-    let random = &mut Random(1);
+    let random = &mut Random::new(1);
     let trees = Trees::new(0.0, &trees(random)).expect("full trees are trees");
     let (rows, mut at) = (rows(0.05, random), 0);
     // More than the caches of a core, less than a test of memory.
@@ -84,7 +75,7 @@ fn walks_side_by_side_with_cold_caches(bencher: Bencher, batch: usize) {
 
 #[divan::bench(args = NULLS)]
 fn one_walk_after_the_other(bencher: Bencher, nulls: f32) {
-    let random = &mut Random(1);
+    let random = &mut Random::new(1);
     let trees = trees(random);
     measure(bencher, ROWS, &rows(nulls, random), |row| {
         trees.iter().fold(0.0, |sum, tree| sum + leaf(tree, row))

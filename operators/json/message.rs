@@ -54,7 +54,7 @@ macro_rules! message {
 
             #[derive(serde::Deserialize)]
             #[serde(field_identifier)]
-            #[allow(non_camel_case_types)]
+            #[allow(non_camel_case_types, reason = "the names are the fields' own")]
             enum Key {
                 $(#[serde(rename = $key)] $field,)*
                 $(#[serde(rename = $list_key)] $list,)*

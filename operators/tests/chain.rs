@@ -24,8 +24,9 @@ use foreshock_operators::time::{MILLISECOND, Nanos, SECOND, Time};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::support::{
-    Random, account_of, busy_log, feed_rows, instrument, instrument_with_gaps, mid, output_with, parameters,
+use foreshock_testkit::random::Random;
+use foreshock_testkit::rows::{
+    account_of, busy_log, feed_rows, instrument, instrument_with_gaps, mid, output_with, parameters,
     reordering, row, values,
 };
 
@@ -229,14 +230,14 @@ proptest! {
     /// However the log is cut into batches, and wherever it stops, each book comes with its levels, in order.
     #[test]
     fn every_book_comes_with_its_levels(seed in any::<u64>(), count in 1u64..60, reorder in 0i64..30) {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         // None is late: each comes at its time and a delay of at most `reorder`.
         let mut arrivals: Vec<(i64, Book)> = Vec::new();
         let mut time = 0;
         for line in 1..=count {
-            time += random.below(8) as i64;
-            let delay = random.below(reorder as u64 + 1) as i64;
-            arrivals.push((time + delay, book(time, line, random.below(5) as usize)));
+            time += random.below_u64(8) as i64;
+            let delay = random.below_u64(reorder as u64 + 1) as i64;
+            arrivals.push((time + delay, book(time, line, random.below_u64(5) as usize)));
         }
         let sorted: Vec<_> = arrivals.iter().map(|(_, book)| (book.line, book.levels.len())).collect();
         arrivals.sort_by_key(|(arrival, _)| *arrival);
@@ -244,9 +245,9 @@ proptest! {
         let mut feed = Feed::new(reorder);
         let (mut given, mut rest) = (Vec::new(), &arrived[..]);
         while !rest.is_empty() {
-            let (batch, behind) = rest.split_at((random.below(6) as usize).min(rest.len()));
+            let (batch, behind) = rest.split_at((random.below_u64(6) as usize).min(rest.len()));
             given.extend(feed.batch(batch));
-            if random.below(3) == 0 {
+            if random.below_u64(3) == 0 {
                 feed.restart();
             }
             rest = behind;

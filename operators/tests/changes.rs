@@ -17,9 +17,10 @@ use foreshock_operators::time::{MILLISECOND, Nanos, SECOND, Time};
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::support::{
-    Random, START, ScoredChain, account_of, busy_log, instrument, instrument_with_gaps, log, mid, model,
-    output_with, parameters, reordering, ticker, values, with_id,
+use foreshock_testkit::random::Random;
+use foreshock_testkit::rows::{
+    START, ScoredChain, account_of, busy_log, instrument, instrument_with_gaps, log, mid, model, output_with,
+    parameters, reordering, ticker, values, with_id,
 };
 
 /// A row, or a change that stands before the next one in the log.
@@ -298,10 +299,10 @@ proptest! {
     /// Behind new settings everything is as if the log began there, but for the gap and the last price.
     #[test]
     fn a_run_with_new_settings_is_spliced_of_two(seed in any::<u64>(), count in 1usize..200, at in 0.0..1.0f64) {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let mut time = 0;
         let rows = log((0..count).map(|_| {
-            time += random.below(900) as i64 * MILLISECOND;
+            time += random.below_u64(900) as i64 * MILLISECOND;
             let price = 100.0 + random.signed();
             ticker(time, price, price + 0.01, price)
         }));

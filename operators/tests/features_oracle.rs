@@ -19,9 +19,10 @@ use foreshock_operators::stages::{Features, MAX_HORIZONS, Sample, Scored};
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND};
 use proptest::prelude::*;
 
-use crate::support::{
-    Random, START, ScoredChain, account_of, busy_log, feed_rows, heartbeat, instrument, instrument_with_gaps,
-    log, mid, on, output_with, parameters, quote, sized, ticker, trade, with_id,
+use foreshock_testkit::random::Random;
+use foreshock_testkit::rows::{
+    START, ScoredChain, account_of, busy_log, feed_rows, heartbeat, instrument, instrument_with_gaps, log,
+    mid, on, output_with, parameters, quote, sized, ticker, trade, with_id,
 };
 
 const EPS: f64 = f64::EPSILON;
@@ -731,7 +732,7 @@ fn constant_prices_have_returns_and_deviations_of_exactly_0() {
 
 #[test]
 fn prices_of_1e5_keep_the_digits_of_returns_of_1e_minus_6() {
-    let mut random = Random(5);
+    let mut random = Random::new(5);
     let mut price = 1e5;
     let step = |k: i64| {
         price *= 1.0 + 1e-6 * random.signed();
@@ -744,25 +745,25 @@ fn prices_of_1e5_keep_the_digits_of_returns_of_1e_minus_6() {
 
 /// Ticks of a calm market with bursts, second edges and jumps of the spread.
 fn varied(seed: u64, count: usize) -> Vec<Row> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let (mut time, mut price, mut scale) = (0, 1e5, 1e-6);
     let mut rows = Vec::with_capacity(count);
     for _ in 0..count {
-        time += match random.below(100) {
+        time += match random.below_u64(100) {
             0..30 => 0,
-            30..90 => random.below(40) as i64 * MILLISECOND,
-            90..99 => random.below(1_000) as i64,
-            _ => random.below(900) as i64 * MILLISECOND,
+            30..90 => random.below_u64(40) as i64 * MILLISECOND,
+            90..99 => random.below_u64(1_000) as i64,
+            _ => random.below_u64(900) as i64 * MILLISECOND,
         };
-        if random.below(20_000) == 0 {
-            scale = [1e-6, 1e-5, 1e-3, 1e-8][random.below(4) as usize];
+        if random.below_u64(20_000) == 0 {
+            scale = [1e-6, 1e-5, 1e-3, 1e-8][random.below_u64(4) as usize];
         }
         price *= 1.0 + scale * random.signed();
         price = price.clamp(1e4, 1e6);
-        let half = 0.005 * (1 + random.below(3)) as f64;
-        rows.push(match random.below(8) {
+        let half = 0.005 * (1 + random.below_u64(3)) as f64;
+        rows.push(match random.below_u64(8) {
             0 => trade(time, price),
-            _ => sized(quote(time, price - half, price + half), random.below(9) as f64, 2.0),
+            _ => sized(quote(time, price - half, price + half), random.below_u64(9) as f64, 2.0),
         });
     }
     rows
@@ -782,7 +783,7 @@ fn a_million_ticks_do_not_drift() {
 
 /// A log of 25 ticks a second, with one wrong price at tick `bad`.
 fn with_bad_print(bad: Option<usize>, count: usize, calm_from: usize) -> Vec<Row> {
-    let mut random = Random(9);
+    let mut random = Random::new(9);
     let mut price = 1e5;
     let step = |k: usize| {
         if k < calm_from {

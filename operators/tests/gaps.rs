@@ -10,7 +10,7 @@ use foreshock_operators::row::{Channel, Row};
 use foreshock_operators::stages::{GapReason, Live, Scored};
 use foreshock_operators::time::{Nanos, SECOND};
 
-use crate::support::{
+use foreshock_testkit::rows::{
     START, ScoredChain, account_of, feed_inputs, feed_rows, heartbeat, instrument, instrument_with_gaps, log,
     mid, on, output_with, parameters, reordering, ticker, trade, with_id,
 };

@@ -11,5 +11,4 @@ mod rules;
 mod score;
 mod seconds;
 mod snapshots;
-mod support;
 mod trees;

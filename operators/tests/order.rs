@@ -12,7 +12,7 @@ use foreshock_operators::row::{Body, Channel, InstrumentId, Quote, Row, Source};
 use foreshock_operators::time::{Nanos, Time};
 use proptest::prelude::*;
 
-use crate::support::{
+use foreshock_testkit::rows::{
     START, ScoredChain, account_of, busy_log, feed_inputs, heartbeat, instrument, log, mid, on, output_with,
     quote, reordering, ticker, trade, values, with_id,
 };

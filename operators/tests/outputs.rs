@@ -19,7 +19,7 @@ use foreshock_operators::stages::{Features, MAX_HORIZONS, Outcome, Prediction};
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND, Time, TimeText};
 use proptest::prelude::*;
 
-use crate::support::instrument;
+use foreshock_testkit::rows::instrument;
 
 const DEFAULT_HORIZONS: [Nanos; 4] = [SECOND, 5 * SECOND, 30 * SECOND, 60 * SECOND];
 

@@ -13,7 +13,7 @@ use foreshock_operators::stages::{
 };
 use foreshock_operators::time::{SECOND, Time};
 
-use crate::support::{feed_inputs, instrument, parameters};
+use foreshock_testkit::rows::{feed_inputs, instrument, parameters};
 
 const NULL: f64 = f64::NAN;
 const ZERO: NullPolicy = NullPolicy::Value(0.0);

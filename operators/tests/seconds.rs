@@ -12,7 +12,7 @@ use foreshock_operators::stages::{
 };
 use foreshock_operators::time::{Nanos, SECOND, Time};
 
-use crate::support::{START, feed_inputs, instrument, parameters};
+use foreshock_testkit::rows::{START, feed_inputs, instrument, parameters};
 
 const NULL: f64 = f64::NAN;
 

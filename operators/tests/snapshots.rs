@@ -21,9 +21,10 @@ use foreshock_operators::stages::{Live, Measured, Sampled, Scored};
 use foreshock_operators::time::{MILLISECOND, SECOND};
 use proptest::prelude::*;
 
-use crate::support::{
-    Random, ScoredChain, account_of, busy_log, feed_inputs, instrument, instrument_with_gaps, log, mid,
-    model, parameters, values,
+use foreshock_testkit::random::Random;
+use foreshock_testkit::rows::{
+    ScoredChain, account_of, busy_log, feed_inputs, instrument, instrument_with_gaps, log, mid, model,
+    parameters, values,
 };
 
 /// What can be stopped and gone on with: an operator by itself, or a chain of them; and what it has given so far.
@@ -253,11 +254,11 @@ impl<M: Machine> Setting<M> {
         self.feed(&mut machine, 0, stop);
         let bytes = machine.saved();
         let step = bytes.len().div_ceil(if cfg!(debug_assertions) { 300 } else { 2_000 });
-        let mut random = Random(stop as u64);
+        let mut random = Random::new(stop as u64);
         for at in (0..bytes.len()).step_by(step) {
-            let at = (at + random.below(step as u64) as usize).min(bytes.len() - 1);
+            let at = (at + random.below_u64(step as u64) as usize).min(bytes.len() - 1);
             assert!(self.restore(&bytes[..at]).is_err(), "{} took {at} of {} bytes", M::NAME, bytes.len());
-            for mask in [0x01, 0x80, 0xff, 1 + random.below(255) as u8] {
+            for mask in [0x01, 0x80, 0xff, 1 + random.below_u64(255) as u8] {
                 let mut damaged = bytes.clone();
                 damaged[at] ^= mask;
                 if let Err(why) = self.go_on(&damaged, stop) {
@@ -491,7 +492,7 @@ fn positions_that_agree_on_what_is_not_there_are_refused() {
 #[test]
 fn noise_is_no_snapshot() {
     let all = settings(short(), busy_log(7, 200));
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     for length in (0..3_000).map(|k| k % 150) {
         let noise: Vec<u8> =
             (0..length).map(|_| random.next() as u8 & if length % 2 == 0 { 3 } else { 255 }).collect();

@@ -78,7 +78,6 @@ pub fn parse(text: &str) -> Result<Node, Unreadable> {
         leading_zero_numbers_as_strings: true,
         underscored_numbers_as_strings: true,
         reject_unsupported_tags: true,
-        emit_comments: false,
         with_snippet: false,
     };
     let spanned: Spanned<Value> = serde_saphyr::from_str_with_options(text, options).map_err(unreadable)?;

@@ -1,12 +1,14 @@
 //! `GET /docs`: a page to read about the endpoints and to try them. All it needs is in the program.
 
-use std::sync::Arc;
+use std::io::{Cursor, Read};
+use std::sync::LazyLock;
 
 use axum::extract::Path;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use utoipa_swagger_ui::Config;
+use utoipa_swagger_ui_vendored::SWAGGER_UI_VENDORED;
+use zip::ZipArchive;
 
 use super::answer::{ErrorBody, HttpProblem, bytes_of};
 
@@ -72,10 +74,21 @@ pub async fn file(Path(name): Path<String>) -> Result<Response, HttpProblem> {
 }
 
 fn vendored(kind: &'static str, name: &str) -> Result<Response, HttpProblem> {
-    match utoipa_swagger_ui::serve(name, Arc::new(Config::default())) {
-        Ok(Some(file)) => Ok(bytes_of(kind, StatusCode::OK, file.bytes.into_owned())),
-        _ => Err(nothing(name)),
-    }
+    unpacked(name).map(|file| bytes_of(kind, StatusCode::OK, file)).ok_or_else(|| nothing(name))
+}
+
+/// A file of Swagger UI.
+fn unpacked(name: &str) -> Option<Vec<u8>> {
+    type Archive = ZipArchive<Cursor<&'static [u8]>>;
+    static ARCHIVE: LazyLock<Option<Archive>> =
+        LazyLock::new(|| ZipArchive::new(Cursor::new(SWAGGER_UI_VENDORED)).ok());
+    // Its folder has the version in its name.
+    let mut archive = ARCHIVE.clone()?;
+    let ending = format!("/dist/{name}");
+    let path = archive.file_names().flatten().find(|path| path.ends_with(&ending))?.into_owned();
+    let mut bytes = Vec::new();
+    archive.by_name(&path).ok()?.read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 fn nothing(name: &str) -> HttpProblem {

@@ -11,6 +11,7 @@ mod answer;
 mod connections;
 mod docs;
 mod fields;
+mod graph;
 mod job;
 mod model_info;
 mod openapi;

@@ -13,7 +13,7 @@ use utoipa::{OpenApi, PartialSchema, ToSchema};
 
 use super::answer::{ErrorBody, bytes_of};
 use super::routes::App;
-use super::{docs, job, model_info, predict, root};
+use super::{docs, graph, job, model_info, predict, root};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -25,6 +25,7 @@ use super::{docs, job, model_info, predict, root};
         job::version,
         job::metrics,
         job::stats,
+        graph::graph,
         model_info::model_info,
         predict::predict,
         openapi,

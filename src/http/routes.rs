@@ -14,10 +14,11 @@ use crate::metrics::Metrics;
 use crate::status::JobStatus;
 
 use super::answer::HttpProblem;
+use super::graph::GraphHistory;
 use super::root::Index;
 use super::scorer::Scorers;
 use super::traffic::{Traffic, count};
-use super::{docs, job, model_info, openapi, predict, root};
+use super::{docs, graph, job, model_info, openapi, predict, root};
 
 /// What all handlers share.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub struct App {
     pub metrics: Metrics,
     pub traffic: Traffic,
     pub scorers: Scorers,
+    pub graph: GraphHistory,
     pub started: Instant,
     pub index: Index,
     pub openapi: Bytes,
@@ -42,6 +44,7 @@ impl App {
             metrics,
             traffic: Traffic::new(paths().map(|(path, _)| path)),
             scorers: Scorers::default(),
+            graph: GraphHistory::default(),
             started: Instant::now(),
             index: Index::new(paths().filter(|(_, what)| !what.is_empty())),
             openapi: openapi::document().into(),
@@ -50,7 +53,7 @@ impl App {
 }
 
 /// Paths, what `/` says is there (nothing of parts of a page), and who answers. Where GET works, HEAD does too.
-fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<App>>); 11] {
+fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<App>>); 12] {
     [
         ("/", "what is where", get(root::root)),
         ("/health", "whether the job serves", get(job::health)),
@@ -58,6 +61,7 @@ fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<App>>); 11] {
         ("/version", "versions of the endpoints, the model and the program", get(job::version)),
         ("/metrics", "metrics for Prometheus", get(job::metrics)),
         ("/stats", "requests, messages and rows by fate, lag by shard", get(job::stats)),
+        ("/graph", "the running graph: each step's rows, share of time and backlog", get(graph::graph)),
         ("/model/info", "the model in force", get(model_info::model_info)),
         ("/predict", "POST rows of features to have them scored", post(predict::predict)),
         ("/openapi.json", "a description of all endpoints for programs", get(openapi::openapi)),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use foreshock_dataflows::meter::{Meter, OperatorWork};
 use foreshock_operators::time::{MILLISECOND, SECOND, Time};
 use tracing::{info, warn};
 
@@ -13,7 +14,7 @@ use super::job_report::JobReport;
 use super::job_spec::JobSpec;
 use super::measures::Measures;
 use crate::metrics::JobMetrics;
-use crate::status::{Phase, ShardState, State, wall_time};
+use crate::status::{Phase, ShardState, State, StepState, WorkerState, wall_time};
 
 /// How often the state is posted.
 const TICK: Duration = Duration::from_millis(100);
@@ -46,12 +47,12 @@ pub fn supervise(parts: &JobParts, is_finished: impl Fn() -> bool) {
             count_silences(spec, measures);
         }
         logged.log_news(report, ending);
-        add_operator_times(spec.place.first(), measures, &mut worked);
+        add_operator_work(spec.place.first(), measures, &mut worked);
         // The supervisor is woken by nothing: what it looks at has no single owner.
         thread::sleep(TICK);
     }
     count_silences(spec, measures);
-    add_operator_times(spec.place.first(), measures, &mut worked);
+    add_operator_work(spec.place.first(), measures, &mut worked);
     logged.log_news(report, ending);
 }
 
@@ -77,10 +78,28 @@ pub fn post(JobParts { spec, measures, report, ending }: &JobParts) {
         active_alerts,
         last_alert,
         shards,
+        workers: (spec.place.first()..).zip(&measures.meters).map(worker_state(measures)).collect(),
         lost: spec.lost.clone(),
     };
     gauge(&measures.metrics, &state);
     report.job_status.post(state);
+}
+
+fn worker_state(measures: &Measures) -> impl Fn((usize, &Meter)) -> WorkerState {
+    |(worker, meter)| {
+        let (label, metrics) = (worker.to_string(), &measures.metrics);
+        let step = |work: OperatorWork| StepState {
+            name: work.name,
+            rows: work.rows(),
+            nanoseconds: work.nanoseconds(),
+        };
+        WorkerState {
+            worker,
+            steps: meter.operators().into_iter().map(step).collect(),
+            backlog_bytes: metrics.backlog_bytes.with_label_values(&[&label]).get(),
+            in_flight: metrics.in_flight.with_label_values(&[&label]).get(),
+        }
+    }
 }
 
 fn shard_state(spec: &JobSpec, measures: &Measures, at: usize, now: Time) -> ShardState {
@@ -132,18 +151,19 @@ fn count_silences(spec: &JobSpec, measures: &Measures) {
 }
 
 /// Adds what operators have worked since the last time.
-fn add_operator_times(
+fn add_operator_work(
     first_worker: usize,
     measures: &Measures,
-    worked: &mut HashMap<(usize, &'static str), u64>,
+    worked: &mut HashMap<(usize, &'static str), (u64, u64)>,
 ) {
     for (worker, meter) in (first_worker..).zip(&measures.meters) {
         for operator in meter.operators() {
-            let now = operator.nanoseconds();
+            let now = (operator.nanoseconds(), operator.rows());
             let before = worked.insert((worker, operator.name), now).unwrap_or_default();
             let labels = [operator.name, &worker.to_string()];
-            let seconds = (now - before) as f64 / SECOND as f64;
+            let seconds = (now.0 - before.0) as f64 / SECOND as f64;
             measures.metrics.operator_seconds.with_label_values(&labels).inc_by(seconds);
+            measures.metrics.operator_rows.with_label_values(&labels).inc_by(now.1 - before.1);
         }
     }
 }

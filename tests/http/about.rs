@@ -25,7 +25,7 @@ fn the_root_lists_all_but_parts_of_pages() {
     let mut expected = routes(&asked);
     assert!(expected.remove("/docs/{file}"));
     assert_eq!(listed, expected);
-    assert_eq!(listed.len(), 10);
+    assert_eq!(listed.len(), 11);
 }
 
 #[test]

@@ -2,20 +2,17 @@
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
 
-pub mod feed;
-pub mod http;
 pub mod kafka;
-pub mod process;
-pub mod random;
+
+pub use foreshock_testkit::{feed, http, process, random};
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::thread;
 
+pub use foreshock_testkit::process::{Ended, finish};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -44,37 +41,6 @@ pub fn foreshock() -> Command {
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-/// How a command ended.
-#[derive(Debug)]
-pub struct Ended {
-    /// `None`: by a signal.
-    pub status: Option<i32>,
-    pub stdout: Vec<u8>,
-    pub stderr: String,
-}
-
-/// Runs a command to its end, with this on standard input.
-pub fn finish(mut command: Command, input: Option<Vec<u8>>) -> Ended {
-    if input.is_some() {
-        command.stdin(Stdio::piped());
-    }
-    let mut child = command.spawn().unwrap();
-    let feeder = input.map(|input| {
-        let mut stdin = child.stdin.take().unwrap();
-        // The program may stop reading before the end.
-        thread::spawn(move || drop(stdin.write_all(&input)))
-    });
-    let output = child.wait_with_output().unwrap();
-    if let Some(feeder) = feeder {
-        feeder.join().unwrap();
-    }
-    Ended {
-        status: output.status.code(),
-        stdout: output.stdout,
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
 }
 
 /// A folder with input files in it.

@@ -1,5 +1,4 @@
-//! What the tests of operators share: rows, logs, seeded numbers, parameters, and how operators are fed.
-#![allow(dead_code, reason = "every test file uses a part of it")]
+//! Rows and logs of one instrument, parameters, and how operators are fed.
 
 use std::sync::Arc;
 
@@ -19,6 +18,8 @@ use foreshock_operators::row::{Body, Channel, Extent, InstrumentId, Quote, Row, 
 use foreshock_operators::score::Score;
 use foreshock_operators::seconds::{SecondSettings, Seconds};
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND, Time};
+
+use crate::random::Random;
 
 /// Where the time of all test rows begins: a whole second of 2023.
 pub const START: i64 = 1_700_000_000 * SECOND;
@@ -116,48 +117,24 @@ pub fn account_of(rows: &[Row]) -> Ledger {
     ledger
 }
 
-/// A seeded generator (splitmix64).
-#[derive(Clone)]
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number in 0..below.
-    pub fn below(&mut self, below: u64) -> u64 {
-        self.next() % below
-    }
-
-    /// A number in -1..1.
-    pub fn signed(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
-    }
-}
-
 /// A log with everything in it: ties, steps back, second edges, gaps, duplicates, late rows, rows of channels
 /// without use, absent sizes and heartbeats.
 pub fn busy_log(seed: u64, rows: usize) -> Vec<Row> {
-    let mut random = Random(seed);
+    let mut random = Random::new(seed);
     let (mut time, mut price) = (0i64, 1e5);
     let mut made = Vec::new();
     for id in 0..rows as u64 {
-        time += match random.below(40) {
+        time += match random.below_u64(40) {
             0..6 => 0,
-            6..9 => -(random.below(30) as i64) * MILLISECOND,
+            6..9 => -(random.below_u64(30) as i64) * MILLISECOND,
             9 => SECOND - time.rem_euclid(SECOND),
-            10 if random.below(8) == 0 => (5 + random.below(4) as i64) * SECOND,
-            11 => random.below(2_000) as i64 * MILLISECOND,
-            _ => random.below(60) as i64 * MILLISECOND + random.below(1_000) as i64,
+            10 if random.below_u64(8) == 0 => (5 + random.below_u64(4) as i64) * SECOND,
+            11 => random.below_u64(2_000) as i64 * MILLISECOND,
+            _ => random.below_u64(60) as i64 * MILLISECOND + random.below_u64(1_000) as i64,
         };
         price *= 1.0 + 1e-5 * random.signed();
-        let half = 0.005 * (1 + random.below(5)) as f64;
-        let row = match random.below(12) {
+        let half = 0.005 * (1 + random.below_u64(5)) as f64;
+        let row = match random.below_u64(12) {
             0 => heartbeat(time),
             1 | 2 => trade(time, price),
             3 => on(Channel::AggTrade, trade(time, price)),
@@ -165,13 +142,13 @@ pub fn busy_log(seed: u64, rows: usize) -> Vec<Row> {
             5 => sized(quote(time, price - half, price + half), f64::NAN, f64::NAN),
             6 => sized(quote(time, price - half, price + half), 0.0, 0.0),
             _ => {
-                let (bid_size, ask_size) = (random.below(5) as f64, random.below(5) as f64);
+                let (bid_size, ask_size) = (random.below_u64(5) as f64, random.below_u64(5) as f64);
                 sized(quote(time, price - half, price + half), bid_size, ask_size)
             }
         };
-        made.push(match random.below(10) {
+        made.push(match random.below_u64(10) {
             0 => row,
-            1 => with_id(id.saturating_sub(random.below(20)), row),
+            1 => with_id(id.saturating_sub(random.below_u64(20)), row),
             _ => with_id(id, row),
         });
     }

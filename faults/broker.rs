@@ -44,7 +44,7 @@ impl Broker {
     }
 
     fn script(&self, what: &str) -> Result<()> {
-        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join("kafka"));
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/kafka"));
         command.arg(what).env_remove("KAFKA_BOOTSTRAP_SERVERS").env("KAFKA_DATA", &self.data);
         command.env("KAFKA_PORT", self.port.to_string());
         command.env("KAFKA_PROXY_PORT", self.proxy.port().to_string());

@@ -18,13 +18,8 @@ mod marks;
 mod options;
 mod plan;
 mod proxy;
-#[path = "../../tests/support/random.rs"]
-mod random;
 mod report;
 mod state;
-#[allow(dead_code, reason = "tests use more of it")]
-#[path = "../../tests/support/feed.rs"]
-mod ticks;
 mod topics;
 mod watch;
 

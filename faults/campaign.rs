@@ -18,11 +18,11 @@ use crate::judge::{Topic, compare, compare_accounts};
 use crate::marks::Marks;
 use crate::options::Options;
 use crate::plan::{Fault, Moment, Planner, Round};
-use crate::random::Random;
 use crate::report::Report;
 use crate::state;
 use crate::topics::{KINDS, create, output_topic, outputs, sent};
 use crate::watch::Watch;
+use foreshock_testkit::random::Random;
 
 /// How long a job may take until its first committed output.
 const UP_WITHIN: Duration = Duration::from_secs(60);

@@ -1,13 +1,11 @@
 //! A program that runs on while a test looks at it.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-
-use super::Ended;
 
 /// Long enough for a busy machine; nothing waits for so long unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -28,6 +26,37 @@ pub fn await_within(patience: Duration, what: &str, mut is_so: impl FnMut() -> b
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}: not within {patience:?}");
         thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// `None`: by a signal.
+    pub status: Option<i32>,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+/// Runs a command to its end, with this on standard input.
+pub fn finish(mut command: Command, input: Option<Vec<u8>>) -> Ended {
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().unwrap();
+    let feeder = input.map(|input| {
+        let mut stdin = child.stdin.take().unwrap();
+        // The program may stop reading before the end.
+        thread::spawn(move || drop(stdin.write_all(&input)))
+    });
+    let output = child.wait_with_output().unwrap();
+    if let Some(feeder) = feeder {
+        feeder.join().unwrap();
+    }
+    Ended {
+        status: output.status.code(),
+        stdout: output.stdout,
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 

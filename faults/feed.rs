@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::random::Random;
-use crate::ticks::Recipe;
+use foreshock_testkit::feed::Recipe;
+use foreshock_testkit::random::Random;
 
 /// A record for the input topic.
 #[derive(Clone, Debug, PartialEq, Eq)]

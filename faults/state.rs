@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use anyhow::{Context, Result};
 
 use crate::plan::Damage;
-use crate::random::Random;
+use foreshock_testkit::random::Random;
 
 /// Spoils the newest snapshot; gives its file, `None` where there is none.
 pub fn spoil(folder: &Path, damage: Damage, random: &mut Random) -> Result<Option<PathBuf>> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::random::Random;
+use foreshock_testkit::random::Random;
 
 /// Where the job may be told to die.
 pub const FAILPOINTS: [&str; 8] = [

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::random::Random;
+use crate::random::Random;
 
 /// A message and what it is about.
 #[derive(Clone, Debug)]
