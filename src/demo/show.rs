@@ -112,7 +112,7 @@ fn introduce(config: &Config, server: Option<&Server>, workers: usize) -> Result
     say(format_args!(
         "foreshock demo: an embedded broker, a recorded slice of BTCUSDT and a made-up market, {workers} workers\n\
          \n  \
-         look      http://{http}/  /health  /metrics  /stats  /model/info\n  \
+         look      http://{http}/  /health  /metrics  /stats  /graph  /model/info\n  \
          try       http://{http}/docs  (POST /predict and the rest, in the browser)\n  \
          read      kcat -C -b {broker} -t {predictions}\n            \
          kcat -C -b {broker} -t {alerts}\n  \
