@@ -32,7 +32,7 @@ impl Meter {
     /// The work of a chain of these operators, from 0.
     pub fn chain(&self, names: &[&'static str]) -> ChainWork {
         let operators: Vec<_> = names.iter().map(|name| self.operator(name)).collect();
-        let (sampled, owed) = (vec![Sampled::default(); operators.len()], vec![0.0; operators.len()]);
+        let (sampled, owed) = (vec![SampledWork::default(); operators.len()], vec![0.0; operators.len()]);
         ChainWork { operators, sampled, owed, batches: 0 }
     }
 
@@ -72,7 +72,7 @@ impl OperatorWork {
 pub struct ChainWork {
     operators: Vec<OperatorWork>,
     /// Of each operator in the samples so far; each sample counts half as much as the next.
-    sampled: Vec<Sampled>,
+    sampled: Vec<SampledWork>,
     /// Parts of rows that were not dealt out yet, by operator.
     owed: Vec<f64>,
     batches: u64,
@@ -80,7 +80,7 @@ pub struct ChainWork {
 
 /// What one operator did in samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sampled {
+struct SampledWork {
     nanoseconds: u64,
     /// How often something was pushed into it.
     rows: u64,
@@ -124,7 +124,7 @@ impl ChainWork {
 #[derive(Debug)]
 pub struct ChainWatch {
     /// By operator, in their order.
-    sampled: Vec<Sampled>,
+    sampled: Vec<SampledWork>,
     /// Those that have begun and not ended: each has pushed into the next.
     working: Vec<usize>,
     since: Instant,
@@ -133,7 +133,7 @@ pub struct ChainWatch {
 impl ChainWatch {
     fn of(operators: usize) -> ChainWatch {
         ChainWatch {
-            sampled: vec![Sampled::default(); operators],
+            sampled: vec![SampledWork::default(); operators],
             working: Vec::new(),
             since: Instant::now(),
         }
@@ -172,7 +172,7 @@ mod tests {
     fn work_is_dealt_out_by_what_the_last_samples_say_and_none_is_lost() {
         let meter = Meter::default();
         let mut chain = meter.chain(&["a", "b"]);
-        let sampled = |nanoseconds, rows| Sampled { nanoseconds, rows };
+        let sampled = |nanoseconds, rows| SampledWork { nanoseconds, rows };
         chain.learn(&ChainWatch { sampled: vec![sampled(30, 8), sampled(10, 6)], ..ChainWatch::of(2) });
         chain.add(Duration::from_nanos(400), 100);
         let work: Vec<_> = meter.operators().iter().map(|work| (work.nanoseconds(), work.rows())).collect();

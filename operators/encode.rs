@@ -9,7 +9,7 @@ use crate::change::Change;
 use crate::feature::return_name;
 use crate::model::Model;
 use crate::operator::Instrument;
-use crate::outputs::field::{Field, write_line};
+use crate::outputs::field::{OutputField, write_line};
 use crate::outputs::{OutputKind, alerts, gaps, metrics};
 use crate::row::InstrumentId;
 use crate::stages::{Alert, Features, Gap, Outcome, Prediction, Sample};
@@ -17,9 +17,9 @@ use crate::time::{Nanos, SECOND, Time, TimeText};
 
 /// Fields of the outputs that are written as their tables say.
 struct ListedFields {
-    metrics: Vec<Field<Sample>>,
-    gaps: Vec<Field<Gap>>,
-    alerts: Vec<Field<Alert>>,
+    metrics: Vec<OutputField<Sample>>,
+    gaps: Vec<OutputField<Gap>>,
+    alerts: Vec<OutputField<Alert>>,
 }
 
 static FIELDS: LazyLock<ListedFields> = LazyLock::new(|| ListedFields {
@@ -142,7 +142,13 @@ impl Encoder {
     }
 
     /// A line that the table of its fields says how to write.
-    fn listed<R>(&mut self, instrument: InstrumentId, fields: &[Field<R>], row: &R, line: &mut Vec<u8>) {
+    fn listed<R>(
+        &mut self,
+        instrument: InstrumentId,
+        fields: &[OutputField<R>],
+        row: &R,
+        line: &mut Vec<u8>,
+    ) {
         write_line(&self.names[instrument.0 as usize], fields, row, &mut self.time, line);
     }
 

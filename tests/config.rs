@@ -595,7 +595,7 @@ fn what_check_config_prints_is_a_config_of_the_same_meaning() {
 #[test]
 fn secrets_are_used_and_never_shown() {
     let yaml = "kafka:
-  properties: {security.protocol: sasl_ssl, sasl.password: hush1, ssl.key.pem: hush2}
+  properties: {security.protocol: sasl_plaintext, sasl.password: hush1, ssl.key.pem: hush2}
   producer_properties: {sasl.oauthbearer.client.secret: hush3}
 ";
     let config = load(
@@ -610,7 +610,7 @@ fn secrets_are_used_and_never_shown() {
     let printed = String::from_utf8(printed).unwrap();
     assert!(!printed.contains("hush"), "{printed}");
     assert!(
-        printed.contains("security.protocol: sasl_ssl") && printed.contains("fetch.min.bytes: "),
+        printed.contains("security.protocol: sasl_plaintext") && printed.contains("fetch.min.bytes: "),
         "{printed}"
     );
 
@@ -729,6 +729,23 @@ fn every_key_is_documented_with_its_limits() {
         return;
     }
     assert_eq!(written, documented_keys(), "UPDATE_GOLDEN=1 cargo test --release config:: writes {DOC} anew");
+}
+
+/// Said before anything is begun, and with the way out.
+#[cfg(not(feature = "tls"))]
+#[test]
+fn tls_in_a_build_without_it_is_refused() {
+    let feature = "which needs the cargo feature tls (cargo build --release --features tls)";
+    for (key, property, value) in [
+        ("kafka.properties", "security.protocol", "SASL_SSL"),
+        ("kafka.consumer_properties", "security.protocol", "ssl"),
+        ("kafka.producer_properties", "sasl.mechanism", "SCRAM-SHA-512"),
+    ] {
+        let yaml = format!("{{{key}: {{{property}: {value}}}}}").replace("kafka.", "kafka: {") + "}";
+        let errors = load(&yaml, &[]).unwrap_err().to_string();
+        assert!(errors.contains(&format!("{key}: found {property}: {value}, {feature}")), "{errors}");
+    }
+    load("kafka: {properties: {security.protocol: sasl_plaintext, sasl.mechanism: PLAIN}}", &[]).unwrap();
 }
 
 /// What config/foreshock.yaml has of exchanges, by the table of venues.

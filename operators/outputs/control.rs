@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use serde::{Deserialize, Serialize};
 
 use super::Output;
-use super::field::{Field, Value, text_or_null, write_line};
+use super::field::{FieldValue, OutputField, text_or_null, write_line};
 use crate::time::{Time, TimeText};
 
 pub const OUTPUT: Output = Output {
@@ -60,32 +60,38 @@ pub struct ShardAnswer {
     pub answer: Answer,
 }
 
-pub fn fields() -> Vec<Field<ShardAnswer>> {
-    fn text_or_absent(text: Option<&str>) -> Value<'_> {
-        text.map_or(Value::Absent, Value::Text)
+pub fn fields() -> Vec<OutputField<ShardAnswer>> {
+    fn text_or_absent(text: Option<&str>) -> FieldValue<'_> {
+        text.map_or(FieldValue::Absent, FieldValue::Text)
     }
     vec![
-        Field::new("id", "of the record", |row: &ShardAnswer| text_or_null(row.answer.id.as_deref())),
-        Field::new("kind", "`model`, `rules` or `settings`", |row: &ShardAnswer| {
+        OutputField::new("id", "of the record", |row: &ShardAnswer| text_or_null(row.answer.id.as_deref())),
+        OutputField::new("kind", "`model`, `rules` or `settings`", |row: &ShardAnswer| {
             text_or_null(row.answer.kind.as_deref())
         }),
-        Field::new("state", "`applied`, `duplicate` or `refused`", |row: &ShardAnswer| {
-            Value::Text(row.answer.fate.name())
+        OutputField::new("state", "`applied`, `duplicate` or `refused`", |row: &ShardAnswer| {
+            FieldValue::Text(row.answer.fate.name())
         }),
-        Field::new("reason", "why it was refused; else left out", |row: &ShardAnswer| {
+        OutputField::new("reason", "why it was refused; else left out", |row: &ShardAnswer| {
             text_or_absent(row.answer.reason.as_deref())
         }),
-        Field::new("shard", "`topic/partition` that the record was found in", |row: &ShardAnswer| {
-            Value::Text(&row.shard)
+        OutputField::new("shard", "`topic/partition` that the record was found in", |row: &ShardAnswer| {
+            FieldValue::Text(&row.shard)
         }),
-        Field::new("offset", "of the record", |row: &ShardAnswer| Value::Count(row.answer.offset)),
-        Field::new("effective_at", "from when on it holds; left out where at once", |row: &ShardAnswer| {
-            row.answer.effective_at.map_or(Value::Absent, |(time, digits)| Value::Time(time, digits))
-        }),
-        Field::new("name", "of a model; else left out", |row: &ShardAnswer| {
+        OutputField::new("offset", "of the record", |row: &ShardAnswer| FieldValue::Count(row.answer.offset)),
+        OutputField::new(
+            "effective_at",
+            "from when on it holds; left out where at once",
+            |row: &ShardAnswer| {
+                row.answer
+                    .effective_at
+                    .map_or(FieldValue::Absent, |(time, digits)| FieldValue::Time(time, digits))
+            },
+        ),
+        OutputField::new("name", "of a model; else left out", |row: &ShardAnswer| {
             text_or_absent(row.answer.name.as_deref())
         }),
-        Field::new("version", "of a model; else left out", |row: &ShardAnswer| {
+        OutputField::new("version", "of a model; else left out", |row: &ShardAnswer| {
             text_or_absent(row.answer.version.as_deref())
         }),
     ]
@@ -94,7 +100,7 @@ pub fn fields() -> Vec<Field<ShardAnswer>> {
 impl Answer {
     /// Appends the line of this answer by `topic/partition`.
     pub fn line(&self, shard: &str, line: &mut Vec<u8>) {
-        static FIELDS: LazyLock<Vec<Field<ShardAnswer>>> = LazyLock::new(fields);
+        static FIELDS: LazyLock<Vec<OutputField<ShardAnswer>>> = LazyLock::new(fields);
         let row = ShardAnswer { shard: shard.to_owned(), answer: self.clone() };
         write_line(b"{", &FIELDS, &row, &mut TimeText::default(), line);
     }

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::Output;
-use super::field::{Field, Value, write_line};
+use super::field::{FieldValue, OutputField, write_line};
 use crate::account::{DeadLetter, Reason};
 use crate::time::TimeText;
 
@@ -57,31 +57,35 @@ impl DeadLetterRow {
     }
 }
 
-pub fn fields() -> Vec<Field<DeadLetterRow>> {
+pub fn fields() -> Vec<OutputField<DeadLetterRow>> {
     vec![
-        Field::new("reason", "see below", |row: &DeadLetterRow| Value::Text(row.reason.name())),
-        Field::new("detail", "what was found and what is allowed", |row: &DeadLetterRow| {
-            Value::Text(&row.detail)
+        OutputField::new("reason", "see below", |row: &DeadLetterRow| FieldValue::Text(row.reason.name())),
+        OutputField::new("detail", "what was found and what is allowed", |row: &DeadLetterRow| {
+            FieldValue::Text(&row.detail)
         }),
-        Field::new("source", "`file/line/row`, or `topic/partition/offset/row`", |row: &DeadLetterRow| {
-            Value::Text(&row.source)
+        OutputField::new(
+            "source",
+            "`file/line/row`, or `topic/partition/offset/row`",
+            |row: &DeadLetterRow| FieldValue::Text(&row.source),
+        ),
+        OutputField::new("length", "of the original, in bytes", |row: &DeadLetterRow| {
+            FieldValue::Count(row.length)
         }),
-        Field::new("length", "of the original, in bytes", |row: &DeadLetterRow| Value::Count(row.length)),
-        Field::new("truncated", "whether `original` is less than all of it", |row: &DeadLetterRow| {
-            Value::Flag(row.is_truncated)
+        OutputField::new("truncated", "whether `original` is less than all of it", |row: &DeadLetterRow| {
+            FieldValue::Flag(row.is_truncated)
         }),
-        Field::new("encoding", "`utf-8`, or `base64` where it is not UTF-8", |row: &DeadLetterRow| {
-            Value::Text(if row.is_text { "utf-8" } else { "base64" })
+        OutputField::new("encoding", "`utf-8`, or `base64` where it is not UTF-8", |row: &DeadLetterRow| {
+            FieldValue::Text(if row.is_text { "utf-8" } else { "base64" })
         }),
-        Field::new("original", "the message, at most 64 KiB of it", |row: &DeadLetterRow| {
-            Value::Text(&row.original)
+        OutputField::new("original", "the message, at most 64 KiB of it", |row: &DeadLetterRow| {
+            FieldValue::Text(&row.original)
         }),
     ]
 }
 
 /// Appends the line of a refused message or row.
 pub fn dead_letter(letter: &DeadLetter, source_name: &str, message: &[u8], line: &mut Vec<u8>) {
-    static FIELDS: LazyLock<Vec<Field<DeadLetterRow>>> = LazyLock::new(fields);
+    static FIELDS: LazyLock<Vec<OutputField<DeadLetterRow>>> = LazyLock::new(fields);
     let row = DeadLetterRow::of(letter, source_name, message);
     write_line(b"{", &FIELDS, &row, &mut TimeText::default(), line);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::field::{Field, Value};
+use super::field::{FieldValue, OutputField};
 use super::{INSTRUMENT, Output};
 use crate::feature::Feature;
 use crate::model::Model;
@@ -28,12 +28,12 @@ pub struct TickRow {
 
 /// The fields of a job with these return horizons. Each tick has two or three such lines, so
 /// [`crate::encode::Encoder`] writes them by hand; a test holds it to this table.
-pub fn fields(horizons: &[Nanos]) -> Vec<Field<TickRow>> {
+pub fn fields(horizons: &[Nanos]) -> Vec<OutputField<TickRow>> {
     let mut fields = vec![event_time()];
     let mut add = |feature: Feature, name: &str| {
-        fields.push(Field::new(name, feature.meaning(), move |row: &TickRow| match feature {
-            Feature::N => Value::Count(row.features.n.into()),
-            _ => Value::Number(feature.get(&row.features)),
+        fields.push(OutputField::new(name, feature.meaning(), move |row: &TickRow| match feature {
+            Feature::N => FieldValue::Count(row.features.n.into()),
+            _ => FieldValue::Number(feature.get(&row.features)),
         }));
     };
     for feature in Feature::FIXED {
@@ -50,8 +50,8 @@ pub fn fields(horizons: &[Nanos]) -> Vec<Field<TickRow>> {
 }
 
 /// When a tick happened.
-pub(super) fn event_time() -> Field<TickRow> {
-    Field::new("event_time", "when it happened", |row: &TickRow| {
-        Value::Time(row.features.event_time, row.features.digits)
+pub(super) fn event_time() -> OutputField<TickRow> {
+    OutputField::new("event_time", "when it happened", |row: &TickRow| {
+        FieldValue::Time(row.features.event_time, row.features.digits)
     })
 }

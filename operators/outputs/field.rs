@@ -7,7 +7,7 @@ use crate::time::{Time, TimeText};
 
 /// What a field of one record holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value<'a> {
+pub enum FieldValue<'a> {
     /// NaN is null.
     Number(f64),
     Count(u64),
@@ -20,10 +20,10 @@ pub enum Value<'a> {
     Absent,
 }
 
-type Get<R> = Box<dyn for<'a> Fn(&'a R) -> Value<'a> + Send + Sync>;
+type Get<R> = Box<dyn for<'a> Fn(&'a R) -> FieldValue<'a> + Send + Sync>;
 
 /// A field of the records made from rows `R`.
-pub struct Field<R> {
+pub struct OutputField<R> {
     doc: FieldDoc,
     /// `"name":`
     key: Vec<u8>,
@@ -37,16 +37,16 @@ pub struct FieldDoc {
     pub meaning: &'static str,
 }
 
-impl<R> Field<R> {
+impl<R> OutputField<R> {
     /// A field of this name and meaning, which reads its value from a row.
     pub fn new(
         name: impl Into<String>,
         meaning: &'static str,
-        get: impl for<'a> Fn(&'a R) -> Value<'a> + Send + Sync + 'static,
-    ) -> Field<R> {
+        get: impl for<'a> Fn(&'a R) -> FieldValue<'a> + Send + Sync + 'static,
+    ) -> OutputField<R> {
         let name = name.into();
         let key = format!("\"{name}\":").into_bytes();
-        Field { doc: FieldDoc { name, meaning }, key, get: Box::new(get) }
+        OutputField { doc: FieldDoc { name, meaning }, key, get: Box::new(get) }
     }
 
     pub fn name(&self) -> &str {
@@ -54,7 +54,7 @@ impl<R> Field<R> {
     }
 
     /// Its value in the record of this row.
-    pub fn get<'a>(&self, row: &'a R) -> Value<'a> {
+    pub fn get<'a>(&self, row: &'a R) -> FieldValue<'a> {
         (self.get)(row)
     }
 
@@ -65,17 +65,23 @@ impl<R> Field<R> {
 }
 
 /// An optional text; null where there is none.
-pub fn text_or_null(text: Option<&str>) -> Value<'_> {
-    text.map_or(Value::Null, Value::Text)
+pub fn text_or_null(text: Option<&str>) -> FieldValue<'_> {
+    text.map_or(FieldValue::Null, FieldValue::Text)
 }
 
 /// Appends a row's record as a line. `begun` is what stands before its first field: a brace, or an open object.
-pub fn write_line<R>(begun: &[u8], fields: &[Field<R>], row: &R, times: &mut TimeText, line: &mut Vec<u8>) {
+pub fn write_line<R>(
+    begun: &[u8],
+    fields: &[OutputField<R>],
+    row: &R,
+    times: &mut TimeText,
+    line: &mut Vec<u8>,
+) {
     line.extend_from_slice(begun);
     let mut is_first = begun == b"{";
     for field in fields {
         let value = field.get(row);
-        if value == Value::Absent {
+        if value == FieldValue::Absent {
             continue;
         }
         if !std::mem::replace(&mut is_first, false) {
@@ -83,16 +89,16 @@ pub fn write_line<R>(begun: &[u8], fields: &[Field<R>], row: &R, times: &mut Tim
         }
         line.extend_from_slice(&field.key);
         match value {
-            Value::Number(number) => push_number(number, line),
-            Value::Count(count) => line.extend_from_slice(itoa::Buffer::new().format(count).as_bytes()),
-            Value::Text(text) => push_json(text, line),
-            Value::Time(time, digits) => {
+            FieldValue::Number(number) => push_number(number, line),
+            FieldValue::Count(count) => line.extend_from_slice(itoa::Buffer::new().format(count).as_bytes()),
+            FieldValue::Text(text) => push_json(text, line),
+            FieldValue::Time(time, digits) => {
                 line.push(b'"');
                 times.write(time, digits, line);
                 line.push(b'"');
             }
-            Value::Flag(flag) => push_json(&flag, line),
-            Value::Null | Value::Absent => line.extend_from_slice(b"null"),
+            FieldValue::Flag(flag) => push_json(&flag, line),
+            FieldValue::Null | FieldValue::Absent => line.extend_from_slice(b"null"),
         }
     }
     line.extend_from_slice(b"}\n");

@@ -1,6 +1,6 @@
 //! `metrics`: each second of each instrument.
 
-use super::field::{Field, Value};
+use super::field::{FieldValue, OutputField};
 use super::{INSTRUMENT, Output};
 use crate::stages::{Metric, Sample};
 
@@ -13,22 +13,22 @@ pub const OUTPUT: Output = Output {
 };
 
 /// Each metric with its z-score, and how many samples that has seen.
-pub fn fields() -> Vec<Field<Sample>> {
-    let mut fields = vec![Field::new("event_time", "the end of the second", |sample: &Sample| {
-        Value::Time(sample.time, sample.digits)
+pub fn fields() -> Vec<OutputField<Sample>> {
+    let mut fields = vec![OutputField::new("event_time", "the end of the second", |sample: &Sample| {
+        FieldValue::Time(sample.time, sample.digits)
     })];
     for metric in Metric::ALL {
         let (name, at) = (metric.name(), metric as usize);
-        fields.push(Field::new(name, metric.meaning(), move |sample: &Sample| {
-            Value::Number(sample.readings[at].value)
+        fields.push(OutputField::new(name, metric.meaning(), move |sample: &Sample| {
+            FieldValue::Number(sample.readings[at].value)
         }));
         let meaning = "its z-score against the samples before it; null while it is warming up";
-        fields.push(Field::new(format!("{name}_z"), meaning, move |sample: &Sample| {
-            Value::Number(sample.readings[at].zscore)
+        fields.push(OutputField::new(format!("{name}_z"), meaning, move |sample: &Sample| {
+            FieldValue::Number(sample.readings[at].zscore)
         }));
         let meaning = "how many samples that score has seen";
-        fields.push(Field::new(format!("{name}_samples"), meaning, move |sample: &Sample| {
-            Value::Count(sample.readings[at].seen.into())
+        fields.push(OutputField::new(format!("{name}_samples"), meaning, move |sample: &Sample| {
+            FieldValue::Count(sample.readings[at].seen.into())
         }));
     }
     fields

@@ -13,7 +13,7 @@ pub mod predictions;
 pub mod scored;
 
 use crate::time::Nanos;
-use field::{Field, FieldDoc};
+use field::{FieldDoc, OutputField};
 
 /// A kind of output: a topic, or a file `<name>.ndjson`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,8 +88,8 @@ impl OutputKind {
 
     /// The fields of a record in a job with these return horizons, in their order.
     pub fn fields(self, horizons: &[Nanos]) -> Vec<FieldDoc> {
-        fn docs<R>(fields: Vec<Field<R>>) -> Vec<FieldDoc> {
-            fields.into_iter().map(Field::into_doc).collect()
+        fn docs<R>(fields: Vec<OutputField<R>>) -> Vec<FieldDoc> {
+            fields.into_iter().map(OutputField::into_doc).collect()
         }
         let own = match self {
             OutputKind::Features => docs(features::fields(horizons)),

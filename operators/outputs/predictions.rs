@@ -1,7 +1,7 @@
 //! `predictions`: the model's word on each tick.
 
 use super::features::{TickRow, event_time};
-use super::field::{Field, Value};
+use super::field::{FieldValue, OutputField};
 use super::{INSTRUMENT, Output};
 use crate::time::SECOND;
 
@@ -14,16 +14,22 @@ pub const OUTPUT: Output = Output {
 };
 
 /// The fields; written by hand as those of [`super::features`] are.
-pub fn fields() -> Vec<Field<TickRow>> {
+pub fn fields() -> Vec<OutputField<TickRow>> {
     let model = [
-        Field::new("model_name", "of the model in force", |row: &TickRow| Value::Text(&row.model.name)),
-        Field::new("model_version", "of the model in force", |row: &TickRow| Value::Text(&row.model.version)),
-        Field::new("model_variant", "`ml` or `baseline`", |row: &TickRow| Value::Text(row.model.variant())),
-        Field::new("horizon_s", "how far ahead the model looks, in seconds", |row: &TickRow| {
+        OutputField::new("model_name", "of the model in force", |row: &TickRow| {
+            FieldValue::Text(&row.model.name)
+        }),
+        OutputField::new("model_version", "of the model in force", |row: &TickRow| {
+            FieldValue::Text(&row.model.version)
+        }),
+        OutputField::new("model_variant", "`ml` or `baseline`", |row: &TickRow| {
+            FieldValue::Text(row.model.variant())
+        }),
+        OutputField::new("horizon_s", "how far ahead the model looks, in seconds", |row: &TickRow| {
             let (whole, rest) = (row.model.horizon / SECOND, row.model.horizon % SECOND);
             match (u64::try_from(whole), rest) {
-                (Ok(seconds), 0) => Value::Count(seconds),
-                _ => Value::Number(row.model.horizon as f64 / SECOND as f64),
+                (Ok(seconds), 0) => FieldValue::Count(seconds),
+                _ => FieldValue::Number(row.model.horizon as f64 / SECOND as f64),
             }
         }),
     ];
@@ -31,17 +37,19 @@ pub fn fields() -> Vec<Field<TickRow>> {
 }
 
 /// What the model says.
-pub(super) fn score() -> [Field<TickRow>; 2] {
+pub(super) fn score() -> [OutputField<TickRow>; 2] {
     [
-        Field::new(
+        OutputField::new(
             "probability",
             "of a volatility spike within the model's horizon; null where the model refused the tick",
-            |row: &TickRow| Value::Number(row.prediction.probability),
+            |row: &TickRow| FieldValue::Number(row.prediction.probability),
         ),
-        Field::new(
+        OutputField::new(
             "prediction",
             "1 where the probability reaches the model's decision threshold, 0 where not; null where the model refused the tick",
-            |row: &TickRow| row.prediction.spike.map_or(Value::Null, |spike| Value::Count(spike.into())),
+            |row: &TickRow| {
+                row.prediction.spike.map_or(FieldValue::Null, |spike| FieldValue::Count(spike.into()))
+            },
         ),
     ]
 }

@@ -1,7 +1,7 @@
 //! `scored`: features and prediction of each tick in one row, the data set for training and evaluation.
 
 use super::features::{self, TickRow};
-use super::field::Field;
+use super::field::OutputField;
 use super::predictions::score;
 use super::{INSTRUMENT, Output};
 use crate::time::Nanos;
@@ -15,6 +15,6 @@ pub const OUTPUT: Output = Output {
 };
 
 /// The fields of a job with these return horizons.
-pub fn fields(horizons: &[Nanos]) -> Vec<Field<TickRow>> {
+pub fn fields(horizons: &[Nanos]) -> Vec<OutputField<TickRow>> {
     features::fields(horizons).into_iter().chain(score()).collect()
 }

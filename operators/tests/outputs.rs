@@ -12,7 +12,7 @@ use foreshock_operators::account::Reason;
 use foreshock_operators::encode::Encoder;
 use foreshock_operators::model::{Baseline, Model, ModelKind, NullPolicy};
 use foreshock_operators::outputs::features::TickRow;
-use foreshock_operators::outputs::field::{Field, write_line};
+use foreshock_operators::outputs::field::{OutputField, write_line};
 use foreshock_operators::outputs::{OutputKind, features, predictions, scored};
 use foreshock_operators::row::Source;
 use foreshock_operators::stages::{Features, MAX_HORIZONS, Outcome, Prediction};
@@ -70,7 +70,7 @@ proptest! {
         let mut encoder = Encoder::new(&horizons, &row.model);
         encoder.introduce(&instrument);
         let outcome = Outcome::Tick(row.features, row.prediction);
-        let tables: [(OutputKind, Vec<Field<TickRow>>); 3] = [
+        let tables: [(OutputKind, Vec<OutputField<TickRow>>); 3] = [
             (OutputKind::Features, features::fields(&horizons)),
             (OutputKind::Predictions, predictions::fields()),
             (OutputKind::Scored, scored::fields(&horizons)),

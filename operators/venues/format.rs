@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::detect::Shape;
 use super::rows::Rows;
-use super::shift::FieldPlace;
+use super::shift::MovablePlace;
 use super::subject::Subject;
 use super::{VENUES, Venue, Verdict};
 use crate::json::field::FieldProblem;
@@ -26,7 +26,7 @@ pub(crate) struct WireFormat {
 }
 
 /// What stands under a key, given the key of the object around it.
-pub(crate) type Movable = fn(parent: &[u8], key: &[u8]) -> Option<FieldPlace>;
+pub(crate) type Movable = fn(parent: &[u8], key: &[u8]) -> Option<MovablePlace>;
 
 /// A wire format.
 #[derive(Clone, Copy)]

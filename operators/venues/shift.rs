@@ -36,7 +36,7 @@ pub struct Id {
 /// Calls `on_id` with every id that [`shift`] would move.
 pub fn ids(format: Format, message: &[u8], mut on_id: impl FnMut(Id, u64)) {
     visit(format, message, |place, _, number| {
-        if let FieldPlace::Id(id) = place {
+        if let MovablePlace::Id(id) = place {
             on_id(id, number);
         }
     });
@@ -50,11 +50,11 @@ pub fn shift(format: Format, message: &[u8], by: Shift, out: &mut Vec<u8>) {
         copied = range.end;
         let text = &message[range];
         match place {
-            FieldPlace::Id(_) => write_number(number.saturating_add(by.ids), text.len(), out),
-            FieldPlace::Milliseconds => {
+            MovablePlace::Id(_) => write_number(number.saturating_add(by.ids), text.len(), out),
+            MovablePlace::Milliseconds => {
                 write_number(number.saturating_add_signed(by.seconds.saturating_mul(1_000)), text.len(), out);
             }
-            FieldPlace::Rfc3339 => {
+            MovablePlace::Rfc3339 => {
                 // The whole seconds are moved as if they were UTC: fraction and zone stay as they stand.
                 let (seconds, rest) = text.split_at(SECONDS_LENGTH);
                 match parse_rfc3339([seconds, b"Z"].concat()) {
@@ -82,26 +82,26 @@ fn write_number(number: u64, width: usize, out: &mut Vec<u8>) {
 
 /// What stands in a place.
 #[derive(Clone, Copy)]
-pub(crate) enum FieldPlace {
+pub(crate) enum MovablePlace {
     Id(Id),
     Milliseconds,
     Rfc3339,
 }
 
 /// Calls `on_place` with every time and id, where it stands, and its number (0 for RFC 3339).
-fn visit(format: Format, message: &[u8], mut on_place: impl FnMut(FieldPlace, Range<usize>, u64)) {
+fn visit(format: Format, message: &[u8], mut on_place: impl FnMut(MovablePlace, Range<usize>, u64)) {
     let movable = (format.0.movable)(message);
     walk(message, |parent, key, range| {
         let text = &message[range.clone()];
         let found = movable(parent, key);
         match found {
-            Some(FieldPlace::Rfc3339) if text.len() > SECONDS_LENGTH && parse_rfc3339(text).is_some() => {
-                on_place(FieldPlace::Rfc3339, range, 0);
+            Some(MovablePlace::Rfc3339) if text.len() > SECONDS_LENGTH && parse_rfc3339(text).is_some() => {
+                on_place(MovablePlace::Rfc3339, range, 0);
             }
-            Some(FieldPlace::Rfc3339) | None => {}
+            Some(MovablePlace::Rfc3339) | None => {}
             Some(place) => {
                 let allowed =
-                    if matches!(place, FieldPlace::Milliseconds) { MILLISECONDS } else { 0..ID_END };
+                    if matches!(place, MovablePlace::Milliseconds) { MILLISECONDS } else { 0..ID_END };
                 let number = whole(text).filter(|number| allowed.contains(number));
                 if let Some(number) = number {
                     on_place(place, range, number);
@@ -117,13 +117,13 @@ fn whole(text: &[u8]) -> Option<u64> {
 }
 
 /// An id of the instrument.
-pub(crate) fn id(name: &'static str) -> Option<FieldPlace> {
-    Some(FieldPlace::Id(Id { name, of_connection: false }))
+pub(crate) fn id(name: &'static str) -> Option<MovablePlace> {
+    Some(MovablePlace::Id(Id { name, of_connection: false }))
 }
 
 /// An id that counts the connection's messages.
-pub(crate) fn id_of_connection(name: &'static str) -> Option<FieldPlace> {
-    Some(FieldPlace::Id(Id { name, of_connection: true }))
+pub(crate) fn id_of_connection(name: &'static str) -> Option<MovablePlace> {
+    Some(MovablePlace::Id(Id { name, of_connection: true }))
 }
 
 /// Deeper objects are not looked into: no message has them.

@@ -40,12 +40,12 @@ pub fn subject(format: Format, message: &[u8], exchange: Option<&str>) -> Option
 
 /// The one symbol of several places that may name it.
 #[derive(Default)]
-pub(crate) struct One<'a> {
+pub(crate) struct OneSymbol<'a> {
     found: Option<&'a str>,
     several: bool,
 }
 
-impl<'a> One<'a> {
+impl<'a> OneSymbol<'a> {
     pub(crate) fn add(&mut self, field: &Field<'a>) {
         // Text that can't be a name is of another instrument too.
         let text = match field {

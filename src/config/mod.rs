@@ -393,7 +393,13 @@ const OURS: [(&str, Option<&str>); 12] = [
 /// Offsets are committed behind delivered outputs, whatever is configured.
 fn check_properties(layers: &mut Layers) {
     for path in ["kafka.properties", "kafka.consumer_properties", "kafka.producer_properties"] {
-        for (name, _) in layers.properties(path) {
+        for (name, value) in layers.properties(path) {
+            if !cfg!(feature = "tls") && needs_tls(&name, &value) {
+                let problem = format!(
+                    "found {name}: {value}, which needs the cargo feature tls (cargo build --release --features tls)"
+                );
+                layers.refuse(path, problem);
+            }
             match OURS.iter().find(|(ours, _)| *ours == name) {
                 Some((_, Some(key))) => layers.refuse(path, format!("found {name}, which {key} sets")),
                 Some((_, None)) => {
@@ -402,6 +408,16 @@ fn check_properties(layers: &mut Layers) {
                 None => {}
             }
         }
+    }
+}
+
+/// Whether a property asks for what librdkafka does with OpenSSL only.
+fn needs_tls(name: &str, value: &str) -> bool {
+    let value = value.to_ascii_uppercase();
+    match name {
+        "security.protocol" => value.ends_with("SSL"),
+        "sasl.mechanism" | "sasl.mechanisms" => value.starts_with("SCRAM"),
+        _ => false,
     }
 }
 

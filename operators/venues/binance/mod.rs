@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::detect::Shape;
 use super::format::{Movable, WireFormat};
-use super::shift::{FieldPlace, id};
+use super::shift::{MovablePlace, id};
 use super::subject::Subject;
 use super::{Exchange, Format, Trades, Venue, has_backslash};
 use crate::json::field::Field;
@@ -159,12 +159,12 @@ impl Kind {
     }
 }
 
-fn movable(kind: Kind, parent: &[u8], key: &[u8]) -> Option<FieldPlace> {
+fn movable(kind: Kind, parent: &[u8], key: &[u8]) -> Option<MovablePlace> {
     let of_event = parent.is_empty() || parent == b"data";
     match (kind, key) {
-        (_, b"E" | b"T") => Some(FieldPlace::Milliseconds),
+        (_, b"E" | b"T") => Some(MovablePlace::Milliseconds),
         // A candle's beginning.
-        (Kind::Other, b"t") if parent == b"k" => Some(FieldPlace::Milliseconds),
+        (Kind::Other, b"t") if parent == b"k" => Some(MovablePlace::Milliseconds),
         (Kind::Book, b"u" | b"U" | b"pu" | b"lastUpdateId") if of_event => id("u"),
         (Kind::Trade, b"t") if of_event => id("t"),
         (Kind::AggTrade, b"a") if of_event => id("a"),

@@ -3,7 +3,7 @@
 use super::detect::Shape;
 use super::format::WireFormat;
 use super::rows::{Draft, Rows, Stamp, is_name};
-use super::shift::{FieldPlace, id};
+use super::shift::{MovablePlace, id};
 use super::subject::Subject;
 use super::{Format, Venue, Verdict, tells_nothing};
 use crate::json::field::{FieldProblem, quote};
@@ -117,9 +117,9 @@ fn subject(text: &str, exchange: Option<&str>) -> Option<Subject> {
     }
 }
 
-fn movable(_: &[u8], key: &[u8]) -> Option<FieldPlace> {
+fn movable(_: &[u8], key: &[u8]) -> Option<MovablePlace> {
     match key {
-        b"event_time" => Some(FieldPlace::Rfc3339),
+        b"event_time" => Some(MovablePlace::Rfc3339),
         b"sequence" => id("sequence"),
         _ => None,
     }

@@ -14,7 +14,7 @@ use crate::venues::Verdict;
 use crate::venues::detect::{Shape, is_list};
 use crate::venues::format::WireFormat;
 use crate::venues::rows::{Draft, Rows, Stamp};
-use crate::venues::subject::{One, Subject};
+use crate::venues::subject::{OneSymbol, Subject};
 
 pub(crate) static WIRE: WireFormat = WireFormat {
     name: "coinbase-advanced-trade",
@@ -181,7 +181,7 @@ message! {
 fn symbol(text: &str) -> Option<String> {
     let mut message = Envelope::default();
     fill(text, &mut message).ok()?;
-    let mut one = One::default();
+    let mut one = OneSymbol::default();
     fn items<T>(list: &Few<T>) -> &[T] {
         list.items("").unwrap_or_default()
     }

@@ -3,7 +3,7 @@
 pub(crate) mod advanced_trade;
 pub(crate) mod exchange;
 
-use super::shift::{FieldPlace, id, id_of_connection};
+use super::shift::{MovablePlace, id, id_of_connection};
 use super::{Exchange, Format, Trades, Venue, tells_nothing};
 use crate::row::Side;
 
@@ -32,9 +32,9 @@ fn opposite(maker: Side) -> Side {
     }
 }
 
-fn movable(_: &[u8], key: &[u8]) -> Option<FieldPlace> {
+fn movable(_: &[u8], key: &[u8]) -> Option<MovablePlace> {
     match key {
-        b"time" | b"timestamp" | b"event_time" => Some(FieldPlace::Rfc3339),
+        b"time" | b"timestamp" | b"event_time" => Some(MovablePlace::Rfc3339),
         b"sequence" => id("sequence"),
         b"trade_id" | b"last_trade_id" => id("trade_id"),
         b"sequence_num" => id_of_connection("sequence_num"),

@@ -5,8 +5,8 @@ use serde::Deserialize;
 use super::detect::{Shape, is_list};
 use super::format::WireFormat;
 use super::rows::Rows;
-use super::shift::{FieldPlace, id};
-use super::subject::{One, Subject};
+use super::shift::{MovablePlace, id};
+use super::subject::{OneSymbol, Subject};
 use super::{Exchange, Format, Trades, Venue, Verdict, tells_nothing};
 use crate::json::field::{Field, FieldProblem};
 use crate::json::message::{fill, message};
@@ -100,14 +100,14 @@ fn symbol(text: &str) -> Option<String> {
     }
     let mut entries = Entries::default();
     fill(text, &mut entries).ok()?;
-    let mut one = One::default();
+    let mut one = OneSymbol::default();
     entries.data.items("data").unwrap_or_default().iter().for_each(|entry| one.add(&entry.id));
     one.symbol()
 }
 
-fn movable(_: &[u8], key: &[u8]) -> Option<FieldPlace> {
+fn movable(_: &[u8], key: &[u8]) -> Option<MovablePlace> {
     match key {
-        b"ts" => Some(FieldPlace::Milliseconds),
+        b"ts" => Some(MovablePlace::Milliseconds),
         b"tradeId" => id("tradeId"),
         b"seqId" | b"prevSeqId" => id("seqId"),
         _ => None,
