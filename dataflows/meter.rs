@@ -79,40 +79,45 @@ pub struct ChainWork {
 }
 
 /// What one operator did in samples.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct SampledWork {
     nanoseconds: u64,
     /// How often something was pushed into it.
-    rows: u64,
+    rows: f64,
 }
 
 impl ChainWork {
-    /// Counts a batch; gives a watch where it is to be looked into. The first one is.
+    /// Counts a batch; gives a watch where it is to be looked into. The first ones are, until one has rows.
     pub fn sample(&mut self) -> Option<ChainWatch> {
-        let is_due = self.batches.is_multiple_of(SAMPLED_EACH);
+        let has_learnt = self.sampled.first().is_some_and(|first| first.rows > 0.0);
+        let is_due = !has_learnt || self.batches.is_multiple_of(SAMPLED_EACH);
         self.batches += 1;
         is_due.then(|| ChainWatch::of(self.operators.len()))
     }
 
     /// Takes what a watch has seen.
     pub fn learn(&mut self, watch: &ChainWatch) {
+        // Where nothing came in, nothing is to be learnt of who gets how much of it.
+        if watch.sampled.first().is_none_or(|first| first.rows == 0.0) {
+            return;
+        }
         for (sum, more) in self.sampled.iter_mut().zip(&watch.sampled) {
             sum.nanoseconds = sum.nanoseconds / 2 + more.nanoseconds;
-            sum.rows = sum.rows / 2 + more.rows;
+            sum.rows = sum.rows / 2.0 + more.rows;
         }
     }
 
     /// Deals out the time that the chain has worked on so many rows.
     pub fn add(&mut self, worked: Duration, rows: usize) {
         let total: u64 = self.sampled.iter().map(|sampled| sampled.nanoseconds).sum();
-        let into_first = self.sampled.first().map_or(0, |first| first.rows);
-        if total == 0 {
+        let into_first = self.sampled.first().map_or(0.0, |first| first.rows);
+        if into_first == 0.0 {
             return;
         }
         let (worked, rows) = (worked.as_nanos() as f64, rows as f64);
         for ((operator, sampled), owed) in self.operators.iter().zip(&self.sampled).zip(&mut self.owed) {
-            let nanoseconds = worked * sampled.nanoseconds as f64 / total as f64;
-            *owed += rows * sampled.rows as f64 / into_first.max(1) as f64;
+            let nanoseconds = worked * sampled.nanoseconds as f64 / total.max(1) as f64;
+            *owed += rows * (sampled.rows / into_first);
             let whole = owed.floor();
             *owed -= whole;
             operator.add(nanoseconds as u64, whole as u64);
@@ -154,7 +159,7 @@ impl Stopwatch for ChainWatch {
     fn enter(&mut self, behind: usize) {
         self.look();
         let at = self.sampled.len() - 1 - behind;
-        self.sampled[at].rows += 1;
+        self.sampled[at].rows += 1.0;
         self.working.push(at);
     }
 
@@ -173,10 +178,18 @@ mod tests {
         let meter = Meter::default();
         let mut chain = meter.chain(&["a", "b"]);
         let sampled = |nanoseconds, rows| SampledWork { nanoseconds, rows };
-        chain.learn(&ChainWatch { sampled: vec![sampled(30, 8), sampled(10, 6)], ..ChainWatch::of(2) });
+        chain.learn(&ChainWatch { sampled: vec![sampled(30, 8.0), sampled(10, 6.0)], ..ChainWatch::of(2) });
         chain.add(Duration::from_nanos(400), 100);
         let work: Vec<_> = meter.operators().iter().map(|work| (work.nanoseconds(), work.rows())).collect();
         assert_eq!(work, [(300, 100), (100, 75)]);
+        // Batches of one row, some without any.
+        for _ in 0..40 {
+            chain.learn(&ChainWatch { sampled: vec![sampled(3, 0.0), sampled(0, 0.0)], ..ChainWatch::of(2) });
+            chain.add(Duration::ZERO, 0);
+            chain.add(Duration::ZERO, 1);
+        }
+        let rows: Vec<_> = meter.operators().iter().map(OperatorWork::rows).collect();
+        assert_eq!(rows, [140, 105]);
         assert!(chain.sample().is_some() && chain.sample().is_none());
     }
 }

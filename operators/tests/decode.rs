@@ -923,6 +923,8 @@ fn formats_are_known_by_shape() {
         r#"{"arg":{"channel":"books","instId":"BTC-USDT"}}"#,
         r#"{"arg":"books","data":[]}"#,
         r#"{"event":"error","code":"60012","msg":"Invalid request"}"#,
+        r#"{"channel":"x","timestamp":"t","e":"trade","E":1}"#,
+        r#"{"channel":"x","timestamp":"t","arg":{},"data":[]}"#,
     ];
     for message in telling_nothing {
         assert_eq!(detect(message.as_bytes()), None, "{message}");

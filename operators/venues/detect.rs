@@ -41,6 +41,11 @@ pub fn format_of(message: &[u8], exchange: Option<&str>) -> Format {
     detect(message).unwrap_or(venue.default_format())
 }
 
+/// Whether a message says of itself what only an envelope of Coinbase Advanced Trade does, whole or not.
+pub(crate) fn is_envelope(shape: &Shape) -> bool {
+    shape.channel.text().is_some() && shape.timestamp.text().is_some()
+}
+
 /// Whether a field holds a list.
 pub(crate) fn is_list(field: &Field) -> bool {
     matches!(field, Field::List)

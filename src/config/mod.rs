@@ -215,7 +215,7 @@ impl Config {
         layers.apply_environment(environment.into_iter());
         check_windows(&mut layers);
         check_topics(&mut layers);
-        check_properties(&mut layers);
+        check_properties(&mut layers, mode);
         check_transactions(&mut layers);
 
         let listed = layers.read_file("instruments.file").map(|document| instruments::read(&document));
@@ -391,10 +391,10 @@ const OURS: [(&str, Option<&str>); 12] = [
 ];
 
 /// Offsets are committed behind delivered outputs, whatever is configured.
-fn check_properties(layers: &mut Layers) {
+fn check_properties(layers: &mut Layers, mode: Mode) {
     for path in ["kafka.properties", "kafka.consumer_properties", "kafka.producer_properties"] {
         for (name, value) in layers.properties(path) {
-            if !cfg!(feature = "tls") && needs_tls(&name, &value) {
+            if !cfg!(feature = "tls") && mode == Mode::Run && needs_tls(&name, &value) {
                 let problem = format!(
                     "found {name}: {value}, which needs the cargo feature tls (cargo build --release --features tls)"
                 );
@@ -416,7 +416,7 @@ fn needs_tls(name: &str, value: &str) -> bool {
     let value = value.to_ascii_uppercase();
     match name {
         "security.protocol" => value.ends_with("SSL"),
-        "sasl.mechanism" | "sasl.mechanisms" => value.starts_with("SCRAM"),
+        "sasl.mechanism" | "sasl.mechanisms" => value.starts_with("SCRAM") || value == "OAUTHBEARER",
         _ => false,
     }
 }

@@ -94,7 +94,8 @@ fn model(mut section: Section, sources: &mut Sources) -> Option<Model> {
     let kind = match kind {
         Baseline::NAME => Some(ModelKind::Baseline(baseline::read(&mut section, horizons))),
         BoostedTrees::NAME => trees::read(&mut section, sources).map(ModelKind::Trees),
-        _ => Some(ModelKind::Logistic(logistic::read(&mut section, horizons))),
+        Logistic::NAME => Some(ModelKind::Logistic(logistic::read(&mut section, horizons))),
+        _ => None,
     };
     if section.keys().last() == Some("features") {
         let problem =

@@ -5,7 +5,7 @@ mod stream;
 
 use serde::Deserialize;
 
-use super::detect::Shape;
+use super::detect::{Shape, is_envelope};
 use super::format::{Movable, WireFormat};
 use super::shift::{MovablePlace, id};
 use super::subject::Subject;
@@ -67,7 +67,7 @@ fn market_of_url(line: &[u8]) -> Option<&'static str> {
 }
 
 fn detects(shape: &Shape, text: &str) -> bool {
-    if shape.kind.text().is_some() {
+    if shape.kind.text().is_some() || is_envelope(shape) {
         return false;
     }
     let Ok(event) = Event::parse(text) else { return false };

@@ -11,7 +11,7 @@ use crate::json::field::{Field, FieldProblem, quote};
 use crate::json::message::{Few, fill, message};
 use crate::row::{Body, Channel, Quote};
 use crate::venues::Verdict;
-use crate::venues::detect::{Shape, is_list};
+use crate::venues::detect::{Shape, is_envelope, is_list};
 use crate::venues::format::WireFormat;
 use crate::venues::rows::{Draft, Rows, Stamp};
 use crate::venues::subject::{OneSymbol, Subject};
@@ -143,8 +143,7 @@ impl Head<'_> {
 }
 
 fn detects(shape: &Shape, _: &str) -> bool {
-    let is_envelope = shape.channel.text().is_some() && shape.timestamp.text().is_some();
-    shape.kind.text().is_none() && is_envelope && is_list(&shape.events)
+    shape.kind.text().is_none() && is_envelope(shape) && is_list(&shape.events)
 }
 
 message! {

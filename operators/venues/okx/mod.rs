@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::detect::{Shape, is_list};
+use super::detect::{Shape, is_envelope, is_list};
 use super::format::WireFormat;
 use super::rows::Rows;
 use super::shift::{MovablePlace, id};
@@ -63,6 +63,7 @@ fn detects(shape: &Shape, text: &str) -> bool {
     let mut message = Message::default();
     let is_subscription = |field: &Field| matches!(field, Field::Object);
     shape.kind.text().is_none()
+        && !is_envelope(shape)
         && fill(text, &mut message).is_ok()
         && is_subscription(&message.arg)
         && (is_list(&message.data) || message.event.text().is_some())
