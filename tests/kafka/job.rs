@@ -36,6 +36,9 @@ impl Job {
         Job { brokers: brokers.to_owned(), name, raw, settings: Vec::new() }
             .with("HTTP__LISTEN", "off")
             .with("INSTRUMENTS__UNKNOWN", "accept")
+            // Nothing here is asked how soon it is done, and brokers of slow machines take their time.
+            .with("KAFKA__TRANSACTION_TIMEOUT", "60s")
+            .with("KAFKA__STOP_TIMEOUT", "120s")
             .with("STATE__STORE", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"))
     }
 

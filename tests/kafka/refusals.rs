@@ -230,7 +230,7 @@ fn what_is_not_delivered_at_a_stop_is_an_error_and_read_again() {
 #[track_caller]
 fn assert_read_again(mut job: Job) {
     assert_eq!(committed(&job.brokers, &job.name, &job.raw), [Some(0)]);
-    job = job.with("KAFKA__PRODUCER_PROPERTIES", "linger.ms=1");
+    job = job.with("KAFKA__PRODUCER_PROPERTIES", "linger.ms=1").with("KAFKA__STOP_TIMEOUT", "60s");
     let account = summary(&finish(job.run(["--until-end"]), None));
     assert_eq!(account["messages_in"], 50);
     assert_each_once(&sources(&job, "features"), &[50]);
