@@ -742,10 +742,15 @@ fn tls_in_a_build_without_it_is_refused() {
         ("kafka.producer_properties", "sasl.mechanism", "SCRAM-SHA-512"),
     ] {
         let yaml = format!("{{{key}: {{{property}: {value}}}}}").replace("kafka.", "kafka: {") + "}";
-        let errors = load(&yaml, &[]).unwrap_err().to_string();
+        let folder = Folder::new(&[("my.yaml", &yaml)]);
+        let errors = Config::load(&[folder.path("my.yaml")], [], Mode::Run).unwrap_err().to_string();
         assert!(errors.contains(&format!("{key}: found {property}: {value}, {feature}")), "{errors}");
+        // A backtest makes no client.
+        load(&yaml, &[]).unwrap();
     }
-    load("kafka: {properties: {security.protocol: sasl_plaintext, sasl.mechanism: PLAIN}}", &[]).unwrap();
+    let plain = "kafka: {properties: {security.protocol: sasl_plaintext, sasl.mechanism: PLAIN}}";
+    let folder = Folder::new(&[("my.yaml", plain)]);
+    Config::load(&[folder.path("my.yaml")], [], Mode::Run).unwrap();
 }
 
 /// What config/foreshock.yaml has of exchanges, by the table of venues.
