@@ -20,7 +20,7 @@ use crate::options::Options;
 use crate::plan::{Fault, Moment, Planner, Round};
 use crate::report::Report;
 use crate::state;
-use crate::topics::{KINDS, create, output_topic, outputs, sent};
+use crate::topics::{create, output_topics, outputs, sent};
 use crate::watch::Watch;
 use foreshock_testkit::random::Random;
 
@@ -118,7 +118,7 @@ impl Campaign {
             control_records: !options.no_control_records,
         };
         let (address, partitions) = (broker.address(), options.partitions);
-        let disturbed = KINDS.map(|kind| output_topic(&job.name, kind));
+        let disturbed = output_topics(&job.name);
         create(&address, std::slice::from_ref(&job.input), partitions)?;
         create(&address, &disturbed, partitions)?;
         // Some are left for what is not planned, such as a second try at a failpoint.
@@ -572,7 +572,7 @@ impl Campaign {
             state: self.job.work.join("state-undisturbed"),
             ..self.job.clone()
         };
-        let topics = KINDS.map(|kind| output_topic(&undisturbed_job.name, kind));
+        let topics = output_topics(&undisturbed_job.name);
         create(&self.broker.address(), &topics, self.options.partitions)?;
         let life = Life { workers: 1, processes: 1, ..Life::default() };
         let undisturbed = self.read_to_end(&undisturbed_job, life)?;

@@ -12,12 +12,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use foreshock_operators::outputs::OutputKind;
 use serde_json::{Map, Value, json};
 use signal_hook::consts::SIGKILL;
 
 use crate::broker::signal;
 use crate::feed;
-use crate::topics::{KINDS, output_topic};
+use crate::topics::output_topic;
 
 /// `kafka.transaction_timeout` of jobs under test, short so that a zombie can outstay it.
 pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -68,8 +69,8 @@ impl Job {
         fs::write(&rules, json!({"rules": feed::rules(1.0)}).to_string())?;
         let mut topics = Map::new();
         topics.insert("input".to_owned(), json!([self.input]));
-        for kind in KINDS {
-            topics.insert(kind.to_owned(), output_topic(&self.name, kind).into());
+        for kind in OutputKind::of_topics() {
+            topics.insert(kind.name().to_owned(), output_topic(&self.name, kind).into());
         }
         // JSON is YAML.
         let config = json!({

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use foreshock_operators::outputs::OutputKind;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
@@ -13,16 +14,17 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::judge::{Output, Topic};
 
-/// The kinds of output that have topics.
-pub const KINDS: [&str; 7] =
-    ["features", "predictions", "metrics", "gaps", "alerts", "deadletter", "control"];
-
 /// How long anything may take that the broker has a part in.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The topic of a job's kind of output.
-pub fn output_topic(job: &str, kind: &str) -> String {
-    format!("{job}.{kind}")
+pub fn output_topic(job: &str, kind: OutputKind) -> String {
+    format!("{job}.{}", kind.name())
+}
+
+/// The topics of all kinds of output of a job.
+pub fn output_topics(job: &str) -> Vec<String> {
+    OutputKind::of_topics().map(|kind| output_topic(job, kind)).collect()
 }
 
 /// What all clients of the campaign itself have in common.
@@ -71,18 +73,19 @@ pub fn all_partitions(topics: &[String], partitions: i32) -> Result<TopicPartiti
 
 /// All committed outputs of a job.
 pub fn outputs(brokers: &str, job: &str, partitions: i32) -> Result<Vec<Topic>> {
-    let names = KINDS.map(|kind| output_topic(job, kind));
-    let mut found = KINDS.map(|kind| Topic { kind, partitions: vec![Vec::new(); partitions as usize] });
-    read(brokers, &names, partitions, true, |topic, partition, output| {
+    let empty =
+        |kind: OutputKind| Topic { kind: kind.name(), partitions: vec![Vec::new(); partitions as usize] };
+    let mut found: Vec<Topic> = OutputKind::of_topics().map(empty).collect();
+    read(brokers, &output_topics(job), partitions, true, |topic, partition, output| {
         found[topic].partitions[partition].push(output);
     })?;
-    Ok(found.into())
+    Ok(found)
 }
 
 /// How many outputs a job sent in all, those of aborted transactions too.
 pub fn sent(brokers: &str, job: &str, partitions: i32) -> Result<usize> {
     let mut count = 0;
-    read(brokers, &KINDS.map(|kind| output_topic(job, kind)), partitions, false, |_, _, _| count += 1)?;
+    read(brokers, &output_topics(job), partitions, false, |_, _, _| count += 1)?;
     Ok(count)
 }
 

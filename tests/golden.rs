@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::{Backtest, KINDS, Ran, assert_same_text};
+use crate::support::{Backtest, Ran, assert_same_text, kinds};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -22,7 +22,7 @@ fn check(name: &str) {
     let ran = run(&case, 2);
     let account = serde_json::to_string_pretty(&ran.account()).unwrap() + "\n";
     let mut found = vec![("account.json".to_owned(), account.into_bytes())];
-    found.extend(KINDS.map(|kind| (format!("{kind}.ndjson"), ran.outputs[kind].clone())));
+    found.extend(kinds().into_iter().map(|kind| (format!("{kind}.ndjson"), ran.outputs[kind].clone())));
     let expected = case.join("expected");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::create_dir_all(&expected).unwrap();

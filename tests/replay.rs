@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use crate::support::feed::{Message, Recipe, file, interleave, stamp};
 use crate::support::random::Random;
 use crate::support::{
-    Backtest, Files, KINDS, Ran, assert_same, assert_same_text, data, finish, foreshock, slice,
+    Backtest, Files, Ran, assert_same, assert_same_text, data, finish, foreshock, kinds, slice,
 };
 
 const USDM: &str = "btcusdt-usdm.log.zst";
@@ -103,7 +103,7 @@ fn another_processor_writes_the_same_bytes() {
 #[test]
 fn the_feed_of_these_tests_has_something_of_every_kind() {
     let ran = stdin(&twenty()).run();
-    for kind in KINDS {
+    for kind in kinds() {
         assert!(ran.lines(kind).len() > 10, "{kind} has {} lines", ran.lines(kind).len());
     }
     for path in
@@ -413,7 +413,7 @@ fn a_range_is_the_same_as_a_file_that_was_cut() {
     let cut: Vec<Message> = messages.iter().filter(|m| (from..to).contains(&m.time)).cloned().collect();
     let expected = stdin(&cut).run();
     let found = stdin(&messages).arg("--from").arg(stamp(from)).arg("--to").arg(stamp(to)).run();
-    for kind in KINDS {
+    for kind in kinds() {
         assert_same_text(&expected.outputs[kind], &found.outputs[kind], kind);
     }
     assert_eq!(found.count("outside") as usize, messages.len() - cut.len());
@@ -431,7 +431,7 @@ fn a_range_is_the_same_as_a_file_that_was_cut() {
 #[test]
 fn standard_output_has_what_the_file_has() {
     let ran = slices(&[USDM, SPOT]).run();
-    for kind in KINDS {
+    for kind in kinds() {
         let mut command = foreshock();
         command.args(["backtest", "--json", "--out", "-", "--emit", kind]).args([data(USDM), data(SPOT)]);
         let ended = finish(command, None);

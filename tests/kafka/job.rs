@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::process::Command;
 
+use foreshock_operators::outputs::OutputKind;
 use rdkafka::config::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -14,8 +15,10 @@ use crate::support::kafka::{Record, records, records_of, unique};
 use crate::support::process::PATIENCE;
 use crate::support::{Ended, finish, foreshock, http};
 
-/// The kinds of output that have topics.
-pub const KINDS: [&str; 6] = ["features", "predictions", "metrics", "gaps", "alerts", "deadletter"];
+/// The names of the kinds of output that have topics and tell of the input; answers to control records are apart.
+pub fn kinds() -> impl Iterator<Item = &'static str> {
+    OutputKind::of_topics().filter(|kind| *kind != OutputKind::Control).map(OutputKind::name)
+}
 
 /// The names of a job, and how to call the program for it.
 #[derive(Clone)]
@@ -75,7 +78,7 @@ impl Job {
     fn live<A: AsRef<OsStr>>(&self, name: &str, args: impl IntoIterator<Item = A>) -> Command {
         let mut command = self.command(name, args);
         command.env("FORESHOCK_JOB__NAME", &self.name).env("FORESHOCK_TOPICS__INPUT", &self.raw);
-        for kind in KINDS {
+        for kind in kinds() {
             command.env(format!("FORESHOCK_TOPICS__{}", kind.to_uppercase()), self.topic(kind));
         }
         // Made with as many partitions as the input has, so it can't be one for all jobs.
@@ -120,9 +123,9 @@ impl Job {
     /// All outputs of every kind, by partition.
     #[track_caller]
     pub fn all_outputs(&self) -> BTreeMap<&'static str, Vec<Vec<Record>>> {
-        let topics = KINDS.map(|kind| self.topic(kind));
-        let found = records_of(&self.brokers, &topics.each_ref().map(String::as_str));
-        KINDS.into_iter().zip(found).collect()
+        let topics: Vec<String> = kinds().map(|kind| self.topic(kind)).collect();
+        let found = records_of(&self.brokers, &topics.iter().map(String::as_str).collect::<Vec<_>>());
+        kinds().zip(found).collect()
     }
 
     pub fn producer(&self) -> BaseProducer {

@@ -12,12 +12,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use foreshock_operators::outputs::OutputKind;
 pub use foreshock_testkit::process::{Ended, finish};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// All kinds of output.
-pub const KINDS: [&str; 7] = ["features", "predictions", "metrics", "gaps", "alerts", "deadletter", "scored"];
+/// The names of all kinds of output that have files.
+pub fn kinds() -> Vec<&'static str> {
+    OutputKind::of_files().map(OutputKind::name).collect()
+}
 
 /// A file in `tests/data/`.
 pub fn data(name: &str) -> PathBuf {
@@ -85,7 +88,7 @@ impl Backtest {
     pub fn of<P: AsRef<OsStr>>(files: impl IntoIterator<Item = P>) -> Backtest {
         let out = TempDir::new().unwrap();
         let mut command = foreshock();
-        command.args(["backtest", "--json", "--emit", &KINDS.join(","), "--out"]).arg(out.path());
+        command.args(["backtest", "--json", "--emit", &kinds().join(","), "--out"]).arg(out.path());
         command.args(files);
         Backtest { command, out, input: None, shown: String::new() }
     }
@@ -127,7 +130,7 @@ impl Backtest {
             outputs.insert(kind.to_owned(), fs::read(&path).unwrap());
         }
         let found: Vec<&str> = outputs.keys().map(String::as_str).collect();
-        let mut expected = KINDS;
+        let mut expected = kinds();
         expected.sort_unstable();
         assert_eq!(found, expected, "{}", self.shown);
         let summary = serde_json::from_slice(&ended.stdout).unwrap();
@@ -169,7 +172,7 @@ impl Ran {
     /// `product_id` of their original and without their source.
     pub fn by_instrument(&self) -> BTreeMap<(String, String), Vec<String>> {
         let mut lines = BTreeMap::<(String, String), Vec<String>>::new();
-        for kind in KINDS {
+        for kind in kinds() {
             for (line, mut record) in self.lines(kind).into_iter().zip(self.records(kind)) {
                 let (instrument, text) = if kind == "deadletter" {
                     let original = record["original"].as_str().unwrap();
@@ -189,7 +192,7 @@ impl Ran {
 /// Asserts that two runs wrote the same bytes and came to the same account.
 #[track_caller]
 pub fn assert_same(one: &Ran, other: &Ran) {
-    for kind in KINDS {
+    for kind in kinds() {
         let names = format!("{kind}.ndjson of{} and of{}", one.shown, other.shown);
         assert_same_text(&one.outputs[kind], &other.outputs[kind], &names);
     }
