@@ -25,7 +25,7 @@ use crate::watch::Watch;
 use foreshock_testkit::random::Random;
 
 /// How long a job may take until its first committed output.
-const UP_WITHIN: Duration = Duration::from_secs(60);
+const UP_WITHIN: Duration = Duration::from_secs(180);
 
 /// How long it may take to read its input to the end.
 const END_WITHIN: Duration = Duration::from_secs(240);

@@ -16,7 +16,7 @@ use crate::topics;
 pub const PORTION: usize = 3;
 
 /// How long the last messages may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How many messages may be sent by now.
 #[derive(Default)]

@@ -15,7 +15,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use crate::judge::{Output, Topic};
 
 /// How long anything may take that the broker has a part in.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The topic of a job's kind of output.
 pub fn output_topic(job: &str, kind: OutputKind) -> String {
