@@ -67,7 +67,6 @@ fn plain_loop(bencher: Bencher) {
         let decode_settings = DecodeSettings {
             files: files.clone(),
             range: TimeRange::default(),
-            max_ahead: settings.max_ahead,
             max_message_bytes: 8 << 20,
             control: true,
         };

@@ -348,7 +348,6 @@ fn build(
     let settings = Arc::new(config.settings.clone());
     let limits = Limits {
         range: TimeRange::default(),
-        max_ahead: settings.max_ahead,
         max_message_bytes: config.input.max_message_bytes,
         control: true,
     };

@@ -7,6 +7,7 @@ use foreshock_operators::change::ChangeAt;
 use foreshock_operators::links::Tagged;
 use foreshock_operators::row::{Extent, InstrumentId, Level};
 use foreshock_operators::time::Time;
+use foreshock_operators::venues::Receipt;
 use serde::{Deserialize, Serialize};
 
 use crate::control::{Answer, FoundRecord};
@@ -57,7 +58,7 @@ pub struct Delivered {
     /// `None`: the message has no value.
     pub body: Option<Extent>,
     /// When the venue's message was received.
-    pub received: Option<Time>,
+    pub received: Option<Receipt>,
     /// The exchange, where header or key names it.
     pub exchange: Option<Arc<str>>,
     /// It is a control record of ours, whatever it holds.

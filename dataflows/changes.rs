@@ -335,6 +335,7 @@ pub fn account(found: &FoundRecord, answer: &Answer, ledger: &mut Ledger) {
         source: found.source,
         index: 0,
         extent: found.extent,
+        original: None,
     });
 }
 
@@ -376,7 +377,9 @@ impl LogChanges {
         let base = self.shard.settings().clone();
         let mut beyond = None;
         let may_take = |settings: &Settings| {
-            if settings.instruments != base.instruments || settings.max_ahead != base.max_ahead {
+            if settings.instruments != base.instruments
+                || settings.parameters.max_ahead != base.parameters.max_ahead
+            {
                 beyond =
                     Some("it changes instruments or max_ahead, which a running job can do, but no backtest");
             }

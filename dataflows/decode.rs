@@ -6,8 +6,7 @@ use std::sync::Arc;
 use foreshock_operators::account::{Ledger, Reason};
 use foreshock_operators::links::Tagged;
 use foreshock_operators::row::{Extent, Row, Source};
-use foreshock_operators::time::Nanos;
-use foreshock_operators::venues::{Envelope, Format, Line, split_line};
+use foreshock_operators::venues::{Envelope, Format, Line, Receipt, split_line};
 use timely::dataflow::StreamVec;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::Operator as _;
@@ -34,7 +33,6 @@ pub struct LogFile {
 pub struct DecodeSettings {
     pub files: Arc<[LogFile]>,
     pub range: TimeRange,
-    pub max_ahead: Nanos,
     /// A longer message is refused.
     pub max_message_bytes: usize,
     /// Whether control records are obeyed, not counted only.
@@ -49,8 +47,8 @@ pub struct Decode {
 
 impl Decode {
     pub fn new(settings: DecodeSettings, instruments: &Instruments) -> Decode {
-        let DecodeSettings { files, range, max_ahead, max_message_bytes, control } = settings;
-        let limits = Limits { range, max_ahead, max_message_bytes, control };
+        let DecodeSettings { files, range, max_message_bytes, control } = settings;
+        let limits = Limits { range, max_message_bytes, control };
         Decode { files, messages: Messages::new(limits, instruments.resolver()) }
     }
 
@@ -100,14 +98,22 @@ impl Decode {
             match split_line(line) {
                 Line::Blank => {}
                 Line::Control => account.control_message(),
+                Line::BadReceipt { receipt, body } => {
+                    let extent = Extent { start: (at + body.start) as u32, length: body.len() as u32 };
+                    let receipt = String::from_utf8_lossy(&line[receipt]);
+                    let detail = format!(
+                        "the line begins with {receipt:.40}: a time of receipt from 2000 to 2100 in s, ms, µs or ns since 1970 \
+                         is allowed there"
+                    );
+                    account.refuse_message(source, extent, Reason::TimeRange, detail);
+                }
                 Line::Message { received, body } => {
                     let envelope = Envelope {
-                        received,
+                        received: received.map(Receipt::Stated),
                         exchange: file.exchange.as_deref(),
                         checked: true,
                         source,
                         extent: Extent { start: (at + body.start) as u32, length: body.len() as u32 },
-                        max_ahead: self.messages.limits.max_ahead,
                     };
                     let give = |order, row: Row| {
                         let worker = row.instrument.0 as usize % batches.len();
@@ -144,7 +150,7 @@ fn too_large_line(
 ) {
     let start = match split_line(beginning) {
         Line::Control => return account.control_message(),
-        Line::Message { body, .. } => body.start,
+        Line::Message { body, .. } | Line::BadReceipt { body, .. } => body.start,
         Line::Blank => 0,
     };
     let length = length - start as u64;

@@ -56,6 +56,8 @@ pub struct Part {
     pub counts: Counts,
     /// The first message or row of the batch that was refused, and why.
     pub first_refused: Option<String>,
+    /// What is worth a warning.
+    pub notices: Vec<String>,
     /// Why the log can't be used at all, where a message of the batch says so.
     pub unusable: Option<String>,
 }
@@ -96,7 +98,7 @@ impl EncodeLines {
         dead.sort_by_key(|letter| letter.order);
         if let Some(at) = self.kinds.iter().position(|kind| *kind == OutputKind::Deadletter) {
             for letter in &dead {
-                let message = letter.extent.of(&batch.bytes);
+                let message = letter.message(&batch.bytes);
                 let file = &self.files[letter.source.file as usize];
                 dead_letter(letter, &file.name, message, &mut lines[at].bytes);
                 if self.marked {
@@ -112,6 +114,7 @@ impl EncodeLines {
             lines,
             counts: batch.ledger.counts,
             first_refused,
+            notices: self.instruments.describe(&batch.ledger.notices),
             unusable: batch.ledger.unusable,
         }
     }

@@ -69,6 +69,8 @@ pub struct Publication {
     pub alerts: Vec<(InstrumentId, Box<Alert>)>,
     /// The first message or row that was refused, and why.
     pub first_refused: Option<String>,
+    /// What is worth a warning.
+    pub notices: Vec<String>,
     /// Why the log can't be used at all, where a message of the batch says so.
     pub unusable: Option<String>,
 }
@@ -120,6 +122,11 @@ impl EncodeRecords {
             predictions: Vec::with_capacity(batch.values.len()),
             alerts: Vec::new(),
             first_refused: None,
+            notices: if segment.cut.suppressed {
+                Vec::new()
+            } else {
+                self.instruments.describe(&batch.ledger.notices)
+            },
             unusable: batch.ledger.unusable,
         };
         let outcomes = batch.values.len();
@@ -140,7 +147,7 @@ impl EncodeRecords {
         }
         if self.kinds.contains(&OutputKind::Deadletter) && !segment.cut.suppressed {
             for letter in &dead {
-                let message = letter.extent.of(&batch.bytes);
+                let message = letter.message(&batch.bytes);
                 // The refused message's own key, which says at least where it was meant to go.
                 let key = segment.key(letter.source.line).filter(|key| key.length > 0).map(|key| {
                     let key = Extent { length: key.length.min(KEY_MAX), ..key }.of(&batch.bytes);
@@ -149,7 +156,11 @@ impl EncodeRecords {
                 let value = extent(&mut out.bytes, |bytes| dead_letter(letter, shard, message, bytes));
                 out.records.push(OutputRecord {
                     kind: OutputKind::Deadletter,
-                    key: key.map_or(RecordKey::None, RecordKey::Text),
+                    key: match (key, &letter.original) {
+                        (Some(key), _) => RecordKey::Text(key),
+                        (None, Some(original)) => RecordKey::Instrument(original.instrument),
+                        (None, None) => RecordKey::None,
+                    },
                     value: without_line_break(value),
                     offset: letter.source.line,
                     index: letter.index,

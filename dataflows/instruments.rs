@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
+use foreshock_operators::account::Notice;
 use foreshock_operators::operator::Instrument;
 use foreshock_operators::row::{Channel, InstrumentId};
 use foreshock_operators::venues::{ClockSource, Resolve, Resolved};
 use rustc_hash::FxHashMap;
 
-use crate::settings::{ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Unknown};
+use crate::settings::{ClockChoice, ExchangeSettings, InheritedLimit, InstrumentSettings, Unknown};
 use crate::subjects::Subjects;
 
 /// All instruments of a job, as some settings see them. Clones share one table.
@@ -97,8 +98,20 @@ impl Instruments {
     pub fn definition(&self, id: InstrumentId) -> String {
         let table = self.read();
         let (instrument, clock) = (&table.instruments[id.0 as usize], table.clocks[id.0 as usize]);
-        let Instrument { name, quote_channel, trade_channel, gap_after, .. } = &**instrument;
-        format!("{name} {quote_channel:?} {trade_channel:?} {gap_after:?} {clock:?}")
+        let Instrument { name, quote_channel, trade_channel, gap_after, max_jump, .. } = &**instrument;
+        format!("{name} {quote_channel:?} {trade_channel:?} {gap_after:?} {max_jump:?} {clock:?}")
+    }
+
+    /// Notices as text, with the instrument that they are of.
+    pub fn describe(&self, notices: &[Notice]) -> Vec<String> {
+        let text = |Notice { instrument, text }: &Notice| match instrument {
+            Some(id) => {
+                let instrument = self.get(*id);
+                format!("{}:{}: {text}", instrument.exchange, instrument.name)
+            }
+            None => text.clone(),
+        };
+        notices.iter().map(text).collect()
     }
 
     /// Whether a row was refused because there would have been more instruments than settings allow.
@@ -194,13 +207,16 @@ impl Instruments {
             name: listed.map_or(symbol, |l| &l.id).into(),
             quote_channel: own.and_then(|s| s.quote_channel).or(venue.and_then(|s| s.quote_channel)),
             trade_channel: own.and_then(|s| s.trade_channel).or(venue.and_then(|s| s.trade_channel)),
-            gap_after: match (own.map(|s| s.gap_after), venue.map(|s| s.gap_after)) {
-                (Some(GapAfter::After(limit)), _) => Some(limit),
-                (Some(GapAfter::Off), _) => None,
-                (_, Some(GapAfter::After(limit))) => Some(limit),
-                (_, Some(GapAfter::Off)) => None,
-                _ => settings.gap_after,
-            },
+            gap_after: InheritedLimit::in_force(
+                own.map(|s| s.gap_after),
+                venue.map(|s| s.gap_after),
+                settings.gap_after,
+            ),
+            max_jump: InheritedLimit::in_force(
+                own.map(|s| s.max_jump),
+                venue.map(|s| s.max_jump),
+                settings.max_jump,
+            ),
         };
         let clock = clock(own, venue, &instrument);
         let mut table = self.shared.table.write().unwrap_or_else(PoisonError::into_inner);

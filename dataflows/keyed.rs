@@ -33,8 +33,8 @@ pub struct Keyed<G, L, U: Subjects = Instruments> {
     subjects: U,
     /// By the key's index; `None` for keys of other workers.
     states: States<G, L, U>,
-    /// Whether any state may hold inputs back: most can't, and are never asked.
-    may_wait: bool,
+    /// By shard: how many inputs its states hold back. Where it is none, which is nearly always, no state is asked.
+    waiting: BTreeMap<u32, i64>,
     /// Whether anybody wants to know of inputs held back.
     tracks_waiting: bool,
     saver: Option<Saver>,
@@ -66,13 +66,12 @@ where
 {
     /// No states yet: each key gets one with its first input.
     pub fn new(parameters: Arc<Parameters>, subjects: U) -> Self {
-        let may_wait = Chain::<G, L, U::Subject>::may_wait(&parameters);
         Keyed {
             parameters,
             parameters_of_shards: BTreeMap::new(),
             subjects,
             states: Vec::new(),
-            may_wait,
+            waiting: BTreeMap::new(),
             tracks_waiting: true,
             saver: None,
             saving: None,
@@ -81,7 +80,6 @@ where
 
     /// Has new keys of a shard begin with these parameters.
     pub fn assume_parameters(&mut self, shard: u32, parameters: Arc<Parameters>) {
-        self.may_wait |= Chain::<G, L, U::Subject>::may_wait(&parameters);
         self.parameters_of_shards.insert(shard, parameters);
     }
 
@@ -93,6 +91,7 @@ where
     /// Lets go of all states of a shard.
     pub fn forget(&mut self, shard: u32) {
         self.parameters_of_shards.remove(&shard);
+        self.waiting.remove(&shard);
         for key in self.subjects.of_shard(shard) {
             if let Some(state) = self.states.get_mut(U::index(key)) {
                 *state = None;
@@ -115,8 +114,9 @@ where
         if let (Some(_), Some(saver)) = (&self.saving, &self.saver) {
             saver.note_rows();
         }
-        let cut = origin.cut();
-        let mut out = Out::new(Context { ledger, levels, order: 0 }, values.len());
+        let (cut, buffered) = (origin.cut(), ledger.counts.buffered);
+        let mut out =
+            Out::new(Context { ledger, levels, bytes: bytes.clone(), ..Context::default() }, values.len());
         let mut changes = changes.iter().peekable();
         let mut values = values.into_iter();
         let are_many = self.states.len() > FEW;
@@ -141,6 +141,9 @@ where
         changes.for_each(|change| self.change(change, &mut out, watch));
         if end {
             self.end(cut.map(|cut| cut.shard), &mut out, watch);
+        }
+        if let Some(cut) = cut {
+            *self.waiting.entry(cut.shard).or_default() += out.context.ledger.counts.buffered - buffered;
         }
         origin.note_waiting(cut.and_then(|cut| self.oldest_waiting(cut.shard)));
         if let Some(cut) = cut
@@ -177,13 +180,16 @@ where
     ) -> Result<(), RestoreError> {
         let parameters = self.parameters_of(key);
         let state = Chain::restore(parameters, changes, &*self.subjects.subject(key), bytes)?;
+        if let Some(shard) = self.subjects.shard_of(key) {
+            *self.waiting.entry(shard).or_default() += state.waiting() as i64;
+        }
         *self.slot(key) = Some(Box::new(state));
         Ok(())
     }
 
     /// The oldest message of a shard of which some state holds an input back.
     fn oldest_waiting(&self, shard: u32) -> Option<u64> {
-        if !self.may_wait || !self.tracks_waiting {
+        if !self.tracks_waiting || self.waiting.get(&shard).is_none_or(|waiting| *waiting == 0) {
             return None;
         }
         let keys = self.subjects.of_shard(shard);
@@ -245,10 +251,6 @@ where
         out: &mut Out<L::Output, U::Key>,
         watch: &mut W,
     ) {
-        // A change may have inputs wait that did not before.
-        if let Some(parameters) = change.change.parameters() {
-            self.may_wait |= Chain::<G, L, U::Subject>::may_wait(parameters);
-        }
         out.tag(change.key, change.order);
         self.state(change.key).on_change(&change.change, out, watch);
     }

@@ -185,7 +185,6 @@ struct ShardDecode {
 
 impl ShardDecode {
     fn new(number: u32, changes: ShardChanges, limits: Limits, instruments: &Instruments) -> ShardDecode {
-        let limits = Limits { max_ahead: changes.settings().max_ahead, ..limits };
         let messages = Messages::new(limits, instruments.resolver_of_shard(number));
         ShardDecode { number, messages, changes, instruments: instruments.clone() }
     }
@@ -199,7 +198,6 @@ impl ShardDecode {
         decoded: &mut Decoded,
     ) {
         let LiveSettings { format, exchange, .. } = settings;
-        let limits = self.messages.limits;
         let source = Source { file: self.number, line: message.offset };
         let Some(extent) = message.body else {
             let extent = Extent { start: message.key.start + message.key.length, length: 0 };
@@ -213,14 +211,7 @@ impl ShardDecode {
         }
         let body = extent.of(bytes);
         let exchange = message.exchange.as_deref().or(exchange.as_deref());
-        let envelope = Envelope {
-            received: message.received,
-            exchange,
-            checked: true,
-            source,
-            extent,
-            max_ahead: limits.max_ahead,
-        };
+        let envelope = Envelope { received: message.received, exchange, checked: true, source, extent };
         let format = format.unwrap_or_else(|| format_of(body, exchange));
         let ShardDecode { messages, changes, .. } = self;
         messages.take_message(format, body, &envelope, account, |order, row| {
@@ -239,7 +230,6 @@ impl ShardDecode {
         answers.push(answer);
         if let Some(settings) = settings {
             self.instruments = self.instruments.under(settings.instruments.clone());
-            self.messages.limits.max_ahead = settings.max_ahead;
             self.messages.resolve_by(self.instruments.resolver_of_shard(self.number));
         }
     }

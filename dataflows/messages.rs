@@ -1,8 +1,7 @@
 //! One message ─► its rows, with the account of what became of it: the same for files and topics.
 
-use foreshock_operators::account::{DeadLetter, Ledger, Reason};
+use foreshock_operators::account::{DeadLetter, Ledger, Notice, Reason};
 use foreshock_operators::row::{Extent, Row, Source};
-use foreshock_operators::time::Nanos;
 use foreshock_operators::venues::{Envelope, Format, RefusedRow, Verdict, decode};
 
 use crate::batch::TimeRange;
@@ -13,8 +12,6 @@ use crate::instruments::Resolver;
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub range: TimeRange,
-    /// How far a row's time may lie ahead of its receipt.
-    pub max_ahead: Nanos,
     /// A longer message is refused.
     pub max_message_bytes: usize,
     /// Whether control records are obeyed, not counted only.
@@ -37,11 +34,13 @@ pub struct Messages {
     resolver: Resolver,
     rows: Vec<Row>,
     refused: Vec<RefusedRow>,
+    /// Whether it was said that times come in another unit than the venue's.
+    has_told_unit: bool,
 }
 
 impl Messages {
     pub fn new(limits: Limits, resolver: Resolver) -> Messages {
-        Messages { limits, resolver, rows: Vec::new(), refused: Vec::new() }
+        Messages { limits, resolver, rows: Vec::new(), refused: Vec::new(), has_told_unit: false }
     }
 
     /// Takes a message apart and gives its rows, each with its position in the batch. Says so where the message
@@ -74,7 +73,10 @@ impl Messages {
                 account.ledger.counts.messages_in += 1;
                 account.ledger.counts.messages_ignored += 1;
             }
-            Verdict::Rows => self.deal(source, extent, account, give),
+            Verdict::Rows => {
+                self.look_at_unit(format, account);
+                self.deal(source, extent, account, give);
+            }
             Verdict::RefusedRow { reason, detail } => account.refuse_message(source, extent, reason, detail),
             Verdict::Contradiction { found } => {
                 let expected = envelope.exchange.unwrap_or_default();
@@ -84,6 +86,20 @@ impl Messages {
             }
         }
         None
+    }
+
+    /// Says once that a venue's times are in another unit than it is known for.
+    fn look_at_unit(&mut self, format: Format, account: &mut BatchLedger) {
+        let (Some(known), false) = (format.time_digits(), self.has_told_unit) else { return };
+        // Those of receipts have nine digits.
+        let Some(row) = self.rows.iter().find(|row| row.digits != known && row.digits < 9) else { return };
+        self.has_told_unit = true;
+        let unit = if row.digits == 0 { "s" } else { "µs" };
+        let text = format!(
+            "times of {} come in {unit}, where its venue has ms; they are read as what they are",
+            format.name()
+        );
+        account.ledger.notices.push(Notice { instrument: None, text });
     }
 
     /// Takes a control message: one that is a record of ours is read by whoever knows the shard.
@@ -176,7 +192,15 @@ impl BatchLedger {
     }
 
     fn refuse(&mut self, source: Source, index: u32, extent: Extent, reason: Reason, detail: String) {
-        self.ledger.refuse(DeadLetter { order: self.order, reason, detail, source, index, extent });
+        self.ledger.refuse(DeadLetter {
+            order: self.order,
+            reason,
+            detail,
+            source,
+            index,
+            extent,
+            original: None,
+        });
         self.order += 1;
     }
 }

@@ -10,7 +10,7 @@ use foreshock_operators::order::OrderSettings;
 use foreshock_operators::row::Channel;
 use foreshock_operators::rules::Rule;
 use foreshock_operators::seconds::SecondSettings;
-use foreshock_operators::time::Nanos;
+use foreshock_operators::time::{Nanos, SECOND};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -20,8 +20,6 @@ use sha2::{Digest, Sha256};
 pub struct Settings {
     /// What operators take of them.
     pub parameters: Arc<Parameters>,
-    /// How far a row's time may lie ahead of its receipt.
-    pub max_ahead: Nanos,
     pub instruments: InstrumentSettings,
 }
 
@@ -32,13 +30,14 @@ impl Settings {
     /// Says which rule is broken.
     pub fn check(&self) -> Result<(), String> {
         self.parameters.check()?;
-        let InstrumentSettings { max, gap_after, exchanges, listed, .. } = &self.instruments;
-        let own = listed.iter().map(|listed| &listed.settings).chain(exchanges.values());
-        let limits = own.map(|settings| settings.gap_after).chain(gap_after.map(GapAfter::After));
+        let InstrumentSettings { max, gap_after, max_jump, exchanges, listed, .. } = &self.instruments;
+        let own = || listed.iter().map(|listed| &listed.settings).chain(exchanges.values());
+        let gaps = own().map(|settings| settings.gap_after).chain(gap_after.map(InheritedLimit::After));
+        let jumps = own().map(|settings| settings.max_jump).chain(max_jump.map(InheritedLimit::After));
         let checks = [
-            (self.max_ahead >= 0, "max_ahead is not negative"),
             (*max > 0, "a job has at least one instrument"),
-            (limits.into_iter().all(GapAfter::is_legal), "gap_after is not negative"),
+            (gaps.into_iter().all(InheritedLimit::is_legal), "gap_after is not negative"),
+            (jumps.into_iter().all(InheritedLimit::is_legal), "max_jump is not negative"),
             (
                 listed.iter().all(ListedInstrument::is_named),
                 "an instrument has an exchange, a symbol and an id",
@@ -74,14 +73,14 @@ struct FlatSettings {
 impl From<FlatSettings> for Settings {
     fn from(flat: FlatSettings) -> Settings {
         let FlatSettings { order, features, seconds, model, rules, max_ahead, instruments } = flat;
-        let parameters = Arc::new(Parameters { order, features, seconds, model, rules });
-        Settings { parameters, max_ahead, instruments }
+        let parameters = Arc::new(Parameters { max_ahead, order, features, seconds, model, rules });
+        Settings { parameters, instruments }
     }
 }
 
 impl From<Settings> for FlatSettings {
-    fn from(Settings { parameters, max_ahead, instruments }: Settings) -> FlatSettings {
-        let Parameters { order, features, seconds, model, rules } = Parameters::clone(&parameters);
+    fn from(Settings { parameters, instruments }: Settings) -> FlatSettings {
+        let Parameters { max_ahead, order, features, seconds, model, rules } = Parameters::clone(&parameters);
         FlatSettings { order, features, seconds, model, rules, max_ahead, instruments }
     }
 }
@@ -96,9 +95,17 @@ pub struct InstrumentSettings {
     pub max: usize,
     /// The longest silence that is no gap, where the exchange does not say otherwise; `None`: gaps are off.
     pub gap_after: Option<Nanos>,
+    /// How far a row may lie ahead of the others until the next one confirms it, where the exchange does not say otherwise;
+    /// `None`: any stamp is believed. Settings that were written before there was one have the default.
+    #[serde(default = "default_max_jump")]
+    pub max_jump: Option<Nanos>,
     /// By exchange name; one without an entry has the defaults.
     pub exchanges: BTreeMap<String, ExchangeSettings>,
     pub listed: Vec<ListedInstrument>,
+}
+
+fn default_max_jump() -> Option<Nanos> {
+    Some(5 * SECOND)
 }
 
 /// What to do with an instrument that is not listed.
@@ -122,10 +129,10 @@ pub enum ClockChoice {
     Received,
 }
 
-/// A silence limit that was configured, or left to the level above.
+/// A limit in time that was configured, or left to the level above.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum GapAfter {
+pub enum InheritedLimit {
     #[default]
     Inherit,
     Off,
@@ -136,7 +143,9 @@ pub enum GapAfter {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExchangeSettings {
-    pub gap_after: GapAfter,
+    pub gap_after: InheritedLimit,
+    #[serde(default)]
+    pub max_jump: InheritedLimit,
     pub clock: ClockChoice,
     pub quote_channel: Option<Channel>,
     pub trade_channel: Option<Channel>,
@@ -175,8 +184,19 @@ impl ListedInstrument {
     }
 }
 
-impl GapAfter {
+impl InheritedLimit {
+    /// The limit in force, by an instrument's own word, its exchange's and that for all; `None`: there is none.
+    pub fn in_force(own: Option<Self>, venue: Option<Self>, for_all: Option<Nanos>) -> Option<Nanos> {
+        match (own, venue) {
+            (Some(InheritedLimit::After(limit)), _) => Some(limit),
+            (Some(InheritedLimit::Off), _) => None,
+            (_, Some(InheritedLimit::After(limit))) => Some(limit),
+            (_, Some(InheritedLimit::Off)) => None,
+            _ => for_all,
+        }
+    }
+
     fn is_legal(self) -> bool {
-        !matches!(self, GapAfter::After(limit) if limit < 0)
+        !matches!(self, InheritedLimit::After(limit) if limit < 0)
     }
 }

@@ -1,8 +1,10 @@
 //! The account of a run: every message and every row has exactly one fate, and the fates add up (docs/definitions.md, "Input").
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::row::{Extent, Source};
+use crate::row::{Extent, InstrumentId, Source};
 
 /// Why a message or a row was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -22,7 +24,7 @@ pub enum Reason {
     NoTime,
     /// A time outside 2000 to 2100.
     TimeRange,
-    /// A time too far ahead of its receipt.
+    /// A time too far ahead of its receipt, or of the instrument's other rows.
     TimeAhead,
     /// A price or size that is not a finite number.
     NonFinite,
@@ -95,7 +97,9 @@ impl Reason {
             Reason::OtherMarket => "of another market than the one named with `--exchange`",
             Reason::NoTime => "no time, or one that can't be read",
             Reason::TimeRange => "a time outside 2000 to 2100",
-            Reason::TimeAhead => "more than `input.max_ahead` ahead of its receipt",
+            Reason::TimeAhead => {
+                "too far ahead of its receipt or of the instrument's other rows ([clock](definitions.md#clock))"
+            }
             Reason::NonFinite => "a price or size that is no finite number",
             Reason::NotPositive => "a price of 0 or below",
             Reason::NegativeSize => "a size below 0",
@@ -109,7 +113,7 @@ impl Reason {
 }
 
 /// A refused message or row on its way to the dead letters. The original is found through `extent` in the
-/// bytes of the batch that refused it.
+/// bytes of the batch that refused it, unless it had waited longer than that.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// Position in the batch of what was refused: dead letters are written in this order.
@@ -120,6 +124,22 @@ pub struct DeadLetter {
     pub source: Source,
     pub index: u32,
     pub extent: Extent,
+    /// The message, where it is none of the batch that refused it.
+    pub original: Option<Original>,
+}
+
+/// A message that waited for its fate, and what it is of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Original {
+    pub instrument: InstrumentId,
+    pub message: Arc<[u8]>,
+}
+
+impl DeadLetter {
+    /// The message that was refused, of which the batch holds these bytes.
+    pub fn message<'a>(&'a self, bytes: &'a [u8]) -> &'a [u8] {
+        self.original.as_ref().map_or_else(|| self.extent.of(bytes), |original| &original.message)
+    }
 }
 
 /// Counts of messages and rows by fate. Counts are signed because a row may be moved from one fate to another.
@@ -151,6 +171,8 @@ pub struct Counts {
     pub control_records: i64,
     pub gaps: i64,
     pub samples: i64,
+    /// Seconds that were told before a wrong clock was left, and are not told again.
+    pub samples_repeated: i64,
     pub alerts: i64,
     /// Dead letters by [`Reason`] number, messages and rows, late ones included.
     pub deadletter: [i64; Reason::ALL.len()],
@@ -192,6 +214,7 @@ impl Counts {
             control_records,
             gaps,
             samples,
+            samples_repeated,
             alerts,
             deadletter,
         } = other;
@@ -216,6 +239,7 @@ impl Counts {
         self.control_records += times * control_records;
         self.gaps += times * gaps;
         self.samples += times * samples;
+        self.samples_repeated += times * samples_repeated;
         self.alerts += times * alerts;
         for (sum, n) in self.deadletter.iter_mut().zip(deadletter) {
             *sum += times * n;
@@ -224,7 +248,8 @@ impl Counts {
 
     /// Rows that reached an instrument's operators and have left them.
     pub fn rows_processed(&self) -> i64 {
-        self.ticks + self.applied + self.duplicate + self.late + self.rows_ignored
+        let ahead = self.deadletter[Reason::TimeAhead as usize];
+        self.ticks + self.applied + self.duplicate + self.late + self.rows_ignored + ahead
     }
 
     /// What does not add up, if anything: `messages_in` against its fates, `rows_in` against its fates.
@@ -250,11 +275,21 @@ impl Counts {
     }
 }
 
+/// Something that is worth a warning, and is no fate of a single row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Of which instrument; `None`: of the log.
+    pub instrument: Option<InstrumentId>,
+    pub text: String,
+}
+
 /// The account of one batch, carried along with it to the sink.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Ledger {
     pub counts: Counts,
     pub dead: Vec<DeadLetter>,
+    /// What is to be said once.
+    pub notices: Vec<Notice>,
     /// Why the log can't be used at all, where a message says so.
     pub unusable: Option<String>,
 }

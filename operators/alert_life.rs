@@ -51,6 +51,10 @@ pub struct AlertLife {
     last_start: Option<AlertStart>,
     /// When the latest alert was resolved: the cooldown counts from here.
     resolved_at: Option<Time>,
+    /// The most starts in one instant so far.
+    most: u32,
+    /// A wrong clock was left, so an instant may come again: starts are counted on from the most, for ever.
+    counts_on: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -134,6 +138,12 @@ impl AlertLife {
         }
     }
 
+    /// The clock was wrong, and is left for `now`.
+    pub fn on_clock_left(&mut self, now: Time) {
+        self.resolved_at = self.resolved_at.map(|resolved| resolved.min(now));
+        self.counts_on = true;
+    }
+
     /// Ends what there is of an alert: a pending one silently, a raised one with this reason.
     pub fn end_now(&mut self, time: Time, reason: &'static str, mut tell: impl FnMut(AlertTransition)) {
         match &self.phase {
@@ -168,8 +178,10 @@ impl AlertLife {
     fn next_start(&mut self, at: Time) -> AlertStart {
         let nth = match self.last_start {
             Some(last) if last.at == at => last.nth.saturating_add(1),
+            Some(_) if self.counts_on => self.most.saturating_add(1),
             _ => 1,
         };
+        self.most = self.most.max(nth);
         *self.last_start.insert(AlertStart { at, nth })
     }
 }

@@ -67,8 +67,8 @@ pub trait Gate<S = Instrument>:
     /// A part of the log is gone: nothing that follows has to do with what came before.
     fn on_lost_log(&mut self, out: &mut impl Collector<Self::Item>);
 
-    /// Whether inputs may wait inside for others under these parameters.
-    fn may_wait(parameters: &Parameters) -> bool;
+    /// How many inputs wait inside for others; each is counted as buffered meanwhile.
+    fn waiting(&self) -> usize;
 
     /// Where in its log the oldest input stands that was taken and is still waiting; `None`: none waits.
     fn oldest_waiting(&self) -> Option<u64>;
@@ -173,9 +173,9 @@ where
         self.behind.links.fetch(coming.event_time(), ahead);
     }
 
-    /// Whether inputs may wait for others under these parameters.
-    pub fn may_wait(parameters: &Parameters) -> bool {
-        G::may_wait(parameters)
+    /// How many inputs wait for others.
+    pub fn waiting(&self) -> usize {
+        self.gate.waiting()
     }
 
     /// Where in its log the oldest input stands that waits for others; `None`: none waits.

@@ -10,7 +10,8 @@ use crate::stages::{Gap, GapReason, Live};
 use crate::time::{Nanos, Time};
 
 /// Puts a gap record before the row that ended a silence. The record is made when the silence ends: whether a
-/// feed is silent *now* is status, not data. A change under which windows start empty makes a gap too.
+/// feed is silent *now* is status, not data. A change under which windows start empty makes a gap too, and so does a wrong
+/// clock that was left.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gaps {
     /// The longest silence that is no gap; `None`: silences are never gaps.
@@ -29,7 +30,9 @@ impl Operator for Gaps {
     }
 
     fn on_input(&mut self, row: Row, out: &mut impl Collector<Live>) {
-        if let Some(start) = self.alive
+        if let Some(start) = out.context().clock_left.take() {
+            give_gap(Gap { start, end: row.clock, reason: GapReason::Clock, digits: row.digits }, out);
+        } else if let Some(start) = self.alive
             && self.is_silence(start, row.clock)
         {
             give_gap(Gap { start, end: row.clock, reason: GapReason::Silence, digits: row.digits }, out);
@@ -48,7 +51,9 @@ impl Operator for Gaps {
         };
         // Before the first sign of life there is nothing that a gap could end; but it can't be known of a lost
         // state that it was empty.
-        let start = self.alive.or((reason == Some(GapReason::StateLost)).then_some(at));
+        // And the clock may be just about to be left for an earlier one.
+        let start =
+            self.alive.or((reason == Some(GapReason::StateLost)).then_some(at)).map(|start| start.min(at));
         if let (Some(reason), Some(start)) = (reason, start) {
             let is_silence = reason == GapReason::Reconfigured && self.is_silence(start, at);
             let reason = if is_silence { GapReason::Silence } else { reason };

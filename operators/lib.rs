@@ -8,6 +8,7 @@ mod alert_life;
 pub mod alone;
 pub mod chain;
 pub mod change;
+pub mod clock;
 pub mod encode;
 pub mod feature;
 pub mod features;

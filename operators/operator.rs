@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::account::{Counts, DeadLetter, Ledger, Reason};
+use crate::account::{Counts, DeadLetter, Ledger, Original, Reason};
 use crate::change::{Effect, InForce};
 use crate::parameters::Parameters;
 use crate::prefetch::fetch_all;
@@ -30,6 +30,8 @@ pub struct Instrument {
     pub trade_channel: Option<Channel>,
     /// The longest silence that is no gap; `None`: silences are never gaps.
     pub gap_after: Option<Nanos>,
+    /// How far a row may lie ahead of the others until the next one says that it is right; `None`: any stamp is believed.
+    pub max_jump: Option<Nanos>,
 }
 
 /// A state machine for one key, which is an instrument unless `S` says otherwise. It sees the key's inputs in the order of
@@ -91,15 +93,21 @@ pub struct Context {
     pub ledger: Ledger,
     /// Levels of the books of the batch's rows, which hold extents of it. Rows that are let go append theirs.
     pub levels: Vec<Level>,
+    /// The bytes that the extents of rows and dead letters stand in.
+    pub bytes: Arc<Vec<u8>>,
+    /// The row about to be pushed leaves a wrong clock: when what it said began. The gap operator takes it.
+    pub clock_left: Option<Time>,
     /// Position in the batch of the row being processed.
     pub order: u32,
 }
 
 impl Context {
-    /// Files a dead letter for a row of the batch being processed; the caller counts its fate.
-    pub fn refuse(&mut self, row: &Row, reason: Reason, detail: String) {
+    /// Files a dead letter for a row; the caller counts its fate.
+    /// `message` is its message where that is of an earlier batch.
+    pub fn refuse(&mut self, row: &Row, reason: Reason, detail: String, message: Option<Arc<[u8]>>) {
         let (source, index, extent) = (row.source, row.index, row.extent);
-        self.ledger.refuse(DeadLetter { order: self.order, reason, detail, source, index, extent });
+        let original = message.map(|message| Original { instrument: row.instrument, message });
+        self.ledger.refuse(DeadLetter { order: self.order, reason, detail, source, index, extent, original });
     }
 }
 

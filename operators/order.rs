@@ -1,18 +1,20 @@
 //! Puts an instrument's rows in order and takes out duplicates and late rows (docs/definitions.md, "Order").
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::Reason;
+use crate::account::{Notice, Reason};
 use crate::chain::Gate;
+use crate::clock::{ClockBounds, Stamp, StampJudge, Word};
 use crate::moments::push_tight;
 use crate::operator::{Ahead, Collector, Instrument, Mismatch, Operator, consistent, same_settings};
 use crate::packed;
 use crate::parameters::Parameters;
 use crate::prefetch::fetch;
 use crate::row::{Body, Channel, Extent, Level, Quote, Row, Source, Trade};
-use crate::time::Time;
+use crate::time::{Nanos, SECOND, Shown, Time};
 
 pub use crate::parameters::OrderSettings;
 
@@ -25,8 +27,11 @@ pub const WAITING_MAX: usize = 262_144;
 /// How many levels of books may wait with an instrument's rows: past that too the oldest row goes on before its time.
 pub const WAITING_LEVELS_MAX: usize = 1 << 20;
 
-/// Lets the rows of the channels in use through, once each, none older than the one before it in its channel,
-/// and sets the instrument's clock on them. Whatever waits for a row (see [`crate::chain`]) waits here with it.
+/// So many rows that were doubted and right say that an instrument's rows come too far apart to be told at once.
+const CONFIRMED_OFTEN: u8 = 3;
+
+/// Lets the rows of the channels in use through, once each, none from the future and none older than the one before it in
+/// its channel, and sets the instrument's clock on them. Whatever waits for a row (see [`crate::chain`]) waits here with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     /// Those in force at the last row let through.
@@ -38,10 +43,19 @@ pub struct Order {
     /// The channel that trades are counted from: the configured one, or the best so far.
     trade_channel: Option<Channel>,
     channels: [ChannelMemory; Channel::COUNT],
+    bounds: ClockBounds,
+    /// Which stamps are believed.
+    stamps: StampJudge,
+    /// The row so far ahead that the next one is to say whether it is right.
+    doubtful: Option<Box<Doubtful>>,
     /// The instrument's clock T: the largest event time among the rows let through.
     clock: Option<Time>,
-    /// The largest event time among the rows that came in, waiting ones included.
-    arrived: Option<Time>,
+    /// Whether it was said that rows were refused for their stamps.
+    has_warned: bool,
+    /// Rows in doubt that the next one confirmed, as far as they are counted.
+    confirmed: u8,
+    /// T before it last went on by more than a row may lie ahead.
+    before_jump: Option<Time>,
     waiting: BTreeMap<Place, Waiting>,
     /// Levels of all rows that wait.
     waiting_levels: usize,
@@ -52,6 +66,13 @@ pub struct Order {
 struct Waiting {
     row: Row,
     levels: Box<[Level]>,
+}
+
+/// A row whose stamp is doubted, with its message: the batch is gone when it is refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Doubtful {
+    waiting: Waiting,
+    message: Arc<[u8]>,
 }
 
 /// Where a waiting row belongs: by event time, then in the order of the log.
@@ -77,8 +98,13 @@ impl Operator for Order {
             quote_channel: instrument.quote_channel,
             trade_channel: instrument.trade_channel,
             channels: Default::default(),
+            bounds: ClockBounds { max_ahead: parameters.max_ahead, max_jump: instrument.max_jump },
+            stamps: StampJudge::default(),
+            doubtful: None,
             clock: None,
-            arrived: None,
+            has_warned: false,
+            confirmed: 0,
+            before_jump: None,
             waiting: BTreeMap::new(),
             waiting_levels: 0,
         }
@@ -98,41 +124,28 @@ impl Operator for Order {
             }
             return;
         }
-        let channel = &mut self.channels[row.channel as usize];
-        if row.id.is_some_and(|id| !channel.ids.insert(id)) {
+        let ids = &mut self.channels[row.channel as usize].ids;
+        let age = row.id.map_or(IdAge::New, |id| ids.insert(id));
+        if age == IdAge::Known {
             out.counts().duplicate += 1;
             return;
         }
-        if let Some(newest) = channel.newest
-            && row.event_time < newest
-        {
-            out.counts().late += 1;
-            let late_by = newest.since(row.event_time);
-            let detail =
-                format!("{late_by} ns older than the newest row of its channel {}", row.channel.name());
-            out.context().refuse(&row, Reason::Late, detail);
-            return;
+        let lead = self.stamps.receive(&row, self.bounds);
+        if let Some(ahead) = self.stamps.against_receipt(&row, lead, self.bounds) {
+            return self.refuse(&row, ahead, None, out);
         }
-        if self.settings.reorder == 0 {
-            self.let_through(row, out);
-            return;
+        self.hear_on_doubtful(&row, out);
+        match self.stamps.judge(&row, lead, age == IdAge::New, self.bounds) {
+            Stamp::Doubtful => return self.doubt(row, out),
+            Stamp::Leaves { first } => self.leave_clock(first, &row, out),
+            _ => {}
         }
-        self.arrived = self.arrived.max(Some(row.event_time));
-        self.keep(row, out);
-        while let Some(first) = self.waiting.first_entry() {
-            // The row before may have changed how long rows wait.
-            let due = self.arrived.map(|arrived| arrived.minus(self.settings.reorder));
-            let waited = Some(first.key().0) <= due;
-            let fits = self.waiting.len() <= WAITING_MAX && self.waiting_levels <= WAITING_LEVELS_MAX;
-            if !waited && fits {
-                break;
-            }
-            out.counts().hurried += i64::from(!waited);
-            self.release(out);
-        }
+        self.take(row, None, out);
     }
 
     fn on_end(&mut self, out: &mut impl Collector<Row>) {
+        // Nothing speaks against it.
+        self.release_doubtful(out);
         while !self.waiting.is_empty() {
             self.release(out);
         }
@@ -145,6 +158,7 @@ impl Operator for Order {
             Ahead::Far => {
                 fetch(&self.clock);
                 fetch(&self.quote_channel);
+                fetch(&self.stamps);
                 self.channels.iter().for_each(fetch);
             }
             Ahead::Near => {
@@ -155,8 +169,11 @@ impl Operator for Order {
     }
 
     fn resume(&mut self, parameters: &Parameters, instrument: &Instrument) -> Result<(), Mismatch> {
-        let configured = [instrument.quote_channel, instrument.trade_channel];
-        same_settings(&(self.settings, self.configured), &(parameters.order, configured))?;
+        let fresh = Order::new(parameters, instrument);
+        same_settings(
+            &(self.settings, self.configured, self.bounds),
+            &(fresh.settings, fresh.configured, fresh.bounds),
+        )?;
         let remembers = self.channels.iter().all(|channel| channel.ids.ids.len() <= IDS_REMEMBERED);
         consistent(remembers, &format!("it remembers more than {IDS_REMEMBERED} ids of a channel"))?;
         let levels: usize = self.waiting.values().map(|waiting| waiting.levels.len()).sum();
@@ -173,15 +190,16 @@ impl Gate for Order {
     fn on_lost_log(&mut self, out: &mut impl Collector<Row>) {
         self.on_end(out);
         self.channels = Default::default();
-        self.arrived = None;
+        self.stamps.on_lost_log();
     }
 
-    fn may_wait(parameters: &Parameters) -> bool {
-        parameters.order.reorder > 0
+    fn waiting(&self) -> usize {
+        self.waiting.len() + usize::from(self.doubtful.is_some())
     }
 
     fn oldest_waiting(&self) -> Option<u64> {
-        self.waiting.values().map(|waiting| waiting.row.source.line).min()
+        let doubtful = self.doubtful.as_ref().map(|doubtful| &doubtful.waiting);
+        self.waiting.values().chain(doubtful).map(|waiting| waiting.row.source.line).min()
     }
 }
 
@@ -210,39 +228,176 @@ impl Order {
         }
     }
 
-    /// Has a row wait, with what its batch holds of it.
-    fn keep(&mut self, row: Row, out: &mut impl Collector<Row>) {
+    /// Takes a row whose stamp is believed, with its levels where its batch is gone.
+    fn take(&mut self, row: Row, levels: Option<Box<[Level]>>, out: &mut impl Collector<Row>) {
+        let channel = &self.channels[row.channel as usize];
+        if let Some(newest) = channel.newest
+            && row.event_time < newest
+        {
+            out.counts().late += 1;
+            let late_by = newest.since(row.event_time);
+            let detail =
+                format!("{late_by} ns older than the newest row of its channel {}", row.channel.name());
+            out.context().refuse(&row, Reason::Late, detail, None);
+            return;
+        }
+        if self.settings.reorder == 0 {
+            return match levels {
+                Some(levels) => self.let_go(Waiting { row, levels }, out),
+                None => self.let_through(row, out),
+            };
+        }
         out.counts().buffered += 1;
-        let levels: Box<[Level]> = match row.body {
-            Body::Book(extent) => extent.of(&out.context().levels).into(),
-            _ => Box::default(),
-        };
-        self.waiting_levels += levels.len();
-        self.waiting.insert((row.event_time, row.source, row.index), Waiting { row, levels });
+        let waiting = Waiting { row, levels: levels.unwrap_or_else(|| levels_of(&row, out)) };
+        self.waiting_levels += waiting.levels.len();
+        self.waiting.insert((row.event_time, row.source, row.index), waiting);
+        while let Some(first) = self.waiting.first_entry() {
+            // The row before may have changed how long rows wait.
+            let due = self.stamps.newest().map(|newest| newest.minus(self.settings.reorder));
+            let waited = Some(first.key().0) <= due;
+            let fits = self.waiting.len() <= WAITING_MAX && self.waiting_levels <= WAITING_LEVELS_MAX;
+            if !waited && fits {
+                break;
+            }
+            out.counts().hurried += i64::from(!waited);
+            self.release(out);
+        }
     }
 
-    /// Lets the oldest row go on; its levels become those of the batch that lets it go.
+    /// Lets the oldest row go on.
     fn release(&mut self, out: &mut impl Collector<Row>) {
-        let Some((_, Waiting { mut row, levels })) = self.waiting.pop_first() else { return };
+        let Some((_, waiting)) = self.waiting.pop_first() else { return };
         out.counts().buffered -= 1;
+        self.waiting_levels -= waiting.levels.len();
+        self.let_go(waiting, out);
+    }
+
+    /// Lets a row through that has waited: its levels become those of the batch that lets it go.
+    fn let_go(&mut self, waiting: Waiting, out: &mut impl Collector<Row>) {
+        let Waiting { mut row, levels } = waiting;
         if let Body::Book(extent) = &mut row.body {
             let owned = &mut out.context().levels;
             *extent = Extent { start: owned.len() as u32, length: levels.len() as u32 };
             owned.extend_from_slice(&levels);
         }
-        self.waiting_levels -= levels.len();
         self.let_through(row, out);
     }
 
     fn let_through(&mut self, mut row: Row, out: &mut impl Collector<Row>) {
         self.channels[row.channel as usize].newest = Some(row.event_time);
-        let clock = self.clock.map_or(row.event_time, |clock| clock.max(row.event_time));
+        let before = self.clock.unwrap_or(row.event_time);
+        let clock = before.max(row.event_time);
+        if self.bounds.max_jump.is_some_and(|max_jump| clock.since(before) > max_jump) {
+            self.before_jump = Some(before);
+        }
         self.clock = Some(clock);
         row.clock = clock;
         out.push(row);
         // A change may have taken effect at it.
-        self.settings = out.in_force().parameters.order;
+        let parameters = &out.in_force().parameters;
+        (self.settings, self.bounds.max_ahead) = (parameters.order, parameters.max_ahead);
     }
+
+    /// Has a row wait for the next one's word.
+    fn doubt(&mut self, row: Row, out: &mut impl Collector<Row>) {
+        out.counts().buffered += 1;
+        let message = row.extent.of(&out.context().bytes).into();
+        let waiting = Waiting { row, levels: levels_of(&row, out) };
+        self.doubtful = Some(Box::new(Doubtful { waiting, message }));
+    }
+
+    /// A row has come that no receipt refused: it may tell whether the one that waits is right.
+    fn hear_on_doubtful(&mut self, row: &Row, out: &mut impl Collector<Row>) {
+        let Some(doubtful) = &self.doubtful else { return };
+        let stamp = doubtful.waiting.row.event_time;
+        match self.stamps.word_on(stamp, row, self.bounds) {
+            Word::Silent => {}
+            Word::Confirms => {
+                self.confirmed = self.confirmed.saturating_add(1);
+                if self.confirmed == CONFIRMED_OFTEN {
+                    let length = seconds(self.bounds.max_jump.unwrap_or_default());
+                    let text = format!(
+                        "its rows come more than {length} s apart (input.max_jump) and bring no receipt, so each is told only \
+                         when the next one has come; a receipt (received_at) mends that, or another max_jump of the instrument"
+                    );
+                    let instrument = Some(row.instrument);
+                    out.context().ledger.notices.push(Notice { instrument, text });
+                }
+                self.release_doubtful(out);
+            }
+            Word::Denies => {
+                let Some(Doubtful { waiting, message }) = self.doubtful.take().map(|doubtful| *doubtful)
+                else {
+                    return;
+                };
+                out.counts().buffered -= 1;
+                self.refuse(&waiting.row, Stamp::Doubtful, Some(message), out);
+            }
+        }
+    }
+
+    fn release_doubtful(&mut self, out: &mut impl Collector<Row>) {
+        let Some(Doubtful { waiting: Waiting { row, levels }, .. }) =
+            self.doubtful.take().map(|doubtful| *doubtful)
+        else {
+            return;
+        };
+        out.counts().buffered -= 1;
+        self.stamps.believe(row.event_time, None);
+        self.take(row, Some(levels), out);
+    }
+
+    /// Refuses a row for its stamp.
+    #[cold]
+    fn refuse(&mut self, row: &Row, stamp: Stamp, message: Option<Arc<[u8]>>, out: &mut impl Collector<Row>) {
+        out.counts().rows_deadlettered += 1;
+        let at = Shown(row.event_time);
+        let detail = match (stamp, row.received) {
+            (Stamp::Ahead { lead, allowed }, Some(received)) => format!(
+                "the event time is {at}, {} s ahead of its receipt at {}: at most {} s ahead is allowed",
+                seconds(lead),
+                Shown(received),
+                seconds(allowed),
+            ),
+            _ => format!(
+                "the event time is {at}, {} s ahead of the instrument's other rows, and the next row did not confirm it: at \
+                 most {} s ahead is allowed without (input.max_jump)",
+                seconds(self.stamps.newest().map_or(0, |newest| row.event_time.since(newest))),
+                seconds(self.bounds.max_jump.unwrap_or_default()),
+            ),
+        };
+        if !self.has_warned {
+            self.has_warned = true;
+            let text = format!("a row was refused as time_ahead, the first of the instrument's: {detail}");
+            out.context().ledger.notices.push(Notice { instrument: Some(row.instrument), text });
+        }
+        out.context().refuse(row, Reason::TimeAhead, detail, message);
+    }
+
+    /// The clock was wrong and begins anew with `row`; `first` was the first row to say so. Event time goes back here, and
+    /// nowhere else.
+    #[cold]
+    fn leave_clock(&mut self, first: Time, row: &Row, out: &mut impl Collector<Row>) {
+        while !self.waiting.is_empty() {
+            self.release(out);
+        }
+        let start = self.before_jump.take().map_or(first, |before| before.min(first));
+        self.channels.iter_mut().for_each(|channel| channel.newest = None);
+        self.clock = None;
+        out.context().clock_left = Some(start.min(row.event_time));
+    }
+}
+
+/// The levels that the batch holds of a row.
+fn levels_of(row: &Row, out: &mut impl Collector<Row>) -> Box<[Level]> {
+    match row.body {
+        Body::Book(extent) => extent.of(&out.context().levels).into(),
+        _ => Box::default(),
+    }
+}
+
+fn seconds(length: Nanos) -> f64 {
+    length as f64 / SECOND as f64
 }
 
 /// Whether `channel` is the chosen one of its kind; where none is configured, a better one than before becomes it.
@@ -262,18 +417,28 @@ struct RecentIds {
     largest: Option<u64>,
 }
 
+/// An id among those of its channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IdAge {
+    /// It is remembered.
+    Known,
+    /// It lies below others that came before it.
+    Old,
+    New,
+}
+
 impl RecentIds {
-    /// Remembers `id`; false when it was remembered already.
-    fn insert(&mut self, id: u64) -> bool {
+    /// Remembers `id`, and says what it is among those before.
+    fn insert(&mut self, id: u64) -> IdAge {
         let is_new_high = self.largest.is_none_or(|largest| id > largest);
         if !is_new_high && self.ids.contains(&id) {
-            return false;
+            return IdAge::Known;
         }
         if self.ids.len() >= IDS_REMEMBERED {
             self.ids.pop_front();
         }
         push_tight(&mut self.ids, id);
         self.largest = self.largest.max(Some(id));
-        true
+        if is_new_high { IdAge::New } else { IdAge::Old }
     }
 }

@@ -13,6 +13,8 @@ use crate::time::{Nanos, SECOND};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Parameters {
+    /// How far a row's time may lie ahead of its receipt, beyond what is usual.
+    pub max_ahead: Nanos,
     pub order: OrderSettings,
     pub features: Arc<FeatureSettings>,
     pub seconds: SecondSettings,
@@ -21,10 +23,10 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Whether windows mean the same under both: all but the model and the rules is alike.
+    /// Whether windows mean the same under both: all but the model, the rules and `max_ahead` is alike.
     pub fn same_windows(&self, other: &Parameters) -> bool {
         // Named one by one, so that a new one is not forgotten.
-        let Parameters { order, features, seconds, model: _, rules: _ } = self;
+        let Parameters { max_ahead: _, order, features, seconds, model: _, rules: _ } = self;
         *order == other.order && *features == other.features && *seconds == other.seconds
     }
 
@@ -33,6 +35,9 @@ impl Parameters {
     /// # Errors
     /// Says which rule is broken.
     pub fn check(&self) -> Result<(), String> {
+        if self.max_ahead < 0 {
+            return Err("max_ahead is not negative".to_string());
+        }
         self.order.check()?;
         self.features.check()?;
         self.seconds.check()?;

@@ -97,6 +97,8 @@ pub struct Row {
     pub event_time: Time,
     /// The instrument's clock when the row is processed: set by the order operator, `event_time` before it.
     pub clock: Time,
+    /// When the row was received, where the data itself says so and its time is another than that.
+    pub received: Option<Time>,
     /// The venue's id of the row within its channel, where it has one.
     pub id: Option<u64>,
     pub source: Source,

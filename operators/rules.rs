@@ -16,7 +16,7 @@ use crate::change::Effect;
 use crate::operator::{Ahead, Collector, Instrument, Mismatch, Operator};
 use crate::parameters::Parameters;
 use crate::prefetch::fetch_all;
-use crate::stages::{Alert, AlertState, Features, Outcome, Priority, Sample, Scored, Signal};
+use crate::stages::{Alert, AlertState, Features, GapReason, Outcome, Priority, Sample, Scored, Signal};
 use crate::time::Time;
 
 pub use crate::rule::{Critical, Direction, Rule, check_rules};
@@ -76,6 +76,9 @@ impl Operator for Rules {
                 for watch in on_samples.iter_mut().chain(on_ticks) {
                     let rule = &rules[watch.rule];
                     watch.life.on_missing("gap", |change| subject.tell(rule, point, change, out));
+                    if gap.reason == GapReason::Clock {
+                        watch.life.on_clock_left(gap.end);
+                    }
                 }
             }
             Scored::Sample(sample) => {

@@ -19,6 +19,8 @@ pub struct Seconds {
     settings: SecondSettings,
     /// The second being filled; `None` before its first quote.
     open: Option<OpenSecond>,
+    /// The stamp of the last sample: they ascend for ever, even where a wrong clock was left.
+    told: Option<Time>,
     /// The samples before, by metric.
     windows: [SlidingMoments; Metric::COUNT],
     /// z-score of the last completed second's `realised_vol`; NaN while there is none.
@@ -42,7 +44,7 @@ impl Operator for Seconds {
     fn new(parameters: &Parameters, _: &Instrument) -> Self {
         let settings = parameters.seconds;
         assert!(settings.zscore_window > 0, "a window holds at least one sample");
-        Seconds { settings, open: None, windows: Default::default(), volatility_z: f64::NAN }
+        Seconds { settings, open: None, told: None, windows: Default::default(), volatility_z: f64::NAN }
     }
 
     fn on_input(&mut self, input: Measured, out: &mut impl Collector<Sampled>) {
@@ -105,6 +107,11 @@ impl Seconds {
         if let Some(open) = self.open.take_if(|open| clock >= open.end) {
             let readings = std::array::from_fn(|metric| self.read(metric, open.values[metric]));
             self.volatility_z = readings[Metric::RealisedVol as usize].zscore;
+            if self.told >= Some(open.end) {
+                out.counts().samples_repeated += 1;
+                return;
+            }
+            self.told = Some(open.end);
             out.counts().samples += 1;
             out.push(Sampled::Sample(Sample { time: open.end, digits: open.digits, readings }));
         }

@@ -23,6 +23,8 @@ pub enum GapReason {
     StateLost,
     /// Other settings hold, under which the windows start empty.
     Reconfigured,
+    /// The clock was wrong, and was left.
+    Clock,
 }
 
 impl GapReason {
@@ -32,6 +34,7 @@ impl GapReason {
             GapReason::Silence => "silence",
             GapReason::StateLost => "state_lost",
             GapReason::Reconfigured => "reconfigured",
+            GapReason::Clock => "clock",
         }
     }
 }

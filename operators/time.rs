@@ -4,6 +4,7 @@
 //! features do. The tests hold it against one.
 
 use std::cell::Cell;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,18 @@ pub const MINUTE: Nanos = 60 * SECOND;
 /// A moment in event time: nanoseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(pub i64);
+
+/// A time as a message shows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown(pub Time);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Vec::new();
+        write_rfc3339(self.0, 9, &mut text);
+        out.write_str(&String::from_utf8_lossy(&text))
+    }
+}
 
 impl Time {
     /// The moment `span` after this one.
@@ -41,8 +54,8 @@ impl Time {
 /// Reads `YYYY-MM-DDTHH:MM:SS[.fraction](Z|+hh:mm|-hh:mm)` and gives the moment and how many fraction digits
 /// it was written with, at most 9: further ones must be digits and are dropped.
 ///
-/// Nothing else is taken: no small letters, no space, no 60th second, no day that its month does not have.
-/// A moment beyond what 64 bits hold (the years before 1678 and after 2261) becomes the nearest that they do.
+/// As RFC 3339 has it, letters may be small, a space may stand for the `T`, and a leap second is taken where there can be one:
+/// it is the moment after it. Nothing else is taken, no day that its month does not have. A moment beyond what 64 bits hold (the years before 1678 and after 2261) becomes the nearest that they do.
 pub fn parse_rfc3339(text: impl AsRef<[u8]>) -> Option<(Time, u8)> {
     let text = text.as_ref();
     let (date_time, rest) = text.split_at_checked(19)?;
@@ -57,11 +70,12 @@ pub fn parse_rfc3339(text: impl AsRef<[u8]>) -> Option<(Time, u8)> {
         }
     };
     let second = two_digits(date_time, 17)?;
-    if second > 59 {
-        return None;
-    }
     let (nanos, digits, zone) = parse_fraction(rest)?;
     let seconds = minute + second - parse_zone(zone)?;
+    let is_leap_second = second == 60 && seconds.rem_euclid(86_400) == 0;
+    if second > 59 && !is_leap_second {
+        return None;
+    }
     Some((Time(seconds.saturating_mul(SECOND).saturating_add(nanos)), digits))
 }
 
@@ -73,7 +87,7 @@ thread_local! {
 
 /// Seconds since 1970 of `YYYY-MM-DDTHH:MM:`.
 fn parse_minute(text: &[u8; 17]) -> Option<i64> {
-    if [text[4], text[7], text[10], text[13], text[16]] != *b"--T::" {
+    if [text[4], text[7], text[13], text[16]] != *b"--::" || !matches!(text[10], b'T' | b't' | b' ') {
         return None;
     }
     let year = 100 * two_digits(text, 0)? + two_digits(text, 2)?;
@@ -85,25 +99,36 @@ fn parse_minute(text: &[u8; 17]) -> Option<i64> {
     Some(86_400 * days_from_civil(year, month, day) + 3_600 * hour + 60 * minute)
 }
 
-/// Reads seconds since 1970 in plain decimals, like `1633998512.0633569`, exactly: a float would lose the last
-/// digits. Digits after the ninth must be digits and are dropped.
-pub fn parse_decimal_seconds(text: impl AsRef<[u8]>) -> Option<Time> {
-    let text = text.as_ref();
-    let whole = text.iter().position(|byte| *byte == b'.').unwrap_or(text.len());
-    let (nanos, _, rest) = parse_fraction(&text[whole..])?;
-    let seconds = parse_nanoseconds(&text[..whole])?.0;
-    let time = Time(seconds.checked_mul(SECOND)?.checked_add(nanos)?);
-    rest.is_empty().then_some(time)
+/// 2000-01-01: no feed that we read is older.
+pub const EARLIEST: Time = Time(946_684_800 * SECOND);
+/// 2100-01-01: from here on a time is an error of its sender.
+pub const TOO_LATE: Time = Time(4_102_444_800 * SECOND);
+
+/// Units of time since 1970 in nanoseconds, and their fraction digits. Between [`EARLIEST`] and [`TOO_LATE`] a number is of one
+/// of them at most: 10 digits are seconds, 13 milliseconds, 16 microseconds, 19 nanoseconds.
+const UNITS: [(Nanos, u8); 4] = [(MILLISECOND, 3), (1, 9), (1_000, 6), (SECOND, 0)];
+
+/// Reads a whole number since 1970 in the unit that its size tells, and says how many fraction digits of a second that has.
+/// `None`: it is no time from 2000 to 2100 in any.
+pub fn parse_epoch(number: u64) -> Option<(Time, u8)> {
+    UNITS.into_iter().find_map(|(unit, digits)| {
+        let time = Time(i64::try_from(number).ok()?.checked_mul(unit)?);
+        (EARLIEST..TOO_LATE).contains(&time).then_some((time, digits))
+    })
 }
 
-/// Reads a whole number of nanoseconds since 1970, digits only.
-pub fn parse_nanoseconds(text: impl AsRef<[u8]>) -> Option<Time> {
+/// Reads a number since 1970 as text in plain decimals, like `1633998512.0633569`, exactly: a float would lose the last digits.
+/// What stands before the point tells the unit, as in [`parse_epoch`]. Digits beyond nanoseconds must be digits and are
+/// dropped.
+pub fn parse_epoch_text(text: impl AsRef<[u8]>) -> Option<(Time, u8)> {
     let text = text.as_ref();
-    let mut nanos: i64 = 0;
-    for byte in text {
-        nanos = nanos.checked_mul(10)?.checked_add(digit(*byte)?)?;
-    }
-    (!text.is_empty()).then_some(Time(nanos))
+    let whole = text.iter().position(|byte| *byte == b'.').unwrap_or(text.len());
+    let number =
+        std::str::from_utf8(&text[..whole]).ok().filter(|whole| whole.bytes().all(|b| b.is_ascii_digit()))?;
+    let (time, unit_digits) = parse_epoch(number.parse().ok()?)?;
+    let (nanos, digits, rest) = parse_fraction(&text[whole..])?;
+    let fraction = nanos / POWERS[usize::from(unit_digits)];
+    rest.is_empty().then_some((time.plus(fraction), (unit_digits + digits).min(9)))
 }
 
 /// Appends `time` as RFC 3339 text in UTC with exactly `digits` fraction digits (0 to 9, cut off, not rounded).
@@ -195,7 +220,7 @@ const POWERS: [i64; 10] =
 
 /// Reads `Z` or `+hh:mm` or `-hh:mm` as seconds ahead of UTC.
 fn parse_zone(text: &[u8]) -> Option<i64> {
-    if text == b"Z" {
+    if matches!(text, b"Z" | b"z") {
         return Some(0);
     }
     let text: &[u8; 6] = text.try_into().ok()?;
@@ -267,6 +292,10 @@ mod tests {
         check("2000-02-29T00:00:00Z", Some((951_782_400_000_000_000, 0)));
         check("1970-01-01T01:30:00+01:30", Some((0, 0)));
         check("1969-12-31T22:00:00.25-02:00", Some((250_000_000, 2)));
+        check("1970-01-01t00:00:00z", Some((0, 0)));
+        check("1970-01-01 00:00:00.5Z", Some((500_000_000, 1)));
+        check("2016-12-31T23:59:60Z", Some((1_483_228_800_000_000_000, 0)));
+        check("2017-01-01T00:59:60.25+01:00", Some((1_483_228_800_250_000_000, 2)));
     }
 
     #[test]
@@ -286,9 +315,11 @@ mod tests {
             "2024-10-04T07:13:08.1",
             "2024-10-04T07:13:08,1Z",
             "2024-10-04T07:13:08.1234567891xZ",
-            "2024-10-04T07:13:08z",
-            "2024-10-04t07:13:08Z",
-            "2024-10-04 07:13:08Z",
+            "2024-10-04_07:13:08Z",
+            "2024-10-04  07:13:08Z",
+            "2016-12-31T23:59:61Z",
+            "2016-12-31T22:59:60Z",
+            "2016-12-31T23:59:60+01:00",
             "2024-10-04T07:13:08ZZ",
             "2024-10-04T07:13:08Z ",
             " 2024-10-04T07:13:08Z",
@@ -325,29 +356,40 @@ mod tests {
     }
 
     #[test]
-    fn decimal_seconds_are_exact() {
+    fn numbers_are_exact_in_their_unit() {
         #[track_caller]
-        fn check(text: &str, expected: Option<i64>) {
-            assert_eq!(parse_decimal_seconds(text).map(|time| time.0), expected, "{text}");
+        fn check(text: &str, expected: Option<(i64, u8)>) {
+            assert_eq!(parse_epoch_text(text).map(|(time, digits)| (time.0, digits)), expected, "{text}");
         }
-        check("1633998512.0633569", Some(1_633_998_512_063_356_900));
-        check("1633998512.063356912345", Some(1_633_998_512_063_356_912));
-        check("1633998512", Some(1_633_998_512_000_000_000));
-        check("0.000000001", Some(1));
-        check("9223372036.854775807", Some(i64::MAX));
-        for text in
-            ["", ".5", "1.", "1.5x", "-1.5", "+1", "1e9", "1.5.5", "9223372036.854775808", "99999999999"]
-        {
+        check("1633998512.0633569", Some((1_633_998_512_063_356_900, 7)));
+        check("1633998512.063356912345", Some((1_633_998_512_063_356_912, 9)));
+        check("1633998512", Some((1_633_998_512_000_000_000, 0)));
+        check("1633998512063.3569", Some((1_633_998_512_063_356_900, 7)));
+        check("1633998512063356.9", Some((1_633_998_512_063_356_900, 7)));
+        check("1723161253937085768", Some((1_723_161_253_937_085_768, 9)));
+        check("1723161253937085768.5", Some((1_723_161_253_937_085_768, 9)));
+        check("0001633998512", Some((1_633_998_512_000_000_000, 0)));
+        check("946684800", Some((EARLIEST.0, 0)));
+        check("4102444799999999999", Some((TOO_LATE.0 - 1, 9)));
+        for text in [
+            "",
+            "0",
+            "7",
+            ".5",
+            "1633998512.",
+            "1633998512.5x",
+            "-1633998512",
+            "+1633998512",
+            "1e9",
+            "1633998512.5.5",
+            "946684799",
+            "4102444800",
+            "99999999999",
+            "4102444800000000000",
+            "18446744073709551616",
+            " 1633998512",
+        ] {
             check(text, None);
-        }
-    }
-
-    #[test]
-    fn nanoseconds_are_digits_only() {
-        assert_eq!(parse_nanoseconds("1723161253937085768"), Some(Time(1_723_161_253_937_085_768)));
-        assert_eq!(parse_nanoseconds("9223372036854775807"), Some(Time(i64::MAX)));
-        for text in ["", "9223372036854775808", "1.5", "-1", " 1", "1 "] {
-            assert_eq!(parse_nanoseconds(text), None, "{text}");
         }
     }
 
@@ -417,8 +459,7 @@ mod tests {
         #[test]
         fn any_text_is_a_time_or_none(text in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = parse_rfc3339(&text);
-            let _ = parse_decimal_seconds(&text);
-            let _ = parse_nanoseconds(&text);
+            let _ = parse_epoch_text(&text);
         }
     }
 }

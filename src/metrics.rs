@@ -186,7 +186,7 @@ impl JobMetrics {
                 "Rows read, by what became of them: ticks, applied, duplicate, late, ignored or deadlettered.",
                 &["fate"],
             ),
-            buffered: declare.gauge("foreshock_buffered_rows", "Rows that wait for older ones (order.reorder)."),
+            buffered: declare.gauge("foreshock_buffered_rows", "Rows that wait for older ones (order.reorder) or for the next one to confirm their stamp (input.max_jump)."),
             dead_letters: declare.counters(
                 "foreshock_dead_letters_total",
                 "Messages and rows refused, by reason. A rise means that a feed has changed or is damaged.",

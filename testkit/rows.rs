@@ -34,6 +34,7 @@ pub fn instrument() -> Instrument {
         quote_channel: None,
         trade_channel: None,
         gap_after: None,
+        max_jump: None,
     }
 }
 
@@ -52,6 +53,7 @@ pub fn row(channel: Channel, time: Nanos, body: Body) -> Row {
         alone: true,
         event_time: Time(START + time),
         clock: Time(START + time),
+        received: None,
         id: None,
         source: Source::default(),
         extent: Extent { start: 0, length: 100 },
@@ -187,6 +189,7 @@ pub type ScoredChain = Chain<Order, links![Gaps, FeatureWindows, Seconds, Score]
 /// What is computed by where nothing is configured: rows are taken as they come, and no rule watches.
 pub fn parameters() -> Parameters {
     Parameters {
+        max_ahead: SECOND,
         order: OrderSettings::default(),
         features: Arc::new(FeatureSettings::default()),
         seconds: SecondSettings::default(),

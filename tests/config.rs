@@ -11,7 +11,7 @@ use foreshock::documents::duration;
 use foreshock::documents::error::Origin;
 use foreshock::documents::kind::ValueKind;
 use foreshock::documents::yaml::Value;
-use foreshock_dataflows::settings::{ClockChoice, GapAfter, InstrumentType, Unknown};
+use foreshock_dataflows::settings::{ClockChoice, InheritedLimit, InstrumentType, Unknown};
 use foreshock_operators::row::Channel;
 use foreshock_operators::rules::Direction;
 use foreshock_operators::stages::{Priority, Signal};
@@ -60,10 +60,15 @@ fn check_refused(yaml: &str, lines: &[&str]) {
 }
 
 #[track_caller]
-fn check_refused_list(key: &str, yaml: &str, lines: &[&str]) {
+fn refusal_of_list(key: &str, yaml: &str) -> String {
     let main = format!("{key}: {{file: list.yaml}}\n");
     let folder = Folder::new(&[("my.yaml", &main), ("list.yaml", yaml)]);
-    let errors = folder.load(&["my.yaml"], &[]).expect_err(yaml);
+    folder.load(&["my.yaml"], &[]).expect_err(yaml)
+}
+
+#[track_caller]
+fn check_refused_list(key: &str, yaml: &str, lines: &[&str]) {
+    let errors = refusal_of_list(key, yaml);
     assert_eq!(errors.lines().collect::<Vec<_>>(), lines, "{yaml}");
 }
 
@@ -78,10 +83,11 @@ fn the_defaults_are_those_of_the_file() {
     assert_eq!(settings.parameters.features, Default::default());
     assert_eq!(settings.parameters.seconds, Default::default());
     assert_eq!(settings.parameters.order.reorder, 0);
-    assert_eq!(settings.max_ahead, 3600 * SECOND);
+    assert_eq!(settings.parameters.max_ahead, SECOND);
+    assert_eq!(settings.instruments.max_jump, Some(5 * SECOND));
     assert_eq!(settings.instruments.gap_after, Some(5 * SECOND));
-    assert_eq!(settings.instruments.exchanges["coinbase"].gap_after, GapAfter::After(60 * SECOND));
-    assert_eq!(settings.instruments.exchanges["okx"].gap_after, GapAfter::Inherit);
+    assert_eq!(settings.instruments.exchanges["coinbase"].gap_after, InheritedLimit::After(60 * SECOND));
+    assert_eq!(settings.instruments.exchanges["okx"].gap_after, InheritedLimit::Inherit);
     assert_eq!(settings.instruments.max, 100_000);
     assert_eq!(settings.parameters.model.variant(), "ml");
     assert_eq!(config.input.max_message_bytes, 8 << 20);
@@ -107,7 +113,7 @@ fn the_reference_workload_has_no_gaps() {
     let config = Config::load(&["config/reference.yaml".into()], [], Mode::Run).unwrap();
     let instruments = &config.settings.instruments;
     assert_eq!((instruments.gap_after, instruments.unknown), (None, Unknown::Accept));
-    assert_eq!(instruments.exchanges["coinbase"].gap_after, GapAfter::Off);
+    assert_eq!(instruments.exchanges["coinbase"].gap_after, InheritedLimit::Off);
 }
 
 #[test]
@@ -160,7 +166,7 @@ fn variables_take_every_kind_of_value() {
     ];
     let config = load("", &environment).unwrap();
     let exchanges = &config.settings.instruments.exchanges;
-    assert_eq!(exchanges["binance-usdm"].gap_after, GapAfter::Off);
+    assert_eq!(exchanges["binance-usdm"].gap_after, InheritedLimit::Off);
     assert_eq!(exchanges["binance"].clock, ClockChoice::Received);
     assert_eq!(exchanges["binance"].quote_channel, Some(Channel::BookTicker));
     assert_eq!(config.settings.parameters.features.horizons, [SECOND, 5 * SECOND, 250 * SECOND]);
@@ -277,7 +283,7 @@ fn every_bad_value_is_refused_with_what_is_allowed() {
         ),
         (
             "exchanges: {okx: {gap: 1s}}",
-            "exchanges.okx.gap: unknown key, expected one of gap_after, clock, quote_channel, trade_channel".into(),
+            "exchanges.okx.gap: unknown key, expected one of gap_after, max_jump, clock, quote_channel, trade_channel".into(),
         ),
         ("zscore: 4", "zscore: found 4, expected a section with window, min_samples".into()),
         ("gaps: {after: 1s}\ngaps: {after: 2s}", "gaps: found a second time, first at line 1".into()),
@@ -413,10 +419,17 @@ fn bad_instruments_are_refused() {
     let charset = "text of 1 to 64 letters, digits, \".\", \"_\" and \"-\"";
     check(&ENTRY.replace("id: A-B", "id: A B"), &format!("id: found \"A B\", expected {charset}"));
     check(&ENTRY.replace("id: A-B, ", ""), &format!("id: missing, expected {charset}"));
+    let names = "text of 1 to 64 printable characters without quotes and backslashes";
     check(
         &ENTRY.replace("base: A", "base: 1"),
-        &format!("base: found 1, expected {charset}; put it in quotes to make it text"),
+        &format!("base: found 1, expected {names}; put it in quotes to make it text"),
     );
+    for symbol in ["'A\"B'", "'A\\B'", "\"A\\u200bB\"", &"x".repeat(65)] {
+        let yaml =
+            format!("instruments:\n  - {{{}}}\n", ENTRY.replace("symbol: A-B", &format!("symbol: {symbol}")));
+        let refused = refusal_of_list("instruments", &yaml);
+        assert!(refused.contains("symbol: found") && refused.contains(names), "{symbol}: {refused}");
+    }
     check(
         &format!("{ENTRY}, contract_value: 0"),
         "contract_value: found 0, expected a finite number above 0",
@@ -488,7 +501,10 @@ fn instruments_have_settings_of_their_own() {
     let folder = Folder::new(&[("my.yaml", "instruments: {file: list.yaml}"), ("list.yaml", &yaml)]);
     let config = folder.load(&["my.yaml"], &[]).unwrap();
     let settings = &config.settings.instruments.listed[0].settings;
-    assert_eq!((settings.gap_after, settings.clock), (GapAfter::After(9 * SECOND), ClockChoice::Received));
+    assert_eq!(
+        (settings.gap_after, settings.clock),
+        (InheritedLimit::After(9 * SECOND), ClockChoice::Received)
+    );
     assert_eq!(
         (settings.quote_channel, settings.trade_channel),
         (Some(Channel::Ticker), Some(Channel::AggTrade))
@@ -588,7 +604,7 @@ fn what_check_config_prints_is_a_config_of_the_same_meaning() {
     let line = |start: &str| printed.lines().find(|line| line.trim().starts_with(start)).unwrap();
     assert!(line("window: 30s").ends_with("my.yaml:1"));
     assert!(line("variant: baseline").ends_with("# environment variable MODEL_VARIANT"));
-    assert!(line("max_ahead: 1h").ends_with("# default"));
+    assert!(line("max_ahead: 1s").ends_with("# default"));
     assert!(line("# model:").contains("volatility-zscore 1 (baseline), sha256 "));
 }
 

@@ -30,6 +30,7 @@ use foreshock_operators::outputs::OutputKind;
 use foreshock_operators::row::{Extent, InstrumentId, Row};
 use foreshock_operators::rules::Rule;
 use foreshock_operators::time::{MILLISECOND, SECOND, Time};
+use foreshock_operators::venues::Receipt;
 use foreshock_operators::venues::coinbase::COINBASE_EXCHANGE;
 
 use crate::support::feed;
@@ -64,7 +65,6 @@ fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<OutputKi
     let settings = DecodeSettings {
         files: files.clone(),
         range: TimeRange::default(),
-        max_ahead: config.settings.max_ahead,
         max_message_bytes: config.input.max_message_bytes,
         control: true,
     };
@@ -146,6 +146,7 @@ fn with_records(mut log: Vec<String>, config: &Config, random: &mut Random) -> V
         .collect();
     let features = FeatureSettings { horizons: vec![SECOND, 7 * SECOND], ..FeatureSettings::default() };
     let parameters = Parameters {
+        max_ahead: SECOND,
         order: OrderSettings { reorder: settings.parameters.order.reorder / 2 },
         features: Arc::new(features),
         ..Parameters::clone(&settings.parameters)
@@ -180,7 +181,6 @@ fn check(seed: u64, reorder: &str) {
         exchange: None,
         limits: Limits {
             range: TimeRange::default(),
-            max_ahead: config.settings.max_ahead,
             max_message_bytes: config.input.max_message_bytes,
             control: true,
         },
@@ -302,12 +302,7 @@ fn live(shards: &[&str], exchange: Option<&str>) -> (LiveDecode, Instruments) {
         shards: shards.iter().map(|name| (*name).to_owned()).collect(),
         format: None,
         exchange: exchange.map(Arc::from),
-        limits: Limits {
-            range: TimeRange::default(),
-            max_ahead: config.settings.max_ahead,
-            max_message_bytes: 1 << 20,
-            control: true,
-        },
+        limits: Limits { range: TimeRange::default(), max_message_bytes: 1 << 20, control: true },
         settings: Arc::new(config.settings.clone()),
     };
     (LiveDecode::new(settings, &instruments, LastSeen::default()), instruments)
@@ -355,9 +350,12 @@ fn what_comes_beside_a_message_decides_over_it() {
     let problem = one(Delivered { problem: Some("header".into()), ..plain() }, QUOTE).ledger;
     assert_eq!((problem.dead[0].reason.name(), &*problem.dead[0].detail), ("no_time", "header"));
 
-    // The quote's time is far from the receipt.
-    let ahead = one(Delivered { received: Some(Time(1_700_000_000_000 * MILLISECOND)), ..plain() }, QUOTE);
-    assert_eq!(ahead.ledger.dead[0].reason.name(), "time_ahead");
+    // Only a receipt that stands in the data is held against the quote's time.
+    let receipt = Time(1_700_000_000_000 * MILLISECOND);
+    let stated = one(Delivered { received: Some(Receipt::Stated(receipt)), ..plain() }, QUOTE);
+    assert_eq!(stated.values[0].value.received, Some(receipt));
+    let stamped = one(Delivered { received: Some(Receipt::Broker(receipt)), ..plain() }, QUOTE);
+    assert_eq!(stamped.values[0].value.received, None);
 }
 
 #[test]

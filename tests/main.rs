@@ -21,6 +21,7 @@ mod models;
 mod objects;
 mod replay;
 mod replay_command;
+mod stamps;
 mod state;
 mod subjects;
 mod support;

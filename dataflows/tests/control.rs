@@ -40,6 +40,7 @@ fn model() -> Model {
 fn settings() -> Settings {
     Settings {
         parameters: Arc::new(Parameters {
+            max_ahead: SECOND,
             order: Default::default(),
             features: Arc::new(FeatureSettings::default()),
             seconds: Default::default(),
@@ -139,6 +140,7 @@ fn quote(time: i64) -> Row {
         alone: true,
         event_time: Time(time),
         clock: Time(time),
+        received: None,
         id: None,
         source: Source::default(),
         extent: Extent::default(),

@@ -2,7 +2,8 @@
 
 use foreshock_dataflows::instruments::Instruments;
 use foreshock_dataflows::settings::{
-    ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, InstrumentType, ListedInstrument, Unknown,
+    ClockChoice, ExchangeSettings, InheritedLimit, InstrumentSettings, InstrumentType, ListedInstrument,
+    Unknown,
 };
 use foreshock_operators::row::Channel;
 use foreshock_operators::time::SECOND;
@@ -23,9 +24,9 @@ fn listed(exchange: &str, symbol: &str, id: &str, settings: ExchangeSettings) ->
 }
 
 fn table(unknown: Unknown, max: usize) -> Instruments {
-    let slow = ExchangeSettings { gap_after: GapAfter::After(60 * SECOND), ..Default::default() };
+    let slow = ExchangeSettings { gap_after: InheritedLimit::After(60 * SECOND), ..Default::default() };
     let never = ExchangeSettings {
-        gap_after: GapAfter::Off,
+        gap_after: InheritedLimit::Off,
         trade_channel: Some(Channel::Trade),
         ..Default::default()
     };

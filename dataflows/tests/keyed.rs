@@ -56,6 +56,7 @@ fn worker(instruments: &Instruments) -> States {
         sha256: "".into(),
     };
     let parameters = Parameters {
+        max_ahead: SECOND,
         order: OrderSettings { reorder: 100 * MILLISECOND },
         features: Arc::new(FeatureSettings { spread_window: 50, ..FeatureSettings::default() }),
         seconds: SecondSettings::default(),
@@ -101,6 +102,7 @@ fn batch(epoch: u64, count: u32) -> Batch<Row, FromFiles> {
             alone: true,
             event_time: time,
             clock: time,
+            received: None,
             id: None,
             source: Source { file: 0, line: at },
             extent: Extent::default(),

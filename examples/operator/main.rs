@@ -47,7 +47,6 @@ fn main() -> Result<()> {
             checked: false,
             source: Source { file: 0, line: number },
             extent: Extent::default(),
-            max_ahead: settings.max_ahead,
         };
         decode(format, &line[body], &envelope, &mut resolver, &mut rows, &mut refused);
         for row in rows.drain(..) {

@@ -49,7 +49,6 @@ fn message(bencher: Bencher, case: Case) {
         checked: false,
         source: Source::default(),
         extent: Extent::default(),
-        max_ahead: 3_600 * SECOND,
     };
     let (mut rows, mut refused) = (Vec::new(), Vec::new());
     bencher.counter(ItemsCount::new(1u32)).counter(BytesCount::of_str(text)).bench_local(|| {

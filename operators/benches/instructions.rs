@@ -163,7 +163,6 @@ const ENVELOPE: Envelope<'static> = Envelope {
     checked: false,
     source: Source { file: 0, line: 0 },
     extent: Extent { start: 0, length: 0 },
-    max_ahead: 3_600 * SECOND,
 };
 
 fn instrument(number: u32) -> Instrument {
@@ -176,5 +175,6 @@ fn instrument(number: u32) -> Instrument {
         quote_channel: None,
         trade_channel: None,
         gap_after: Some(60 * SECOND),
+        max_jump: None,
     }
 }

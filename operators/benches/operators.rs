@@ -86,6 +86,7 @@ impl Iterator for Ticks {
             alone: true,
             event_time: time,
             clock: time,
+            received: None,
             id: Some(self.next),
             source: Source { file: 0, line: self.next },
             extent: Extent { start: 0, length: 400 },
@@ -104,11 +105,13 @@ fn instrument() -> Instrument {
         quote_channel: None,
         trade_channel: None,
         gap_after: Some(60 * SECOND),
+        max_jump: None,
     }
 }
 
 fn parameters(reorder: Nanos) -> Arc<Parameters> {
     Arc::new(Parameters {
+        max_ahead: SECOND,
         order: OrderSettings { reorder },
         features: Arc::new(FeatureSettings::default()),
         seconds: SecondSettings::default(),

@@ -21,7 +21,7 @@ pub fn fields() -> Vec<OutputField<Gap>> {
         }),
         OutputField::new(
             "reason",
-            "`silence`; `reconfigured`: other settings hold, so windows start empty; `state_lost`: a part of the log, or the state that it had made, is gone, and `kafka.lost_offsets` is `gap`",
+            "`silence`; `reconfigured`: other settings hold, so windows start empty; `state_lost`: a part of the log, or the state that it had made, is gone, and `kafka.lost_offsets` is `gap`; `clock`: a wrong clock was left",
             |gap: &Gap| FieldValue::Text(gap.reason.name()),
         ),
     ]

@@ -341,8 +341,8 @@ impl Gate<Pair> for OneBack {
         self.on_end(out);
     }
 
-    fn may_wait(_: &Parameters) -> bool {
-        true
+    fn waiting(&self) -> usize {
+        usize::from(self.held.is_some())
     }
 
     fn oldest_waiting(&self) -> Option<u64> {
@@ -429,7 +429,6 @@ fn a_chain_may_belong_to_a_pair() {
     let (parameters, pair) = (Arc::new(parameters()), Pair { ratio: 2.0 });
     let change = new_rules(1, 15);
     assert_eq!(PairChain::names(), ["one_back", "basis"]);
-    assert!(PairChain::may_wait(&parameters));
     for restarts in [false, true] {
         let mut chain = PairChain::new(&parameters, &pair);
         let mut out = Out::new(Context::default(), 0);
@@ -447,9 +446,9 @@ fn a_chain_may_belong_to_a_pair() {
                 assert_eq!(other.err(), Some(RestoreError::OtherSettings { operator: "basis" }));
             }
         }
-        assert_eq!(chain.oldest_waiting(), Some(30));
+        assert_eq!((chain.waiting(), chain.oldest_waiting()), (1, Some(30)));
         chain.on_end(&mut out, &mut ());
-        assert_eq!(chain.oldest_waiting(), None);
+        assert_eq!((chain.waiting(), chain.oldest_waiting()), (0, None));
         let given = |order, value| Tagged { key: PairKey(4, 5), order, value };
         assert_eq!(out.values, [given(1, (0, 1.0)), given(3, (1, 1.0)), given(3, (1, -1.0))]);
         let [placed] = &out.changes[..] else { panic!("{:?}", out.changes) };

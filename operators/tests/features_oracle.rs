@@ -932,6 +932,7 @@ fn any_settings() -> impl Strategy<Value = (Parameters, Instrument)> {
                 spread_min: spread.1,
             };
             let settings = Parameters {
+                max_ahead: SECOND,
                 order: OrderSettings { reorder: 0 },
                 features: Arc::new(features),
                 seconds: SecondSettings { zscore_window: zscore.0, zscore_min_samples: zscore.1 },

@@ -94,7 +94,7 @@ fn silences_are_no_gaps_where_they_are_off() {
 }
 
 #[test]
-fn a_gap_after_of_0_makes_every_step_a_gap_but_no_tie() {
+fn a_inherited_limit_0_makes_every_step_a_gap_but_no_tie() {
     let rows = vec![mid(0, 1.0), mid(0, 1.0), mid(1, 1.0)];
     assert_eq!(gaps(0, &instrument_with_gaps(0), rows), [(3, 0, 1)]);
 }

@@ -2,6 +2,7 @@
 
 mod chain;
 mod changes;
+mod clock;
 mod decode;
 mod features_oracle;
 mod gaps;

@@ -154,6 +154,7 @@ fn short() -> Parameters {
         spread_min: 10,
     };
     Parameters {
+        max_ahead: SECOND,
         order: OrderSettings { reorder: 20 * MILLISECOND },
         features: Arc::new(features),
         seconds: SecondSettings { zscore_window: 7, zscore_min_samples: 3 },

@@ -15,6 +15,8 @@ pub(crate) struct WireFormat {
     pub(crate) name: &'static str,
     /// Takes one message apart.
     pub(crate) decode: fn(&str, &mut Rows) -> Result<Verdict, FieldProblem>,
+    /// Fraction digits of its times, where they are numbers.
+    pub(crate) time_digits: Option<u8>,
     /// First bytes of messages that can only be of this format, where the exchange is one of the venue's.
     pub(crate) begins: &'static [&'static [u8]],
     /// Whether a message of this shape can only be of this format.
@@ -41,6 +43,11 @@ impl Format {
     /// The name used on the command line and in configuration.
     pub fn name(self) -> &'static str {
         self.0.name
+    }
+
+    /// Fraction digits of its times, where they are numbers: 3 where they count milliseconds.
+    pub fn time_digits(self) -> Option<u8> {
+        self.0.time_digits
     }
 
     /// The format of that name.

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! {json}                       a message as it came
-//! 1723161253937085768 {json}   received at that nanosecond
-//! 1633998512.0633569: {json}   received at that second
+//! 1723161253937085768 {json}   received then: s, ms, µs or ns since 1970 by the number's size
+//! 1633998512.0633569: {json}   the same
 //! wss://host/path <-> 16339…   the recorder's own: connected, sent
 //! ```
 
 use std::ops::Range;
 
-use crate::time::{Time, parse_decimal_seconds, parse_nanoseconds};
+use crate::time::{Time, parse_epoch_text};
 
 /// What one line of a recorded file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Line {
         /// The time of receipt that stands before it.
         received: Option<Time>,
     },
+    /// A message behind a number that is no time of receipt from 2000 to 2100.
+    BadReceipt { receipt: Range<usize>, body: Range<usize> },
 }
 
 /// Takes a line apart; its line break may still be on it. What is no known prefix is left to the decoder,
@@ -51,15 +53,17 @@ fn split_stamped(line: &[u8]) -> Line {
     let bare = Line::Message { body: 0..line.len(), received: None };
     let Some(end) = line.iter().position(|byte| !matches!(byte, b'0'..=b'9' | b'.')) else { return bare };
     let stamp = &line[..end];
-    let (received, body) = match line[end..] {
-        [b':', b' ', ..] => (parse_decimal_seconds(stamp), end + 2),
-        [b' ', ..] => (parse_nanoseconds(stamp), end + 1),
+    let body = match line[end..] {
+        [b':', b' ', ..] => end + 2,
+        [b' ', ..] => end + 1,
         _ => return bare,
     };
-    if received.is_none() {
-        return bare;
+    match parse_epoch_text(stamp) {
+        Some((received, _)) => Line::Message { body: body..line.len(), received: Some(received) },
+        // No number at all.
+        None if stamp.ends_with(b".") || stamp.iter().filter(|byte| **byte == b'.').count() > 1 => bare,
+        None => Line::BadReceipt { receipt: 0..end, body: body..line.len() },
     }
-    Line::Message { body: body..line.len(), received }
 }
 
 #[cfg(test)]
@@ -87,7 +91,7 @@ mod tests {
     fn line_breaks_are_taken_off() {
         check("{}\r", message(0..2, None));
         check("{}\r\n", message(0..2, None));
-        check("5 {}\r", message(2..4, Some(5)));
+        check("1723161253 {}\r", message(11..13, Some(1_723_161_253_000_000_000)));
     }
 
     #[test]
@@ -110,13 +114,12 @@ mod tests {
     #[test]
     fn what_is_no_prefix_is_left_to_the_decoder() {
         check("123", message(0..3, None));
-        check("1.5 {}", message(0..6, None));
-        check("1.: {}", message(0..6, None));
+        check("1723161253.5.5 {}", message(0..17, None));
+        check("1723161253.: {}", message(0..15, None));
         check("1:{}", message(0..4, None));
         check("1,2", message(0..3, None));
-        check("99999999999999999999 {}", message(0..23, None));
         check("-5 {}", message(0..5, None));
         check(" {}", message(0..3, None));
-        check("5 x", message(2..3, Some(5)));
+        check("1723161253 x", message(11..12, Some(1_723_161_253_000_000_000)));
     }
 }

@@ -18,6 +18,7 @@ mod subject;
 pub use detect::{detect, format_of};
 pub use format::Format;
 pub use line::{Line, split_line};
+pub use rows::{NAMES, is_name};
 pub use shift::{Id, Shift, ids, shift};
 pub use subject::{Subject, subject};
 
@@ -27,7 +28,7 @@ use crate::account::Reason;
 use crate::json::field::FieldProblem;
 use crate::json::message::unescape;
 use crate::row::{Extent, InstrumentId, Row, Source};
-use crate::time::{Nanos, Time};
+use crate::time::Time;
 use format::WireFormat;
 use rows::Rows;
 
@@ -145,7 +146,7 @@ pub trait Resolve {
 #[derive(Clone, Copy, Debug)]
 pub struct Envelope<'a> {
     /// When it was received, where known.
-    pub received: Option<Time>,
+    pub received: Option<Receipt>,
     /// The exchange, where the message's source names it; otherwise the format's only one or the message's own.
     pub exchange: Option<&'a str>,
     /// Whether a message whose shape is of another market than `exchange` is a [`Verdict::Contradiction`]; else
@@ -153,8 +154,23 @@ pub struct Envelope<'a> {
     pub checked: bool,
     pub source: Source,
     pub extent: Extent,
-    /// How far a row's time may lie ahead of `received`.
-    pub max_ahead: Nanos,
+}
+
+/// When a message was received, and who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    /// The data itself: a prefix of the line, a header, a field. So it is the same in a file, a topic and a replay.
+    Stated(Time),
+    /// The broker, which stamped the record: it may stand in for a time, but judges none.
+    Broker(Time),
+}
+
+impl Receipt {
+    pub fn time(self) -> Time {
+        match self {
+            Receipt::Stated(time) | Receipt::Broker(time) => time,
+        }
+    }
 }
 
 /// A row that was read but can't be used.

@@ -1,19 +1,15 @@
 //! From judged fields to rows: the instrument behind a symbol, the time by its clock, and the checks that every
 //! row passes whatever its venue.
 
-use super::{ClockSource, Envelope, RefusedRow, Resolve};
+use super::{ClockSource, Envelope, Receipt, RefusedRow, Resolve};
 use crate::account::Reason;
 use crate::json::field::{Field, FieldProblem};
 use crate::row::{Body, Channel, Row};
-use crate::time::{Time, parse_rfc3339};
+use crate::time::{EARLIEST, Shown, TOO_LATE, Time, parse_epoch, parse_epoch_text, parse_rfc3339};
 
-/// 2000-01-01: no feed that we read is older.
-const FIRST: Time = Time(946_684_800_000_000_000);
-/// 2100-01-01: from here on a time is an error of its sender.
-const END: Time = Time(4_102_444_800_000_000_000);
 /// Digits of a time of receipt.
 const RECEIVED_DIGITS: u8 = 9;
-/// Longest name of an exchange or instrument.
+/// Longest name of an exchange or instrument, in characters.
 const LONGEST_NAME: usize = 64;
 
 /// What a message says of its time.
@@ -24,10 +20,12 @@ pub(crate) enum Stamp {
     Receipt,
     /// There should be one; why there is none.
     None(String),
+    /// There is one, but not from 2000 to 2100.
+    OutOfRange(String),
 }
 
 impl Stamp {
-    /// From RFC 3339 text, printed with 6 digits, or with 9 where it has more.
+    /// As [`Stamp::of_text`], printed with 6 digits, or with 9 where it has more.
     pub(crate) fn of_coinbase(name: &str, field: &Field) -> Stamp {
         match Stamp::of_text(name, field) {
             Stamp::Exchange(time, digits) => Stamp::Exchange(time, if digits > 6 { 9 } else { 6 }),
@@ -35,13 +33,38 @@ impl Stamp {
         }
     }
 
-    /// From RFC 3339 text, printed with as many digits as it has.
+    /// From RFC 3339 text, printed with as many digits as it has, or from a number.
     pub(crate) fn of_text(name: &str, field: &Field) -> Stamp {
         match field.text().and_then(parse_rfc3339) {
-            Some((time, digits)) => Stamp::Exchange(time, digits),
-            None => Stamp::None(format!("{name} is {field}: RFC 3339 text is allowed")),
+            Some((time, digits)) if (EARLIEST..TOO_LATE).contains(&time) => Stamp::Exchange(time, digits),
+            Some(_) => Stamp::OutOfRange(format!("{name} is {field}: a time from 2000 to 2100 is allowed")),
+            None => Stamp::of_number(name, field),
         }
     }
+
+    /// From a number since 1970 in the unit that its size tells, printed with that unit's digits.
+    pub(crate) fn of_number(name: &str, field: &Field) -> Stamp {
+        let (found, is_number) = match field {
+            Field::Whole(number) => (parse_epoch(*number), true),
+            Field::Text(text) => {
+                (parse_epoch_text(text), !text.is_empty() && text.bytes().all(is_digit_or_point))
+            }
+            _ => (None, false),
+        };
+        match found {
+            Some((time, digits)) => Stamp::Exchange(time, digits),
+            None if is_number => Stamp::OutOfRange(format!(
+                "{name} is {field}: a time from 2000 to 2100 in s, ms, µs or ns since 1970 is allowed"
+            )),
+            None => Stamp::None(format!(
+                "{name} is {field}: RFC 3339 text or a whole number of s, ms, µs or ns since 1970 is allowed"
+            )),
+        }
+    }
+}
+
+fn is_digit_or_point(byte: u8) -> bool {
+    byte.is_ascii_digit() || byte == b'.'
 }
 
 /// Collects the rows of one message.
@@ -104,10 +127,10 @@ impl Rows<'_, '_> {
         };
         let known = is_name(symbol).then(|| self.resolve.resolve(draft.exchange, symbol)).flatten();
         let Some(resolved) = known else {
-            let allowed = "a listed instrument";
+            let allowed = if is_name(symbol) { "a listed instrument" } else { NAMES };
             return Err(draft.symbol.refused(Reason::UnknownInstrument, draft.symbol_name, allowed));
         };
-        let (event_time, digits) = self.event_time(resolved.clock, draft)?;
+        let (event_time, digits, received) = self.event_time(resolved.clock, draft)?;
         *read_time = Some(event_time);
         let body = body()?;
         Ok(Row {
@@ -118,6 +141,7 @@ impl Rows<'_, '_> {
             alone: false,
             event_time,
             clock: event_time,
+            received,
             id: draft.id,
             source: self.envelope.source,
             extent: self.envelope.extent,
@@ -126,57 +150,70 @@ impl Rows<'_, '_> {
         })
     }
 
-    fn event_time(&self, clock: ClockSource, draft: &Draft) -> Result<(Time, u8), FieldProblem> {
+    /// The row's time, the digits that it is printed with, and the receipt that its time can be held against.
+    fn event_time(
+        &self,
+        clock: ClockSource,
+        draft: &Draft,
+    ) -> Result<(Time, u8, Option<Time>), FieldProblem> {
         let is_exchange = match clock {
             ClockSource::Exchange => true,
             ClockSource::Received => false,
             ClockSource::Auto => draft.quotes_have_time,
         };
         let missing = |detail: String| Err(FieldProblem::Row(Reason::NoTime, detail));
-        let (time, digits) = match (draft.stamp, self.envelope.received) {
-            (Stamp::Exchange(time, digits), _) if is_exchange => (*time, *digits),
+        let (time, digits, received) = match (draft.stamp, self.envelope.received) {
+            (Stamp::Exchange(time, digits), Some(Receipt::Stated(received))) if is_exchange => {
+                (*time, *digits, Some(received))
+            }
+            (Stamp::Exchange(time, digits), _) if is_exchange => (*time, *digits, None),
             (Stamp::None(detail), _) if is_exchange => return missing(detail.clone()),
+            (Stamp::OutOfRange(detail), _) if is_exchange => {
+                return Err(FieldProblem::Row(Reason::TimeRange, detail.clone()));
+            }
             (Stamp::Receipt, _) if is_exchange => {
                 return missing("there is no exchange time, and the clock is the exchange's".to_owned());
             }
-            (_, Some(received)) => (received, RECEIVED_DIGITS),
+            (_, Some(receipt)) => (receipt.time(), RECEIVED_DIGITS, None),
             (_, None) => {
                 return missing(
                     "the time of receipt is not known, and the clock is that of the receipt".to_owned(),
                 );
             }
         };
-        if !(FIRST..END).contains(&time) {
-            let detail = format!("the event time is {}: 2000 to 2100 is allowed", Shown(time));
+        if !(EARLIEST..TOO_LATE).contains(&time) {
+            let detail = format!("it was received at {}: a time from 2000 to 2100 is allowed", Shown(time));
             return Err(FieldProblem::Row(Reason::TimeRange, detail));
         }
-        if let Some(received) = self.envelope.received
-            && time.since(received) > self.envelope.max_ahead
-        {
-            let (time, received) = (Shown(time), Shown(received));
-            let seconds = self.envelope.max_ahead as f64 / 1e9;
-            let detail = format!(
-                "the event time is {time}, received at {received}: at most {seconds} s ahead is allowed"
-            );
-            return Err(FieldProblem::Row(Reason::TimeAhead, detail));
-        }
-        Ok((time, digits))
+        Ok((time, digits, received))
     }
 }
 
-/// Whether a text can name an exchange or an instrument: printable ASCII that JSON prints as it stands.
-pub(crate) fn is_name(text: &str) -> bool {
-    let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
-    (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(plain)
+/// What [`is_name`] takes, as messages say it.
+pub const NAMES: &str = "a name of 1 to 64 printable characters without quotes and backslashes";
+
+/// Whether a text can name an exchange or an instrument: characters that are seen, and that JSON prints as they stand.
+pub fn is_name(text: &str) -> bool {
+    if text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\')) {
+        return (1..=LONGEST_NAME).contains(&text.len());
+    }
+    text.chars().all(is_printable) && (1..=LONGEST_NAME).contains(&text.chars().count())
 }
 
-/// A time as a detail shows it.
-struct Shown(Time);
-
-impl std::fmt::Display for Shown {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut text = Vec::new();
-        crate::time::write_rfc3339(self.0, 9, &mut text);
-        out.write_str(&String::from_utf8_lossy(&text))
+fn is_printable(character: char) -> bool {
+    match character {
+        '"' | '\\' => false,
+        ' ' => true,
+        // Marks that are not seen and change how the text around them is: joiners, directions, line ends, tags, no characters.
+        '\u{ad}'
+        | '\u{61c}'
+        | '\u{180e}'
+        | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{fff0}'..='\u{ffff}'
+        | '\u{e0000}'..='\u{10ffff}' => false,
+        _ => !character.is_control() && !character.is_whitespace(),
     }
 }

@@ -8,10 +8,7 @@ use std::ops::Range;
 
 use super::Format;
 use crate::json::message::unescape;
-use crate::time::{SECOND, parse_rfc3339, write_rfc3339};
-
-/// Times outside are left alone: no row has them (2000 to 2100, in milliseconds).
-const MILLISECONDS: Range<u64> = 946_684_800_000..4_102_444_800_000;
+use crate::time::{SECOND, parse_epoch, parse_rfc3339, write_rfc3339};
 
 /// Ids from here on are left alone: whole numbers that JSON can't be trusted with are no venue's ids.
 const ID_END: u64 = 1 << 53;
@@ -51,17 +48,22 @@ pub fn shift(format: Format, message: &[u8], by: Shift, out: &mut Vec<u8>) {
         let text = &message[range];
         match place {
             MovablePlace::Id(_) => write_number(number.saturating_add(by.ids), text.len(), out),
-            MovablePlace::Milliseconds => {
-                write_number(number.saturating_add_signed(by.seconds.saturating_mul(1_000)), text.len(), out);
+            MovablePlace::Time if number > 0 => {
+                let digits = parse_epoch(number).map_or(0, |(_, digits)| digits);
+                let units = by.seconds.saturating_mul(10_i64.pow(digits.into()));
+                write_number(number.saturating_add_signed(units), text.len(), out);
             }
-            MovablePlace::Rfc3339 => {
+            MovablePlace::Time => {
                 // The whole seconds are moved as if they were UTC: fraction and zone stay as they stand.
                 let (seconds, rest) = text.split_at(SECONDS_LENGTH);
                 match parse_rfc3339([seconds, b"Z"].concat()) {
                     Some((time, _)) => {
                         let moved = time.plus(by.seconds.saturating_mul(SECOND));
+                        let start = out.len();
                         write_rfc3339(moved, 0, out);
                         out.pop();
+                        // The mark between date and time stays too.
+                        out[start + MARK] = seconds[MARK];
                     }
                     None => out.extend_from_slice(seconds),
                 }
@@ -75,6 +77,9 @@ pub fn shift(format: Format, message: &[u8], by: Shift, out: &mut Vec<u8>) {
 /// Length of `YYYY-MM-DDTHH:MM:SS`.
 const SECONDS_LENGTH: usize = 19;
 
+/// Where the `T` stands.
+const MARK: usize = 10;
+
 /// Keeps the zeros that a number in quotes may begin with.
 fn write_number(number: u64, width: usize, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{number:0width$}").as_bytes());
@@ -84,8 +89,8 @@ fn write_number(number: u64, width: usize, out: &mut Vec<u8>) {
 #[derive(Clone, Copy)]
 pub(crate) enum MovablePlace {
     Id(Id),
-    Milliseconds,
-    Rfc3339,
+    /// RFC 3339 text, or a number since 1970 in the unit that its size tells.
+    Time,
 }
 
 /// Calls `on_place` with every time and id, where it stands, and its number (0 for RFC 3339).
@@ -95,18 +100,19 @@ fn visit(format: Format, message: &[u8], mut on_place: impl FnMut(MovablePlace, 
         let text = &message[range.clone()];
         let found = movable(parent, key);
         match found {
-            Some(MovablePlace::Rfc3339) if text.len() > SECONDS_LENGTH && parse_rfc3339(text).is_some() => {
-                on_place(MovablePlace::Rfc3339, range, 0);
-            }
-            Some(MovablePlace::Rfc3339) | None => {}
+            Some(MovablePlace::Time) => match whole(text) {
+                Some(number) if parse_epoch(number).is_some() => on_place(MovablePlace::Time, range, number),
+                None if text.len() > SECONDS_LENGTH && parse_rfc3339(text).is_some() => {
+                    on_place(MovablePlace::Time, range, 0);
+                }
+                _ => {}
+            },
             Some(place) => {
-                let allowed =
-                    if matches!(place, MovablePlace::Milliseconds) { MILLISECONDS } else { 0..ID_END };
-                let number = whole(text).filter(|number| allowed.contains(number));
-                if let Some(number) = number {
+                if let Some(number) = whole(text).filter(|number| (0..ID_END).contains(number)) {
                     on_place(place, range, number);
                 }
             }
+            None => {}
         }
     });
 }

@@ -92,7 +92,6 @@ impl Backtest {
             decode: DecodeSettings {
                 files: files.clone(),
                 range: self.range,
-                max_ahead: self.settings.max_ahead,
                 max_message_bytes: self.max_message_bytes,
                 control: self.control,
             },

@@ -8,7 +8,7 @@
 //! call. Timely's queues have no bound: nobody reads more than [`EPOCHS_PER_WORKER`] epochs a worker ahead of what is
 //! written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -165,6 +165,8 @@ struct Writing {
     tally: Tally,
     waiting: BTreeMap<u64, Vec<Part>>,
     next: u64,
+    /// Notices that were given.
+    said: BTreeSet<String>,
 }
 
 impl Ends {
@@ -181,7 +183,13 @@ impl Ends {
             wakes: Mutex::default(),
             give,
             parts,
-            writing: Mutex::new(Writing { outputs, tally, waiting: BTreeMap::new(), next: 0 }),
+            writing: Mutex::new(Writing {
+                outputs,
+                tally,
+                waiting: BTreeMap::new(),
+                next: 0,
+                said: BTreeSet::new(),
+            }),
         }
     }
 
@@ -254,7 +262,7 @@ impl Ends {
         let Ends { writing, parts, shared, chunks, .. } = ends;
         let mut writing = writing.into_inner().unwrap_or_else(PoisonError::into_inner);
         parts.try_iter().for_each(|part| writing.take_part(part, &shared));
-        let Writing { outputs, tally, waiting, next } = writing;
+        let Writing { outputs, tally, waiting, next, .. } = writing;
         if !waiting.is_empty() || next != chunks.into_inner() {
             bail!("an epoch was not written, which is a bug");
         }
@@ -277,6 +285,12 @@ impl Writing {
                 tally.counts.add(&part.counts);
                 tally.rows_per_worker[part.worker] += part.counts.rows_processed();
                 tally.first_refused = tally.first_refused.take().or(part.first_refused.take());
+                for notice in part.notices.drain(..) {
+                    // Workers may find the same.
+                    if self.said.insert(notice.clone()) {
+                        warn!("{notice}");
+                    }
+                }
                 if let Some(why) = part.unusable.take() {
                     shared.halt.fail(Error::msg(why));
                 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use foreshock_dataflows::settings::{ExchangeSettings, InstrumentType, ListedInstrument};
 use foreshock_operators::venues::{Trades, venue_of};
 
-use super::keys::{CLOCKS, QUOTE_CHANNELS, TRADE_CHANNELS, gap_after};
-use super::{channel, clock, gap_after_of};
+use super::keys::{CLOCKS, QUOTE_CHANNELS, TRADE_CHANNELS, limit};
+use super::{channel, clock, inherited_limit};
 use crate::documents::error::ConfigErrors;
 use crate::documents::file::Document;
 use crate::documents::kind::{Charset, NumberRange, Setting, ValueKind};
@@ -49,8 +49,8 @@ fn instrument(section: &mut Section) -> ListedInstrument {
         Some(Setting::Word("future")) => InstrumentType::Future,
         _ => InstrumentType::Spot,
     };
-    let base = section.text("base", Charset::Id);
-    let quote = section.text("quote", Charset::Id);
+    let base = section.text("base", Charset::Symbol);
+    let quote = section.text("quote", Charset::Symbol);
     let contract_value = section.optional_number("contract_value", NumberRange::Positive).unwrap_or(1.0);
     let inverse = section.flag("inverse").unwrap_or(false);
     if kind == InstrumentType::Spot && (inverse || contract_value != 1.0) {
@@ -87,11 +87,12 @@ fn other_market(exchange: &str, kind: InstrumentType) -> Option<String> {
 
 /// What the instrument has otherwise than its exchange.
 fn settings(section: &mut Section) -> ExchangeSettings {
-    let gap_after = match section.optional("gap_after", gap_after(&["inherit", "off"])) {
-        Some(Setting::Duration(length)) => gap_after_of(Some(length), ""),
-        Some(Setting::Word(word)) => gap_after_of(None, word),
-        _ => gap_after_of(None, "inherit"),
+    let mut inherited = |key| match section.optional(key, limit(&["inherit", "off"])) {
+        Some(Setting::Duration(length)) => inherited_limit(Some(length), ""),
+        Some(Setting::Word(word)) => inherited_limit(None, word),
+        _ => inherited_limit(None, "inherit"),
     };
+    let (gap_after, max_jump) = (inherited("gap_after"), inherited("max_jump"));
     let clock = clock(section.choice("clock", &CLOCKS).unwrap_or("auto"));
     let (mut quote_channel, mut trade_channel) = (None, None);
     if let Some(mut channels) = section.section("channels") {
@@ -99,5 +100,5 @@ fn settings(section: &mut Section) -> ExchangeSettings {
         trade_channel = channels.choice("trade", &TRADE_CHANNELS).and_then(channel);
         channels.finish();
     }
-    ExchangeSettings { gap_after, clock, quote_channel, trade_channel }
+    ExchangeSettings { gap_after, max_jump, clock, quote_channel, trade_channel }
 }

@@ -39,8 +39,8 @@ impl ConfigKey {
     }
 }
 
-/// How long a silence is no gap, wherever that can be said.
-pub const fn gap_after(words: &'static [&'static str]) -> ValueKind {
+/// A limit in time that may be left to the level above or switched off.
+pub const fn limit(words: &'static [&'static str]) -> ValueKind {
     ValueKind::Duration { min: MILLISECOND, max: LONGEST, words }
 }
 
@@ -55,14 +55,16 @@ pub static KEYS: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
         ("input.format", ValueKind::Choice(&FORMATS)),
         ("input.max_message_bytes", ValueKind::Bytes { min: 1 << 10, max: 256 << 20 }),
         ("input.max_ahead", duration(0, LONGEST)),
+        ("input.max_jump", limit(&["off"])),
         ("instruments.file", ValueKind::File),
         ("instruments.unknown", ValueKind::Choice(&["auto", "accept", "deadletter"])),
         ("instruments.max", ValueKind::Integer { min: 1, max: 1_000_000 }),
         ("order.reorder", duration(0, HOUR)),
-        ("gaps.after", gap_after(&["off"])),
+        ("gaps.after", limit(&["off"])),
     ];
     let exchange = [
-        ("gap_after", gap_after(&["inherit", "off"])),
+        ("gap_after", limit(&["inherit", "off"])),
+        ("max_jump", limit(&["inherit", "off"])),
         ("clock", ValueKind::Choice(&CLOCKS)),
         ("quote_channel", ValueKind::Choice(&QUOTE_CHANNELS)),
         ("trade_channel", ValueKind::Choice(&TRADE_CHANNELS)),

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use foreshock_dataflows::settings::{
-    ClockChoice, ExchangeSettings, GapAfter, InstrumentSettings, Settings, Unknown,
+    ClockChoice, ExchangeSettings, InheritedLimit, InstrumentSettings, Settings, Unknown,
 };
 use foreshock_operators::change::Parameters;
 use foreshock_operators::features::FeatureSettings;
@@ -235,6 +235,7 @@ impl Config {
         let exchanges: BTreeMap<String, ExchangeSettings> =
             EXCHANGES.iter().map(|name| ((*name).to_owned(), exchange(&layers, name))).collect();
         let parameters = Parameters {
+            max_ahead: layers.duration("input.max_ahead").unwrap_or_default(),
             order: OrderSettings { reorder: layers.duration("order.reorder").unwrap_or_default() },
             features: Arc::new(FeatureSettings {
                 window: layers.duration("features.window").unwrap_or_default(),
@@ -251,11 +252,11 @@ impl Config {
         };
         let settings = Settings {
             parameters: Arc::new(parameters),
-            max_ahead: layers.duration("input.max_ahead").unwrap_or_default(),
             instruments: InstrumentSettings {
                 unknown: unknown(layers.word("instruments.unknown"), mode),
                 max: max as usize,
                 gap_after: layers.duration("gaps.after"),
+                max_jump: layers.duration("input.max_jump"),
                 exchanges,
                 listed,
             },
@@ -494,20 +495,21 @@ fn kinds_of(variant: &str) -> Vec<&'static str> {
 
 fn exchange(layers: &Layers, name: &str) -> ExchangeSettings {
     let path = |key: &str| format!("exchanges.{name}.{key}");
-    let gap_after = path("gap_after");
+    let limit = |key| inherited_limit(layers.duration(&path(key)), layers.word(&path(key)));
     ExchangeSettings {
-        gap_after: gap_after_of(layers.duration(&gap_after), layers.word(&gap_after)),
+        gap_after: limit("gap_after"),
+        max_jump: limit("max_jump"),
         clock: clock(layers.word(&path("clock"))),
         quote_channel: channel(layers.word(&path("quote_channel"))),
         trade_channel: channel(layers.word(&path("trade_channel"))),
     }
 }
 
-fn gap_after_of(length: Option<i64>, word: &str) -> GapAfter {
+fn inherited_limit(length: Option<i64>, word: &str) -> InheritedLimit {
     match (length, word) {
-        (Some(length), _) => GapAfter::After(length),
-        (None, "off") => GapAfter::Off,
-        (None, _) => GapAfter::Inherit,
+        (Some(length), _) => InheritedLimit::After(length),
+        (None, "off") => InheritedLimit::Off,
+        (None, _) => InheritedLimit::Inherit,
     }
 }
 

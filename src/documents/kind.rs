@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use foreshock_operators::time::Nanos;
+use foreshock_operators::venues::is_name;
 
 use super::duration;
 use super::suggest;
@@ -90,7 +91,7 @@ pub enum Charset {
     Id,
     /// The same in lower case.
     Name,
-    /// Printable ASCII without spaces, quotes, `:` and `*`.
+    /// What venues call their instruments: printable characters without quotes and backslashes.
     Symbol,
     /// Patterns `<exchange>:<instrument>`.
     Pattern,
@@ -327,11 +328,13 @@ impl Charset {
         let allowed = match self {
             Charset::Id => text.bytes().all(id),
             Charset::Name => text.bytes().all(|b| id(b) && !b.is_ascii_uppercase()),
-            Charset::Symbol => text.bytes().all(|b| b.is_ascii_graphic() && !b"\"':*\\".contains(&b)),
-            Charset::Pattern => text.split_once(':').is_some_and(|(exchange, instrument)| {
-                let part = |part: &str| !part.is_empty() && part.bytes().all(|b| id(b) || b"*/".contains(&b));
-                part(exchange) && part(instrument)
-            }),
+            Charset::Symbol => return is_name(text),
+            // Symbols may have colons.
+            Charset::Pattern => {
+                return text
+                    .split_once(':')
+                    .is_some_and(|(exchange, instrument)| is_name(exchange) && is_name(instrument));
+            }
         };
         allowed && !text.is_empty() && text.len() <= MAX_NAME
     }
@@ -383,10 +386,7 @@ impl fmt::Display for ValueKind {
                 write!(f, "text of 1 to {MAX_NAME} lower-case letters, digits, \".\", \"_\" and \"-\"")
             }
             ValueKind::Text(Charset::Symbol) => {
-                write!(
-                    f,
-                    "text of 1 to {MAX_NAME} printable characters without spaces, quotes, \":\" and \"*\""
-                )
+                write!(f, "text of 1 to {MAX_NAME} printable characters without quotes and backslashes")
             }
             ValueKind::Text(Charset::Pattern) => {
                 f.write_str("a pattern such as \"binance:*\" or \"*:BTC-USD\"")

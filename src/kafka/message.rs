@@ -5,8 +5,8 @@ use std::sync::Arc;
 use foreshock_dataflows::batch::Delivered;
 use foreshock_dataflows::control::HEADER;
 use foreshock_operators::row::Extent;
-use foreshock_operators::time::Time;
-use foreshock_operators::venues::EXCHANGES;
+use foreshock_operators::time::{MILLISECOND, Time, parse_epoch_text};
+use foreshock_operators::venues::{EXCHANGES, Receipt};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use sha2::{Digest, Sha256};
 
@@ -15,7 +15,7 @@ pub const SOURCE: &str = "source";
 
 /// Header of a raw message: the exchange it comes from.
 const EXCHANGE: &str = "exchange";
-/// Header of a raw message: when it was received, in UTC nanoseconds.
+/// Header of a raw message: when it was received, in nanoseconds since 1970 (or µs, ms, s, by the size of the number).
 const RECEIVED_AT: &str = "received_at";
 
 /// Copies a message out of the client's memory.
@@ -31,7 +31,8 @@ pub fn delivered(message: &BorrowedMessage, bytes: &mut Vec<u8>, exchanges: &mut
     let mut exchange =
         named.and_then(|name| exchanges[..EXCHANGES.len()].iter().find(|e| e.as_bytes() == name)).cloned();
     let (key, body) = (append(key), message.payload().map(&mut append));
-    let mut received = message.timestamp().to_millis().map(|ms| Time(ms.saturating_mul(1_000_000)));
+    let stamp = message.timestamp().to_millis().map(|ms| Time(ms.saturating_mul(MILLISECOND)));
+    let mut received = stamp.map(Receipt::Broker);
     let (mut control, mut problem) = (false, None);
     for header in message.headers().iter().flat_map(|headers| headers.iter()) {
         let text = header.value.and_then(|value| std::str::from_utf8(value).ok());
@@ -39,12 +40,13 @@ pub fn delivered(message: &BorrowedMessage, bytes: &mut Vec<u8>, exchanges: &mut
             (EXCHANGE, Some(name)) => {
                 exchange = Some(interned(name, exchanges));
             }
-            (RECEIVED_AT, text) => match text.and_then(|text| text.parse().ok()) {
-                Some(nanoseconds) => received = Some(Time(nanoseconds)),
+            (RECEIVED_AT, text) => match text.and_then(parse_epoch_text) {
+                Some((time, _)) => received = Some(Receipt::Stated(time)),
                 None => {
                     let found = text.unwrap_or("no text");
-                    problem =
-                        Some(format!("header {RECEIVED_AT}: found {found:.40}, expected UTC nanoseconds"));
+                    problem = Some(format!(
+                        "header {RECEIVED_AT}: found {found:.40}, expected s, ms, µs or ns since 1970, from 2000 to 2100"
+                    ));
                 }
             },
             (HEADER, _) => control = true,

@@ -214,7 +214,6 @@ fn live_settings(job: &Job, shards: Arc<[String]>) -> LiveSettings {
     let Job { config, format, exchange, .. } = job;
     let limits = Limits {
         range: TimeRange::default(),
-        max_ahead: config.settings.max_ahead,
         max_message_bytes: config.input.max_message_bytes,
         control: config.control,
     };

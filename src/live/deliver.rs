@@ -4,6 +4,7 @@ use anyhow::{Error, anyhow};
 use foreshock_dataflows::batch::Cut;
 use foreshock_dataflows::encode_records::Publication;
 use foreshock_dataflows::saving::Saver;
+use tracing::warn;
 
 use super::JobParts;
 use super::account::ShardAccount;
@@ -32,6 +33,9 @@ impl Deliver {
         }
         if let Some(why) = self.refusal(&mut publication) {
             return ending.halt.fail(why);
+        }
+        for notice in publication.notices.drain(..) {
+            warn!("{notice}");
         }
         report.serve_changed(publication.model.as_ref(), publication.features.as_ref());
         report.add_publication(self.worker, &spec.kinds, &spec.instruments, &mut publication);

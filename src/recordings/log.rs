@@ -12,7 +12,7 @@ use foreshock_dataflows::decode::LogFile;
 use foreshock_operators::row::{Extent, InstrumentId, Source};
 use foreshock_operators::time::{MINUTE, Nanos, Time};
 use foreshock_operators::venues::{
-    ClockSource, Envelope, Format, Line, Resolve, Resolved, decode, split_line,
+    ClockSource, Envelope, Format, Line, Receipt, Resolve, Resolved, decode, split_line,
 };
 
 use super::blocks::{Block, Blocks, LINES_MAX, PREFIX_MAX};
@@ -198,12 +198,11 @@ pub fn event_time(
     received: Option<Time>,
 ) -> Option<Time> {
     let envelope = Envelope {
-        received,
+        received: received.map(Receipt::Stated),
         exchange,
         checked: false,
         source: Source::default(),
         extent: Extent::default(),
-        max_ahead: AHEAD_MAX,
     };
     let (mut rows, mut refused) = (Vec::new(), Vec::new());
     decode(format, message, &envelope, &mut AnyInstrument, &mut rows, &mut refused);

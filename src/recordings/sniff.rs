@@ -79,7 +79,7 @@ impl Found {
             match split_line(line) {
                 Line::Blank => {}
                 Line::Control => self.exchange = self.exchange.or(exchange_of_url(line)),
-                Line::Message { body, .. } => {
+                Line::Message { body, .. } | Line::BadReceipt { body, .. } => {
                     let message = &line[body];
                     self.format = self.format.or_else(|| Some((detect(message)?, number)));
                     self.exchange = self.exchange.or_else(|| exchange_of(message));

@@ -133,6 +133,13 @@ impl<'f> Play<'f> {
                             return Ok(ended);
                         }
                     }
+                    // The job can't be told of a receipt that is none, so it judges the line as it stands.
+                    Line::BadReceipt { .. } => {
+                        let ended = self.message(line, None, run.file, number)?;
+                        if ended.is_some() {
+                            return Ok(ended);
+                        }
+                    }
                 }
             }
         }

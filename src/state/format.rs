@@ -20,8 +20,8 @@ use super::header::Header;
 const MAGIC: [u8; 8] = *b"\xf5SHOCKS\n";
 
 /// The version that is written and read. Version 1 had a section for each operator of an instrument; since version 2 there
-/// is one for its whole chain.
-pub const VERSION: u32 = 2;
+/// is one for its whole chain; since version 3 it says which stamps are believed.
+pub const VERSION: u32 = 3;
 
 const HEADER: u8 = 1;
 const SECTION: u8 = 2;

@@ -103,9 +103,10 @@ fn cases() -> Vec<Case> {
     all.changed(Row("no_time"), "2026-03-02T", "yesterday ");
     all.changed(Row("time_range"), "2026-03-02", "1999-03-02");
     all.changed(Row("time_range"), "2026-03-02", "2101-03-02");
-    // Ahead of Kafka's timestamp, and of the receipt at 2026-03-02T08:00:00Z.
+    // The next row says so.
     all.changed(Row("time_ahead"), "2026-03-02", "2099-03-02");
-    all.changed(Row("time_ahead"), "99.00", "99.00").header("received_at", b"1772438400000000000");
+    // A receipt two hours before its row, while nothing is known of receipts.
+    all.changed(Tick, "99.00", "99.00").header("received_at", b"1772438400000000000");
     all.changed(Row("non_finite"), "99.00", "NaN");
     all.changed(Row("non_finite"), "99.00", "1e999");
     all.changed(Row("not_positive"), "99.00", "-99.00");

@@ -28,6 +28,7 @@ fn a_coinbase_ticker_is_a_quote_and_a_trade() {
         alone: false,
         event_time: at("2022-06-01T20:31:23.469151Z"),
         clock: at("2022-06-01T20:31:23.469151Z"),
+        received: None,
         id: Some(38332655422),
         source: Source { file: 3, line: 14 },
         extent: Extent { start: 15, length: 92 },

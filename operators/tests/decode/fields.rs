@@ -10,7 +10,7 @@ use crate::decode::messages::{
     ADVANCED_TICKER, HEARTBEAT, MARKET_TRADES, MATCH, PLAIN_QUOTE, PLAIN_TRADE, SPOT_AGGREGATE, TICKER,
     USDM_QUOTE, USDM_TRADE, WITH_ROWS,
 };
-use crate::decode::run::{Run, at, check, with};
+use crate::decode::run::{Run, check, with};
 
 /// Where the needed fields of each shape stand, and what happens to a message where they are missing.
 const NEEDED: &[(Format, &str, &str, &str)] = &[
@@ -203,7 +203,12 @@ fn details_name_the_field_the_value_and_what_is_allowed() {
     let crossed = "best_bid is \"29950\" and best_ask is \"29943.41\": bid <= ask is allowed";
     check(exchange, &message, Reason::Crossed, crossed);
     let message = with(TICKER, "/time", "\"today\"");
-    check(exchange, &message, Reason::NoTime, "time is \"today\": RFC 3339 text is allowed");
+    check(
+        exchange,
+        &message,
+        Reason::NoTime,
+        "time is \"today\": RFC 3339 text or a whole number of s, ms, µs or ns since 1970 is allowed",
+    );
     let message = with(TICKER, "/product_id", "\"NONE\"");
     check(
         exchange,
@@ -211,8 +216,14 @@ fn details_name_the_field_the_value_and_what_is_allowed() {
         Reason::UnknownInstrument,
         "product_id is \"NONE\": a listed instrument is allowed",
     );
-    let message = with(TICKER, "/time", "\"2022-06-01T21:00:00.000001Z\"");
-    let ahead = "the event time is 2022-06-01T21:00:00.000001000Z, received at 2022-06-01T20:00:00.000000000Z: \
-                 at most 3600 s ahead is allowed";
-    check(exchange, &message, Reason::TimeAhead, ahead);
+    let message = with(TICKER, "/time", "\"9999-12-31T00:00:00Z\"");
+    let far = "time is \"9999-12-31T00:00:00Z\": a time from 2000 to 2100 is allowed";
+    check(exchange, &message, Reason::TimeRange, far);
+    let message = with(TICKER, "/time", "12345");
+    let small = "time is 12345: a time from 2000 to 2100 in s, ms, µs or ns since 1970 is allowed";
+    check(exchange, &message, Reason::TimeRange, small);
+    let message = with(TICKER, "/product_id", "\"BTC\u{200b}USD\"");
+    let name = "product_id is \"BTC\\u{200b}USD\": a name of 1 to 64 printable characters without quotes and backslashes is \
+                allowed";
+    check(exchange, &message, Reason::UnknownInstrument, name);
 }

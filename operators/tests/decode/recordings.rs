@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use foreshock_operators::venues::binance::BINANCE;
 use foreshock_operators::venues::coinbase::{COINBASE_ADVANCED_TRADE, COINBASE_EXCHANGE};
-use foreshock_operators::venues::{Format, Line, detect, exchange_of_url, split_line};
+use foreshock_operators::venues::{Format, Line, Receipt, detect, exchange_of_url, split_line};
 use serde_json::Value;
 
 use crate::decode::run::{Run, slice};
@@ -96,8 +96,9 @@ fn check_session(
         match split_line(line.as_bytes()) {
             Line::Blank => blank_and_control[0] += 1,
             Line::Control => blank_and_control[1] += 1,
+            Line::BadReceipt { .. } => panic!("{line} begins with no receipt"),
             Line::Message { body, received } => {
-                run.envelope.received = received;
+                run.envelope.received = received.map(Receipt::Stated);
                 let message = &line[body];
                 assert!(
                     message.starts_with('{') && received.is_some() == (name != "coinbase-matches.ndjson")

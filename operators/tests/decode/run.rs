@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use foreshock_operators::account::Reason;
 use foreshock_operators::row::{Body, Extent, InstrumentId, Row, Source};
-use foreshock_operators::time::{SECOND, Time, parse_rfc3339};
+use foreshock_operators::time::{Time, parse_rfc3339};
 use foreshock_operators::venues::{
-    ClockSource, Envelope, Format, RefusedRow, Resolve, Resolved, Verdict, decode,
+    ClockSource, Envelope, Format, Receipt, RefusedRow, Resolve, Resolved, Verdict, decode,
 };
 use serde_json::Value;
 
@@ -46,14 +46,13 @@ impl Run {
             checked: false,
             source: Source { file: 3, line: 14 },
             extent: Extent { start: 15, length: 92 },
-            max_ahead: 3_600 * SECOND,
         };
         let instruments = Instruments { clock: ClockSource::Auto, names: Vec::new() };
         Run { format, envelope, instruments, rows: Vec::new(), refused: Vec::new() }
     }
 
     pub fn received(mut self, time: &str) -> Run {
-        self.envelope.received = Some(at(time));
+        self.envelope.received = Some(Receipt::Stated(at(time)));
         self
     }
 

@@ -1,13 +1,14 @@
 //! Times of every format, and clocks.
 
-use foreshock_operators::venues::Verdict;
 use foreshock_operators::venues::binance::BINANCE;
 use foreshock_operators::venues::canonical::CANONICAL;
 use foreshock_operators::venues::coinbase::{COINBASE_ADVANCED_TRADE, COINBASE_EXCHANGE};
+use foreshock_operators::venues::{Line, Receipt, Verdict, split_line};
 use serde_json::json;
 
 use crate::decode::messages::{
-    ADVANCED_TICKER, HEARTBEAT, MATCH, PLAIN_HEARTBEAT, PLAIN_QUOTE, TICKER, USDM_QUOTE, WITH_ROWS,
+    ADVANCED_TICKER, HEARTBEAT, MATCH, PLAIN_HEARTBEAT, PLAIN_QUOTE, SPOT_QUOTE, TICKER, USDM_QUOTE,
+    WITH_ROWS,
 };
 use crate::decode::run::{Run, at, check, with};
 
@@ -22,10 +23,23 @@ fn times_that_cannot_be() {
         (CANONICAL, PLAIN_HEARTBEAT, "/event_time"),
     ];
     for (format, message, pointer) in times {
-        for value in
-            ["absent", "null", "\"\"", "7", "[]", "\"2022-02-30T00:00:00Z\"", "\"2022-06-01 20:31:23Z\""]
-        {
+        for value in [
+            "absent",
+            "null",
+            "\"\"",
+            "[]",
+            "true",
+            "1654115483.5",
+            "\"2022-02-30T00:00:00Z\"",
+            "\"2022-06-01T20:31:23\"",
+            "\"2022-06-01T20:31:60Z\"",
+            "\"+1654115483\"",
+            "\"1654115483 \"",
+        ] {
             check(format, &with(message, pointer, value), "no_time");
+        }
+        for value in ["7", "0", "99999999999", "\"7\"", "\"946684799.9\"", "18446744073709551615"] {
+            check(format, &with(message, pointer, value), "time_range");
         }
         for value in [
             "1999-12-31T23:59:59.999999Z",
@@ -42,10 +56,18 @@ fn times_that_cannot_be() {
             );
         }
     }
-    for value in ["\"1723161256313\"", "1723161256313.5", "-1", "[]", "true"] {
+    for value in ["1723161256313.5", "-1", "[]", "true", "\"x\""] {
         check(BINANCE, &with(USDM_QUOTE, "/data/T", value), "no_time");
     }
-    for value in ["0", "946684799999", "4102444800000", "18446744073709551615"] {
+    for value in [
+        "0",
+        "946684799",
+        "946684799999",
+        "4102444800",
+        "4102444800000",
+        "4102444800000000000",
+        "18446744073709551615",
+    ] {
         check(BINANCE, &with(USDM_QUOTE, "/data/T", value), "time_range");
     }
     check(BINANCE, &with(USDM_QUOTE, "/data/T", "4102444799999"), "quote");
@@ -66,10 +88,69 @@ fn the_clock_of_receipt() {
     }
 }
 
+/// One moment in every unit, as a number and as text, in every format and before a line.
 #[test]
-fn times_ahead_of_their_receipt() {
-    let fate = |received: &str| Run::new(COINBASE_EXCHANGE).received(received).fate(TICKER.as_bytes());
-    assert_eq!(fate("2022-06-01T19:31:23.469151Z"), "quote");
-    assert_eq!(fate("2022-06-01T19:31:23.469150Z"), "time_ahead");
-    assert_eq!(fate("2030-01-01T00:00:00Z"), "quote");
+fn the_size_of_a_number_tells_its_unit() {
+    let moment = at("2024-08-08T23:54:16Z");
+    let with_fraction = at("2024-08-08T23:54:16.313250Z");
+    let cases = [
+        ("1723161256", moment, 0),
+        ("1723161256000", moment, 3),
+        ("1723161256000000", moment, 6),
+        ("1723161256000000000", moment, 9),
+        ("\"1723161256000\"", moment, 3),
+        ("\"1723161256.313250\"", with_fraction, 6),
+        ("\"1723161256313.250\"", with_fraction, 6),
+        ("\"1723161256313250.000999\"", with_fraction, 9),
+        ("1723161256313250", with_fraction, 6),
+        ("946684800", at("2000-01-01T00:00:00Z"), 0),
+        ("4102444799999", at("2099-12-31T23:59:59.999Z"), 3),
+    ];
+    for (value, time, digits) in cases {
+        for (format, message, pointer) in
+            [(CANONICAL, PLAIN_QUOTE, "/event_time"), (BINANCE, USDM_QUOTE, "/data/T")]
+        {
+            let row = Run::new(format).row(&with(message, pointer, value));
+            assert_eq!((row.event_time, row.digits), (time, digits), "{value}");
+        }
+        let row = Run::new(COINBASE_EXCHANGE).row(&with(TICKER, "/time", value));
+        assert_eq!(row.event_time, time, "{value}");
+        let stamp = value.trim_matches('"');
+        let line = format!("{stamp} {USDM_QUOTE}");
+        let Line::Message { received, body } = split_line(line.as_bytes()) else { panic!("{line}") };
+        assert_eq!((received, &line[body]), (Some(time), USDM_QUOTE), "{stamp}");
+    }
+    for line in ["7 {}", "99999999999999999999 {}", "1970000: {}"] {
+        assert!(matches!(split_line(line.as_bytes()), Line::BadReceipt { .. }), "{line}");
+    }
+}
+
+#[test]
+fn rfc_3339_as_it_is_written() {
+    for (text, expected) in [
+        ("2016-12-31t23:59:60z", "2017-01-01T00:00:00Z"),
+        ("2017-01-01 00:59:60.5+01:00", "2017-01-01T00:00:00.5Z"),
+        ("2022-06-01 20:31:23Z", "2022-06-01T20:31:23Z"),
+        ("2022-06-01t20:31:23.469151-00:00", "2022-06-01T20:31:23.469151Z"),
+    ] {
+        let row = Run::new(CANONICAL).row(&with(PLAIN_QUOTE, "/event_time", &json!(text).to_string()));
+        assert_eq!(row.event_time, at(expected), "{text}");
+    }
+}
+
+/// Only a receipt that stands in the data can be held against a row, and none against a row that runs on it.
+#[test]
+fn receipts_of_rows() {
+    let received = |run: Run, message: &str| {
+        let mut run = run;
+        run.row(message).received
+    };
+    let receipt = "2022-06-01T20:31:24Z";
+    assert_eq!(received(Run::new(COINBASE_EXCHANGE).received(receipt), TICKER), Some(at(receipt)));
+    assert_eq!(received(Run::new(COINBASE_EXCHANGE), TICKER), None);
+    assert_eq!(received(Run::new(COINBASE_EXCHANGE).received(receipt).by_receipt(), TICKER), None);
+    assert_eq!(received(Run::new(BINANCE).received(receipt), SPOT_QUOTE), None);
+    let mut stamped = Run::new(COINBASE_EXCHANGE);
+    stamped.envelope.received = Some(Receipt::Broker(at(receipt)));
+    assert_eq!(received(stamped, TICKER), None);
 }

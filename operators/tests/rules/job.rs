@@ -78,6 +78,7 @@ pub fn instrument(exchange: &str, name: &str) -> Instrument {
         quote_channel: None,
         trade_channel: None,
         gap_after: None,
+        max_jump: None,
     }
 }
 
@@ -135,6 +136,7 @@ pub fn ruled_by(rules: &[Rule]) -> Arc<Parameters> {
         sha256: "s".into(),
     };
     Arc::new(Parameters {
+        max_ahead: SECOND,
         order: OrderSettings::default(),
         features: Arc::new(FeatureSettings::default()),
         seconds: SecondSettings::default(),

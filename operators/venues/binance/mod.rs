@@ -33,6 +33,7 @@ pub const BINANCE: Format = Format(&WIRE);
 static WIRE: WireFormat = WireFormat {
     name: "binance",
     decode: stream::decode,
+    time_digits: Some(3),
     begins: &[b"{\"stream\"", b"{\"e\""],
     detects,
     subject,
@@ -162,9 +163,9 @@ impl Kind {
 fn movable(kind: Kind, parent: &[u8], key: &[u8]) -> Option<MovablePlace> {
     let of_event = parent.is_empty() || parent == b"data";
     match (kind, key) {
-        (_, b"E" | b"T") => Some(MovablePlace::Milliseconds),
+        (_, b"E" | b"T") => Some(MovablePlace::Time),
         // A candle's beginning.
-        (Kind::Other, b"t") if parent == b"k" => Some(MovablePlace::Milliseconds),
+        (Kind::Other, b"t") if parent == b"k" => Some(MovablePlace::Time),
         (Kind::Book, b"u" | b"U" | b"pu" | b"lastUpdateId") if of_event => id("u"),
         (Kind::Trade, b"t") if of_event => id("t"),
         (Kind::AggTrade, b"a") if of_event => id("a"),

@@ -8,12 +8,8 @@ use super::event::Event;
 use super::{COIN_MARGINED, SPOT, USD_MARGINED, exchange_of};
 use crate::json::field::{Field, FieldProblem, quote};
 use crate::row::{Body, Channel, Side, Trade};
-use crate::time::{MILLISECOND, Time};
 use crate::venues::Verdict;
 use crate::venues::rows::{Draft, Rows, Stamp};
-
-/// Digits of the exchange's times, which are milliseconds.
-const DIGITS: u8 = 3;
 
 /// Reads one message.
 pub(crate) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProblem> {
@@ -144,12 +140,6 @@ impl Event<'_> {
             (Field::Missing | Field::Null, event_time) => ("E", event_time),
             (trade_time, _) => ("T", trade_time),
         };
-        match field {
-            Field::Whole(milliseconds) => {
-                let milliseconds = i64::try_from(*milliseconds).unwrap_or(i64::MAX);
-                Stamp::Exchange(Time(milliseconds.saturating_mul(MILLISECOND)), DIGITS)
-            }
-            _ => Stamp::None(format!("{name} is {field}: whole milliseconds are allowed")),
-        }
+        Stamp::of_number(name, field)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::detect::Shape;
 use super::format::WireFormat;
-use super::rows::{Draft, Rows, Stamp, is_name};
+use super::rows::{Draft, NAMES, Rows, Stamp, is_name};
 use super::shift::{MovablePlace, id};
 use super::subject::Subject;
 use super::{Format, Venue, Verdict, tells_nothing};
@@ -16,8 +16,15 @@ pub static VENUE: Venue =
 
 pub const CANONICAL: Format = Format(&WIRE);
 
-static WIRE: WireFormat =
-    WireFormat { name: "canonical", decode, begins: &[b"{\"type\""], detects, subject, movable: |_| movable };
+static WIRE: WireFormat = WireFormat {
+    name: "canonical",
+    decode,
+    time_digits: None,
+    begins: &[b"{\"type\""],
+    detects,
+    subject,
+    movable: |_| movable,
+};
 
 message! {
     Message {
@@ -47,14 +54,13 @@ pub(crate) fn decode(text: &str, rows: &mut Rows) -> Result<Verdict, FieldProble
         "control" => return Ok(Verdict::Control),
         _ => return Ok(Verdict::Ignored),
     };
-    let allowed = "a name of 1 to 64 printable ASCII characters";
     let exchange = message.exchange.need_text("exchange")?;
     // A colon would make the key `exchange:instrument` ambiguous.
     if !is_name(exchange) || exchange.contains(':') {
-        return Err(message.exchange.wrong("exchange", allowed));
+        return Err(message.exchange.wrong("exchange", &format!("{NAMES}, and no colon,")));
     }
     if !is_name(message.instrument.need_text("instrument")?) {
-        return Err(message.instrument.wrong("instrument", allowed));
+        return Err(message.instrument.wrong("instrument", NAMES));
     }
     let id = match channel {
         Channel::Heartbeat => None,
@@ -119,7 +125,7 @@ fn subject(text: &str, exchange: Option<&str>) -> Option<Subject> {
 
 fn movable(_: &[u8], key: &[u8]) -> Option<MovablePlace> {
     match key {
-        b"event_time" => Some(MovablePlace::Rfc3339),
+        b"event_time" => Some(MovablePlace::Time),
         b"sequence" => id("sequence"),
         _ => None,
     }

@@ -19,6 +19,7 @@ use crate::venues::subject::{OneSymbol, Subject};
 pub(crate) static WIRE: WireFormat = WireFormat {
     name: "coinbase-advanced-trade",
     decode,
+    time_digits: None,
     begins: &[b"{\"channel\""],
     detects,
     subject: |text, exchange| Subject::of(exchange.unwrap_or(EXCHANGE), symbol(text)),

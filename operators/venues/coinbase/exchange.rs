@@ -13,6 +13,7 @@ use crate::venues::{Verdict, canonical};
 pub(crate) static WIRE: WireFormat = WireFormat {
     name: "coinbase-exchange",
     decode,
+    time_digits: None,
     begins: &[b"{\"type\":\"ticker\"", b"{\"type\":\"match\""],
     detects,
     subject: |text, exchange| Subject::of(exchange.unwrap_or(EXCHANGE), symbol(text)),

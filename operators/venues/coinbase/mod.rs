@@ -34,7 +34,7 @@ fn opposite(maker: Side) -> Side {
 
 fn movable(_: &[u8], key: &[u8]) -> Option<MovablePlace> {
     match key {
-        b"time" | b"timestamp" | b"event_time" => Some(MovablePlace::Rfc3339),
+        b"time" | b"timestamp" | b"event_time" => Some(MovablePlace::Time),
         b"sequence" => id("sequence"),
         b"trade_id" | b"last_trade_id" => id("trade_id"),
         b"sequence_num" => id_of_connection("sequence_num"),

@@ -26,6 +26,7 @@ const EXCHANGE: &str = "okx";
 static WIRE: WireFormat = WireFormat {
     name: "okx",
     decode,
+    time_digits: Some(3),
     begins: &[],
     detects,
     subject: |text, exchange| Subject::of(exchange.unwrap_or(EXCHANGE), symbol(text)),
@@ -108,7 +109,7 @@ fn symbol(text: &str) -> Option<String> {
 
 fn movable(_: &[u8], key: &[u8]) -> Option<MovablePlace> {
     match key {
-        b"ts" => Some(MovablePlace::Milliseconds),
+        b"ts" => Some(MovablePlace::Time),
         b"tradeId" => id("tradeId"),
         b"seqId" | b"prevSeqId" => id("seqId"),
         _ => None,

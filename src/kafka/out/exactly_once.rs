@@ -61,6 +61,9 @@ pub struct TransactionCounters {
     pub aborted: IntCounter,
 }
 
+/// In the note beside a committed offset: a row before it waits, so its outputs come behind it.
+pub const HAS_WAITING: &str = "waiting=1";
+
 /// Where all of a worker's outputs leave.
 pub struct ExactlyOnce {
     records: Records,
@@ -83,6 +86,8 @@ struct Lane {
     /// Records of the oldest that the client has taken.
     next: usize,
     kept_bytes: usize,
+    /// Whether a row waited at the offset that was committed last.
+    has_waiting: bool,
     /// When an offset was committed last; brokers forget those that never are.
     committed_at: Instant,
     looked_at: Instant,
@@ -108,6 +113,8 @@ struct Transaction {
     records: usize,
     bytes: usize,
     next_offset: i64,
+    /// A row before that offset waits, and is in no output yet.
+    has_waiting: bool,
 }
 
 /// A shard and what its outputs need.
@@ -137,6 +144,7 @@ impl ExactlyOnce {
                 kept: VecDeque::new(),
                 next: 0,
                 kept_bytes: 0,
+                has_waiting: false,
                 committed_at: Instant::now(),
                 looked_at: Instant::now(),
                 busy_for: Duration::ZERO,
@@ -263,6 +271,7 @@ impl Lane {
         outcome?;
         self.progress.deliver(committed.next_offset);
         self.progress.commit(committed.next_offset);
+        self.has_waiting = committed.has_waiting;
         self.committed_at = Instant::now();
         self.busy_for = Duration::ZERO;
         let Transaction { records, next_offset, .. } = committed;
@@ -330,6 +339,7 @@ impl Lane {
             self.open.bytes += bytes;
             self.open.publications += 1;
             self.open.next_offset = cut.next_offset;
+            self.open.has_waiting = publication.low_watermark < cut.next_offset;
             accepted(Accepted { cut, predictions });
         }
         Ok(())
@@ -340,7 +350,9 @@ impl Lane {
         if self.is_idle() && self.committed_at.elapsed() >= COMMITTED_AGAIN_AFTER {
             let next_offset = self.progress.committed();
             let since = Some(Instant::now());
-            self.open = Transaction { since, next_offset, publications: 1, ..Transaction::default() };
+            let has_waiting = self.has_waiting;
+            self.open =
+                Transaction { since, next_offset, publications: 1, has_waiting, ..Transaction::default() };
         }
     }
 
@@ -361,7 +373,11 @@ impl Lane {
             // A worker that is gone has nothing to be woken for.
             let _ = activator.map(|activator| activator.activate());
         };
-        let (client, note) = (self.client.clone(), self.note.clone());
+        let client = self.client.clone();
+        let note = match transaction.has_waiting {
+            true => format!("{} {HAS_WAITING}", self.note).into(),
+            false => self.note.clone(),
+        };
         committers.commit(CommitRequest {
             client,
             next_offset: transaction.next_offset,

@@ -13,8 +13,9 @@
 //! hidden    some visible from C on            the job ends: they can be neither undone nor counted as done
 //! ```
 //! C is the committed offset that no end is missing for. All of this is looked at when the shard's producer has been
-//! taken over, so that nobody else writes under its name. Where rows wait for older ones (`order.reorder`) an output of a
-//! row before C may belong to either side, and nothing is done that could be wrong.
+//! taken over, so that nobody else writes under its name. Where the note beside C says that a row was waiting there
+//! (`order.reorder`, `input.max_jump`) an output of a row before C may belong to either side, and nothing is done that could
+//! be wrong.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tracing::warn;
 use super::OFFSETS_WITHIN;
 use crate::kafka::admin::offsets::{Bounds, Committed, Offsets, not_yet, passes};
 use crate::kafka::admin::peek::{Sight, emitted_rows};
+use crate::kafka::out::exactly_once::HAS_WAITING;
 use crate::kafka::out::transactions::Client;
 use crate::kafka::progress::Partition;
 use crate::live::Job;
@@ -146,10 +148,11 @@ impl<'a> HangingTransactions<'a> {
             .iter()
             .filter(|hidden| hidden.own.is_some())
             .partition(|hidden| hidden.own >= Some(offset));
-        if !emitted_rows.is_empty() && self.job.config.settings.parameters.order.reorder > 0 {
+        if !emitted_rows.is_empty() && before.metadata.split(' ').any(|word| word == HAS_WAITING) {
             bail!(Misuse(format!(
-                "the brokers have not written the end of a transaction of {name}, and with order.reorder its rows \
-                 before offset {offset} may be told or not; go on under another job.name with other output topics"
+                "the brokers have not written the end of a transaction of {name}, and rows before offset {offset} were \
+                 waiting there (order.reorder, input.max_jump), so they may be told or not; go on under another job.name \
+                 with other output topics"
             )));
         }
         for Hidden { output, .. } in &emitted_rows {
