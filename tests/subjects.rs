@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use foreshock_operators::row::{Extent, InstrumentId, Source};
-use foreshock_operators::time::Nanos;
 use foreshock_operators::venues::binance::BINANCE;
 use foreshock_operators::venues::coinbase::COINBASE_EXCHANGE;
 use foreshock_operators::venues::{
@@ -45,7 +44,6 @@ impl Checked {
             checked: false,
             source: Source::default(),
             extent: Extent::default(),
-            max_ahead: Nanos::MAX,
         };
         let mut asked = Asked::default();
         decode(format, message, &envelope, &mut asked, &mut Vec::new(), &mut Vec::new());

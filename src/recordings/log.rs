@@ -206,7 +206,8 @@ pub fn event_time(
     };
     let (mut rows, mut refused) = (Vec::new(), Vec::new());
     decode(format, message, &envelope, &mut AnyInstrument, &mut rows, &mut refused);
-    rows.first().map(|row| row.event_time)
+    let is_far_ahead = |time: Time| received.is_some_and(|received| time.since(received) > AHEAD_MAX);
+    rows.first().map(|row| row.event_time).filter(|time| !is_far_ahead(*time))
 }
 
 /// Takes every symbol: only the time is looked at.

@@ -49,12 +49,22 @@ fn kinds_of_our_own() {
     check(CANONICAL, &with(PLAIN_QUOTE, "/comment", "[{}]"), "quote");
     check(CANONICAL, &with(PLAIN_QUOTE, "/sequence", "absent"), "quote");
     check(CANONICAL, "{}", "refused wrong_type");
-    for name in ["", "a\\\"b", "a:b", "a\\tb", "é", &"x".repeat(65)] {
+    for name in ["", "a\\\"b", "a:b", "a\\tb", "a\u{200b}b", "é:x", &"x".repeat(65)] {
         check(CANONICAL, &with(PLAIN_QUOTE, "/exchange", &format!("\"{name}\"")), "refused wrong_type");
     }
-    for name in ["", "a\\\"b", "a\\\\b", "a\\u007fb", "é", &"x".repeat(65)] {
+    for name in ["", "a\\\"b", "a\\\\b", "a\\u007fb", "a\u{202e}b", &"x".repeat(65)] {
         check(CANONICAL, &with(PLAIN_QUOTE, "/instrument", &format!("\"{name}\"")), "refused wrong_type");
         check(COINBASE_EXCHANGE, &with(TICKER, "/product_id", &format!("\"{name}\"")), "unknown_instrument");
     }
-    check(CANONICAL, &with(PLAIN_QUOTE, "/instrument", &format!("\"{}\"", "x".repeat(64))), "quote");
+    for name in [
+        "x".repeat(64),
+        "é".repeat(64),
+        "币安人生USDT".to_owned(),
+        "a b".to_owned(),
+        "a:b".to_owned(),
+        "*".to_owned(),
+    ] {
+        check(CANONICAL, &with(PLAIN_QUOTE, "/instrument", &format!("\"{name}\"")), "quote");
+        check(COINBASE_EXCHANGE, &with(TICKER, "/product_id", &format!("\"{name}\"")), "quote");
+    }
 }

@@ -90,7 +90,8 @@ fn escapes_mean_what_they_stand_for() {
         .replace("\"29940.90\"", "\"29940\\u002e90\"")
         .replace("\"last_size\":\"0.00016\"", "\"last_size\":\"\\\"\\ud83d\\ude00\\n\"");
     assert_eq!(Run::new(COINBASE_EXCHANGE).row(&escaped), Run::new(COINBASE_EXCHANGE).row(TICKER));
-    check(COINBASE_EXCHANGE, &TICKER.replace("BTC-USD", "BTC\\ud83d\\ude00"), "unknown_instrument");
+    check(COINBASE_EXCHANGE, &TICKER.replace("BTC-USD", "BTC\\ud83d\\ude00"), "quote");
+    check(COINBASE_EXCHANGE, &TICKER.replace("BTC-USD", "BTC\\u200bUSD"), "unknown_instrument");
     check(COINBASE_EXCHANGE, &TICKER.replace("BTC-USD", "BTC\\u00zz"), "refused broken_json");
     check(COINBASE_EXCHANGE, &TICKER.replace("BTC-USD", "BTC\\q"), "refused broken_json");
 }
