@@ -34,7 +34,7 @@ pub struct ClockBounds {
 
 /// What is to become of a row by its stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stamp {
+pub enum StampFate {
     Believed,
     /// Ahead of its receipt by `lead`, where at most `allowed` is usual.
     Ahead {
@@ -137,8 +137,13 @@ impl StampJudge {
         Some(Lead { length, is_first })
     }
 
-    /// Whether a row's receipt says that its stamp lies ahead, as [`Stamp::Ahead`].
-    pub fn against_receipt(&mut self, row: &Row, lead: Option<Lead>, bounds: ClockBounds) -> Option<Stamp> {
+    /// Whether a row's receipt says that its stamp lies ahead, as [`StampFate::Ahead`].
+    pub fn against_receipt(
+        &mut self,
+        row: &Row,
+        lead: Option<Lead>,
+        bounds: ClockBounds,
+    ) -> Option<StampFate> {
         let (lead, newest) = (lead?.length, self.newest?);
         let allowed = self.lead.usual().saturating_add(bounds.max_ahead);
         if row.event_time <= newest.plus(bounds.max_ahead) || lead <= allowed {
@@ -150,7 +155,7 @@ impl StampJudge {
             self.refusals.and_then(|refusals| refusals.joined_by(lead, bounds.max_ahead)).unwrap_or(alone);
         self.refusals = Some(refusals);
         if received.since(refusals.since) < REFUSED_FOR {
-            return Some(Stamp::Ahead { lead, allowed });
+            return Some(StampFate::Ahead { lead, allowed });
         }
         // All rows can't be wrong for so long and by the same: the receiver's clock is.
         self.refusals = None;
@@ -173,24 +178,24 @@ impl StampJudge {
     }
 
     /// Judges a row that no receipt refused. `is_new`: its id is none that its channel had by then, or lies above them.
-    pub fn judge(&mut self, row: &Row, lead: Option<Lead>, is_new: bool, bounds: ClockBounds) -> Stamp {
+    pub fn judge(&mut self, row: &Row, lead: Option<Lead>, is_new: bool, bounds: ClockBounds) -> StampFate {
         let stamp = row.event_time;
         if let (Some(newest), Some(max_jump)) = (self.newest, bounds.max_jump) {
             if stamp < newest.minus(max_jump) {
                 let Some(first) = self.leave(row, newest, is_new, bounds.max_ahead, max_jump) else {
-                    return Stamp::Believed;
+                    return StampFate::Believed;
                 };
                 (self.newest, self.older) = (None, None);
                 self.believe(stamp, lead);
-                return Stamp::Leaves { first };
+                return StampFate::Leaves { first };
             }
             if lead.is_none() && stamp > newest.plus(max_jump) && stamp > newest.plus(bounds.max_ahead) {
-                return Stamp::Doubtful;
+                return StampFate::Doubtful;
             }
         }
         self.older = None;
         self.believe(stamp, lead);
-        Stamp::Believed
+        StampFate::Believed
     }
 
     /// Believes a stamp.

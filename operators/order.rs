@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{Notice, Reason};
 use crate::chain::Gate;
-use crate::clock::{ClockBounds, Stamp, StampJudge, Word};
+use crate::clock::{ClockBounds, StampFate, StampJudge, Word};
 use crate::moments::push_tight;
 use crate::operator::{Ahead, Collector, Instrument, Mismatch, Operator, consistent, same_settings};
 use crate::packed;
@@ -136,11 +136,11 @@ impl Operator for Order {
         }
         self.hear_on_doubtful(&row, out);
         match self.stamps.judge(&row, lead, age == IdAge::New, self.bounds) {
-            Stamp::Doubtful => return self.doubt(row, out),
-            Stamp::Leaves { first } => self.leave_clock(first, &row, out),
+            StampFate::Doubtful => return self.doubt(row, out),
+            StampFate::Leaves { first } => self.leave_clock(first, &row, out),
             _ => {}
         }
-        self.take(row, None, out);
+        self.take_believed(row, None, out);
     }
 
     fn on_end(&mut self, out: &mut impl Collector<Row>) {
@@ -229,7 +229,7 @@ impl Order {
     }
 
     /// Takes a row whose stamp is believed, with its levels where its batch is gone.
-    fn take(&mut self, row: Row, levels: Option<Box<[Level]>>, out: &mut impl Collector<Row>) {
+    fn take_believed(&mut self, row: Row, levels: Option<Box<[Level]>>, out: &mut impl Collector<Row>) {
         let channel = &self.channels[row.channel as usize];
         if let Some(newest) = channel.newest
             && row.event_time < newest
@@ -331,7 +331,7 @@ impl Order {
                     return;
                 };
                 out.counts().buffered -= 1;
-                self.refuse(&waiting.row, Stamp::Doubtful, Some(message), out);
+                self.refuse(&waiting.row, StampFate::Doubtful, Some(message), out);
             }
         }
     }
@@ -344,16 +344,22 @@ impl Order {
         };
         out.counts().buffered -= 1;
         self.stamps.believe(row.event_time, None);
-        self.take(row, Some(levels), out);
+        self.take_believed(row, Some(levels), out);
     }
 
     /// Refuses a row for its stamp.
     #[cold]
-    fn refuse(&mut self, row: &Row, stamp: Stamp, message: Option<Arc<[u8]>>, out: &mut impl Collector<Row>) {
+    fn refuse(
+        &mut self,
+        row: &Row,
+        stamp: StampFate,
+        message: Option<Arc<[u8]>>,
+        out: &mut impl Collector<Row>,
+    ) {
         out.counts().rows_deadlettered += 1;
         let at = Shown(row.event_time);
         let detail = match (stamp, row.received) {
-            (Stamp::Ahead { lead, allowed }, Some(received)) => format!(
+            (StampFate::Ahead { lead, allowed }, Some(received)) => format!(
                 "the event time is {at}, {} s ahead of its receipt at {}: at most {} s ahead is allowed",
                 seconds(lead),
                 Shown(received),

@@ -775,6 +775,11 @@ fn exchanges_section() -> String {
     for exchange in VENUES.iter().flat_map(|venue| venue.exchanges) {
         let keys = [
             (exchange.about_gap, "gap_after", exchange.gap_after),
+            (
+                "How far a row without a receipt may lie ahead of the others; inherit takes input.max_jump.",
+                "max_jump",
+                "inherit",
+            ),
             (exchange.about_clock, "clock", "auto"),
             (
                 "The channel whose rows are ticks; auto takes the best that the feed carries: bookTicker, else ticker.",
