@@ -64,6 +64,8 @@ pub enum Word {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lead {
     length: Nanos,
+    /// What was usual before it: a row is no witness of its own.
+    usual: Nanos,
     /// It is one of the first, which teach what is usual whatever becomes of their rows.
     is_first: bool,
 }
@@ -133,8 +135,9 @@ impl StampJudge {
         if length < -HELD_UP {
             return None;
         }
+        let usual = self.lead.usual();
         let is_first = self.lead.note(length, received);
-        Some(Lead { length, is_first })
+        Some(Lead { length, usual, is_first })
     }
 
     /// Whether a row's receipt says that its stamp lies ahead, as [`StampFate::Ahead`].
@@ -144,8 +147,8 @@ impl StampJudge {
         lead: Option<Lead>,
         bounds: ClockBounds,
     ) -> Option<StampFate> {
-        let (lead, newest) = (lead?.length, self.newest?);
-        let allowed = self.lead.usual().saturating_add(bounds.max_ahead);
+        let (Lead { length: lead, usual, .. }, newest) = (lead?, self.newest?);
+        let allowed = usual.saturating_add(bounds.max_ahead);
         if row.event_time <= newest.plus(bounds.max_ahead) || lead <= allowed {
             return None;
         }

@@ -329,19 +329,16 @@ impl Naive {
                 }
             }
         }
-        // What is usual hangs on this row only while it is one of the first.
-        let usual = |naive: &Naive| match note {
-            Some(n) if n >= 8 => {
-                let leads = naive.leads[..n].to_vec();
-                Naive { leads, believed: vec![], receipts: vec![], refused: vec![], older: vec![], ..*naive }
-                    .usual()
-            }
-            _ => naive.usual(),
+        // A row is no witness of its own.
+        let usual_before = |naive: &Naive| {
+            let leads = naive.leads[..note.unwrap_or(naive.leads.len())].to_vec();
+            Naive { leads, believed: vec![], receipts: vec![], refused: vec![], older: vec![], ..*naive }
+                .usual()
         };
         // 4. Held against its receipt.
         if let (Some(c), Some(length)) = (self.newest(), lead)
             && e > c + a
-            && length > usual(self) + a
+            && length > usual_before(self) + a
         {
             let r = r.unwrap();
             let agree = self.refused.iter().all(|(_, other)| {
@@ -376,7 +373,7 @@ impl Naive {
         if let Some(c) = self.newest() {
             // 6. A wrong clock.
             if e < c - j {
-                let is_old = !new[at] || r.is_some_and(|r| c <= r + usual(self) + a);
+                let is_old = !new[at] || r.is_some_and(|r| c <= r + self.usual() + a);
                 if !is_old {
                     if self.older.last().is_some_and(|last| !(0..=j).contains(&(e - last))) {
                         self.older.clear();
