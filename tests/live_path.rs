@@ -73,7 +73,7 @@ fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<OutputKi
     let mut market = Market::new(&config.settings, &instruments);
     let encoder =
         Encoder::new(&config.settings.parameters.features.horizons, &config.settings.parameters.model);
-    let mut encode_lines = EncodeLines::new(kinds(), files, instruments.clone(), encoder, 1);
+    let mut encode_lines = EncodeLines::new(kinds().into(), files, instruments.clone(), encoder, 1);
     let mut bytes = Vec::new();
     for line in lines {
         bytes.extend_from_slice(line.as_bytes());
@@ -191,7 +191,8 @@ fn check(seed: u64, reorder: &str) {
     let (pieces, saved) = std::sync::mpsc::channel();
     decode.save_to(Saver::new(pieces));
     let mut market = Market::new(&config.settings, &instruments);
-    let mut encode_records = EncodeRecords::new(kinds(), names.clone(), instruments.clone(), base.clone());
+    let mut encode_records =
+        EncodeRecords::new(kinds().into(), names.clone(), instruments.clone(), base.clone());
 
     let mut got = [BTreeMap::<OutputKind, String>::new(), BTreeMap::new()];
     let mut counts = [Counts::default(), Counts::default()];

@@ -10,7 +10,7 @@ use crate::decode::messages::{
     ADVANCED_TICKER, HEARTBEAT, MARKET_TRADES, MATCH, PLAIN_QUOTE, PLAIN_TRADE, SPOT_AGGREGATE, TICKER,
     USDM_QUOTE, USDM_TRADE, WITH_ROWS,
 };
-use crate::decode::run::{Run, at, check, with};
+use crate::decode::run::{Run, check, with};
 
 /// Where the needed fields of each shape stand, and what happens to a message where they are missing.
 const NEEDED: &[(Format, &str, &str, &str)] = &[
