@@ -198,6 +198,7 @@ fn check(seed: u64, reorder: &str) {
     let mut counts = [Counts::default(), Counts::default()];
     let (mut at, mut committable) = ([0, 0], [0, 0]);
     let mut restores = 0;
+    let (mut publications, mut held_back) = (0, 0);
     let mut take = |mut delivery: Delivery| {
         // Now and then all is saved and taken up again.
         let number = restores + 1;
@@ -215,7 +216,8 @@ fn check(seed: u64, reorder: &str) {
             restores += 1;
         }
         let done = publication.low_watermark;
-        assert!(done == cut.next_offset || reorder != "0ms", "nothing waits");
+        publications += 1;
+        held_back += usize::from(done < cut.next_offset);
         assert!((committable[shard]..=cut.next_offset).contains(&done), "offsets only go on");
         // What is called done leaves nothing to tell.
         let ticks = publication.records.iter().filter(|record| record.kind == OutputKind::Features);
@@ -236,6 +238,8 @@ fn check(seed: u64, reorder: &str) {
         take(delivery(shard, at[shard as usize] as u64, &[], true));
     }
     assert!(restores > 3, "{restores} restores");
+    let few = reorder != "0ms" || held_back < publications / 10;
+    assert!(few, "only doubtful rows wait: {held_back} of {publications}");
     assert_eq!(committable, [logs[0].len() as i64, logs[1].len() as i64], "in the end all is done");
     for (shard, log) in logs.iter().enumerate() {
         let (expected, expected_counts) = backtest(&config, &names[shard], log);

@@ -210,7 +210,9 @@ fn feed(broker: &Embedded) -> i64 {
     good(0, "{\"type\":\"trade\",\"exchange\":\"x\",\"instrument\":\"A\",\"event_time\":\"2026-01-02T03:00:14Z\",\"price\":100,\"size\":1}".to_owned());
     good(1, "{\"type\":\"candle\",\"exchange\":\"x\",\"instrument\":\"B\"}".to_owned());
     good(1, "{\"type\":\"quote\",".to_owned());
-    good(1, quote("B", 31, 31, 51.0, 50.0));
+    // It confirms the stamp of the one before.
+    good(1, quote("B", 31, 31, 50.0, 50.1));
+    good(1, quote("B", 32, 32, 51.0, 50.0));
     messages.push((1, None));
     let producer: BaseProducer =
         ClientConfig::new().set("bootstrap.servers", broker.address()).create().unwrap();

@@ -143,14 +143,18 @@ fn a_time_that_stands_nowhere_in_the_input_is_shown_nowhere() {
     for (stamp, reason) in
         [("12345", "time_range"), ("4102444800000000", "time_range"), ("\"soon\"", "no_time")]
     {
-        let ran = of(&quotes(2, |_| stamp.to_owned()));
-        for letter in ran.records("deadletter") {
+        let of_number = |n: u64| if n == 2 { stamp.to_owned() } else { at(n).to_string() };
+        let letters = of(&quotes(8, of_number)).records("deadletter");
+        assert_eq!(letters.len(), 1, "{letters:?}");
+        for letter in letters {
             assert_eq!(letter["reason"], reason);
             let detail = letter["detail"].as_str().unwrap();
             assert!(detail.starts_with(&format!("T is {stamp}: ")), "{detail}");
         }
     }
-    let ran = of(&[format!("77 {}", quotes(1, |n| at(n).to_string())[0])]);
+    let mut lines = quotes(8, |n| at(n).to_string());
+    lines[2] = format!("77 {}", lines[2]);
+    let ran = of(&lines);
     let [letter] = &ran.records("deadletter")[..] else { panic!("one is refused") };
     assert_eq!(letter["reason"], "time_range");
     assert!(letter["detail"].as_str().unwrap().starts_with("the line begins with 77: "), "{letter}");
@@ -193,7 +197,8 @@ fn symbols_are_what_venues_write() {
     }
     // What can be no name is told so, and nobody is asked to list it.
     for symbol in ["", "a\u{200b}b", &"x".repeat(65)] {
-        let ran = Backtest::of_stdin(quote(symbol, 0)).run();
+        let lines: Vec<String> = (0..8).map(|n| quote(if n == 2 { symbol } else { "A" }, n)).collect();
+        let ran = Backtest::of_stdin(lines.join("\n")).run();
         let [letter] = &ran.records("deadletter")[..] else { panic!("{symbol:?} is refused") };
         let detail = letter["detail"].as_str().unwrap();
         assert!(
