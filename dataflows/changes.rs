@@ -377,11 +377,8 @@ impl LogChanges {
         let base = self.shard.settings().clone();
         let mut beyond = None;
         let may_take = |settings: &Settings| {
-            if settings.instruments != base.instruments
-                || settings.parameters.max_ahead != base.parameters.max_ahead
-            {
-                beyond =
-                    Some("it changes instruments or max_ahead, which a running job can do, but no backtest");
+            if settings.instruments != base.instruments {
+                beyond = Some("it changes instruments, which a running job can do, but no backtest");
             }
             Ok(())
         };
