@@ -59,7 +59,13 @@ fn config(reorder: &str) -> Config {
 /// The lines of each kind, as a backtest of one file writes them.
 fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<OutputKind, String>, Counts) {
     let instruments = Instruments::new(config.settings.instruments.clone());
-    let file = LogFile { name: name.to_owned(), format: COINBASE_EXCHANGE, exchange: None, inferred: false };
+    let file = LogFile {
+        name: name.to_owned(),
+        counted: "line",
+        format: COINBASE_EXCHANGE,
+        exchange: None,
+        inferred: false,
+    };
     let files: Arc<[LogFile]> = vec![file].into();
     let settings = DecodeSettings {
         files: files.clone(),
@@ -73,7 +79,7 @@ fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<OutputKi
     let mut market = Market::new(&config.settings, &instruments);
     let encoder =
         Encoder::new(&config.settings.parameters.features.horizons, &config.settings.parameters.model);
-    let mut encode_lines = EncodeLines::new(kinds(), files, instruments.clone(), encoder, 1);
+    let mut encode_lines = EncodeLines::new(kinds().into(), files, instruments.clone(), encoder, 1);
     let mut bytes = Vec::new();
     for line in lines {
         bytes.extend_from_slice(line.as_bytes());
@@ -191,7 +197,8 @@ fn check(seed: u64, reorder: &str) {
     let (pieces, saved) = std::sync::mpsc::channel();
     decode.save_to(Saver::new(pieces));
     let mut market = Market::new(&config.settings, &instruments);
-    let mut encode_records = EncodeRecords::new(kinds(), names.clone(), instruments.clone(), base.clone());
+    let mut encode_records =
+        EncodeRecords::new(kinds().into(), names.clone(), instruments.clone(), base.clone());
 
     let mut got = [BTreeMap::<OutputKind, String>::new(), BTreeMap::new()];
     let mut counts = [Counts::default(), Counts::default()];
