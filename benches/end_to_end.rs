@@ -62,7 +62,8 @@ fn plain_loop(bencher: Bencher) {
     bencher.counter(ItemsCount::new(TICKS)).bench_local(|| {
         let instruments = Instruments::new(settings.instruments.clone());
         let name = "feed.ndjson".to_string();
-        let file = LogFile { name, format: COINBASE_EXCHANGE, exchange: None, inferred: false };
+        let file =
+            LogFile { name, counted: "line", format: COINBASE_EXCHANGE, exchange: None, inferred: false };
         let files: Arc<[LogFile]> = vec![file].into();
         let decode_settings = DecodeSettings {
             files: files.clone(),
@@ -119,6 +120,8 @@ fn backtest(bencher: Bencher, workers: usize) {
             control: true,
             settings: config.settings,
             progress: Box::new(|_, _| {}),
+            take_whole: false,
+            follow: false,
             interrupted: Arc::new(AtomicBool::new(false)),
         };
         let summary = run.run().expect("the feed is valid");

@@ -20,6 +20,8 @@ use crate::messages::{BatchLedger, Limits, Messages};
 pub struct LogFile {
     /// As printed in a row's source.
     pub name: String,
+    /// What a place in it counts: lines, or the elements of an array.
+    pub counted: &'static str,
     pub format: Format,
     /// The exchange, where the format has several.
     pub exchange: Option<String>,
@@ -125,11 +127,11 @@ impl Decode {
                         && file.inferred
                     {
                         let why = "split it by market, or name the one to keep with --exchange";
-                        let (name, line) = (&file.name, source.line);
+                        let (name, counted, line) = (&file.name, file.counted, source.line);
                         account
                             .ledger
                             .unusable
-                            .get_or_insert_with(|| format!("{name:?}, line {line}: {detail}; {why}"));
+                            .get_or_insert_with(|| format!("{name:?}, {counted} {line}: {detail}; {why}"));
                     }
                 }
             }

@@ -120,8 +120,9 @@ impl EncodeLines {
     }
 
     fn describe(&self, letter: &DeadLetter) -> String {
-        let (file, line) = (&self.files[letter.source.file as usize].name, letter.source.line);
-        format!("{file:?}, line {line}: {} ({})", letter.reason.name(), letter.detail)
+        let LogFile { name, counted, .. } = &self.files[letter.source.file as usize];
+        let (line, reason) = (letter.source.line, letter.reason.name());
+        format!("{name:?}, {counted} {line}: {reason} ({})", letter.detail)
     }
 
     fn outcome(&mut self, tagged: &Tagged<Outcome>, lines: &mut [Lines]) {

@@ -14,6 +14,8 @@ pub enum Next {
     Chunk(Chunk),
     /// Nothing now: whoever makes room for more wakes the worker through its [`SyncActivator`].
     Nothing,
+    /// Nothing now, and nobody tells when there is more: to be asked again after this time.
+    Wait(Duration),
     /// Nothing ever again.
     Ended,
 }
@@ -29,6 +31,8 @@ pub fn chunks<'scope>(
         let activator = scope.activator_for(info.address.clone());
         on_wake(scope.worker().sync_activator_for(info.address.to_vec()));
         let mut capability = Some(capability);
+        // As below: a timer can't be taken back.
+        let mut timer: Option<Instant> = None;
         move |output| {
             let Some(held) = capability.as_mut() else { return };
             match next() {
@@ -38,6 +42,13 @@ pub fn chunks<'scope>(
                     activator.activate();
                 }
                 Next::Nothing => {}
+                Next::Wait(at_least) => {
+                    let now = Instant::now();
+                    if timer.is_none_or(|at| at <= now) {
+                        activator.activate_after(at_least);
+                        timer = Some(now + at_least);
+                    }
+                }
                 Next::Ended => capability = None,
             }
         }

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use foreshock_operators::account::Counts;
+use foreshock_operators::account::{Counts, Reason};
 use serde_json::Value;
 
 use crate::account;
@@ -20,6 +20,10 @@ pub struct RunSummary {
     pub elapsed: Duration,
     /// Most memory the process ever had, in bytes; 0 where the system does not tell.
     pub peak_rss_bytes: u64,
+    /// What was told of the files of a backtest.
+    pub notes: Vec<String>,
+    /// The first message or row that a backtest refused, and why.
+    pub first_refused: Option<String>,
 }
 
 impl RunSummary {
@@ -31,6 +35,8 @@ impl RunSummary {
             rows_per_worker,
             elapsed,
             peak_rss_bytes: peak_rss_bytes().unwrap_or(0),
+            notes: Vec::new(),
+            first_refused: None,
         }
     }
 
@@ -44,6 +50,28 @@ impl RunSummary {
         self.counts.deadletter.iter().sum()
     }
 
+    /// What to say where most of what was read was refused: how much, why, and the way out.
+    pub fn mostly_refused(&self) -> Option<String> {
+        let c = &self.counts;
+        let refused = c.messages_deadlettered + c.rows_deadlettered + c.late;
+        let read = c.messages_deadlettered + c.rows_in;
+        if refused * 2 <= read {
+            return None;
+        }
+        let (reason, count) = account::reasons(c).max_by_key(|(_, count)| *count)?;
+        let share = (100 * refused) / read;
+        let first = self.first_refused.as_deref().unwrap_or("see the dead letters");
+        Some(format!(
+            "{share} % of what was read was refused ({} of {} messages and rows), {} of them as {} ({}); the first: {first}; {}",
+            grouped(refused),
+            grouped(read),
+            grouped(count),
+            reason.name(),
+            reason.meaning(),
+            way_out(reason),
+        ))
+    }
+
     /// The object of `--json` (docs/definitions.md, "Command line").
     pub fn to_json(&self) -> Value {
         let mut fields = account::fields(&self.counts);
@@ -51,6 +79,9 @@ impl RunSummary {
         fields.insert("seconds".to_owned(), self.elapsed.as_secs_f64().into());
         fields.insert("ticks_per_second".to_owned(), self.ticks_per_second().into());
         fields.insert("peak_rss_bytes".to_owned(), self.peak_rss_bytes.into());
+        if !self.notes.is_empty() {
+            fields.insert("notes".to_owned(), self.notes.as_slice().into());
+        }
         if let Some(account) = &self.account {
             fields.insert("account".to_owned(), Value::Object(account::fields(account)));
         }
@@ -118,6 +149,9 @@ impl fmt::Display for RunSummary {
             n(c.gaps),
             n(c.alerts)
         )?;
+        for note in &self.notes {
+            writeln!(f, "files       {note}")?;
+        }
         let workers: Vec<String> = self.rows_per_worker.iter().map(|rows| n(*rows)).collect();
         writeln!(f, "workers     {} rows", workers.join(" + "))?;
         write!(
@@ -126,7 +160,40 @@ impl fmt::Display for RunSummary {
             n(self.ticks_per_second() as i64),
             self.elapsed.as_secs_f64(),
             self.peak_rss_bytes as f64 / 1e6,
-        )
+        )?;
+        match self.mostly_refused() {
+            Some(warning) => write!(f, "\nwarning     {warning}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What to do where most messages or rows are refused for one reason.
+fn way_out(reason: Reason) -> &'static str {
+    match reason {
+        Reason::BrokenJson | Reason::WrongType | Reason::Empty => {
+            "compare it with docs/inputs.md: is it another format (--format), or not a message a line?"
+        }
+        Reason::TooLarge => "raise input.max_message_bytes",
+        Reason::OtherMarket => "name the market with --exchange, or split the file",
+        Reason::NoTime => {
+            "name the clock that its messages have, with exchanges.<name>.clock or the instrument's clock"
+        }
+        Reason::TimeRange | Reason::TimeAhead => {
+            "compare the times of its messages with their receive times, and both with their units"
+        }
+        Reason::NonFinite
+        | Reason::NotPositive
+        | Reason::NegativeSize
+        | Reason::Crossed
+        | Reason::EmptySide => "--emit deadletter --out DIR shows each of them",
+        Reason::UnknownInstrument => {
+            "list its instruments (instruments.file), or take all with instruments.unknown: accept"
+        }
+        Reason::Late => {
+            "was it fed twice, or is a time far ahead in it? order.reorder puts in order what is late by little"
+        }
+        Reason::BadControl => "docs/control.md says what a control record holds",
     }
 }
 

@@ -136,10 +136,9 @@ fn a_file_that_cannot_be_read() {
 #[test]
 fn an_empty_file() {
     Attempt::on("empty.log", "").fails(FAILED, "empty.log\" is empty");
-    Attempt::on("blank.log", "\n\n\n").fails(FAILED, "could not tell the format");
-    Attempt::on("blank.log", "\n\n\n")
-        .arg("--format=binance")
-        .fails(FAILED, "there is no message in \"blank.log\"");
+    let blank = "blank.log\" holds nothing but blank lines: there is no message to read";
+    Attempt::on("blank.log", "\n\n\n").fails(FAILED, blank);
+    Attempt::on("blank.log", "\n\n\n").arg("--format=binance").fails(FAILED, blank);
     let mut attempt = Attempt::new().arg("-");
     attempt.input = Some(Vec::new());
     attempt.fails(FAILED, "standard input is empty");
@@ -183,14 +182,15 @@ fn a_compressed_file_that_is_damaged() {
 fn a_file_of_something_else() {
     let formats =
         "pass --format with one of coinbase-exchange, coinbase-advanced-trade, binance, okx, canonical";
-    Attempt::on("garbage.log", garbage(100_000)).fails(FAILED, formats);
-    Attempt::on("garbage.log", garbage(100_000))
-        .arg("--format=binance")
-        .fails(FAILED, "messages could be read as binance; the first: \"garbage.log\", line 1: broken_json");
-    Attempt::on("notes.txt", "buy low\nsell high\n").fails(FAILED, "could not tell the format");
+    let binary = "garbage.log\" is binary data of a kind that we don't know, which is not read";
+    Attempt::on("garbage.log", garbage(100_000)).fails(FAILED, binary);
+    Attempt::on("garbage.log", garbage(100_000)).arg("--format=binance").fails(FAILED, binary);
+    Attempt::on("unknown.log", "{\"what\":1}\n").fails(FAILED, formats);
+    let no_json = "notes.txt\" from its first lines: line 1 is no JSON: \"buy low\"";
+    Attempt::on("notes.txt", "buy low\nsell high\n").fails(FAILED, no_json);
     Attempt::on("notes.txt", "buy low\nsell high\n")
         .arg("--format=canonical")
-        .fails(FAILED, "none of 2 messages could be read as canonical; the first: \"notes.txt\", line 1");
+        .fails(FAILED, "notes.txt\" could be read as canonical: line 1 is no JSON: \"buy low\"");
 }
 
 #[test]

@@ -60,7 +60,13 @@ fn config(reorder: &str) -> Config {
 /// The lines of each kind, as a backtest of one file writes them.
 fn backtest(config: &Config, name: &str, lines: &[String]) -> (BTreeMap<OutputKind, String>, Counts) {
     let instruments = Instruments::new(config.settings.instruments.clone());
-    let file = LogFile { name: name.to_owned(), format: COINBASE_EXCHANGE, exchange: None, inferred: false };
+    let file = LogFile {
+        name: name.to_owned(),
+        counted: "line",
+        format: COINBASE_EXCHANGE,
+        exchange: None,
+        inferred: false,
+    };
     let files: Arc<[LogFile]> = vec![file].into();
     let settings = DecodeSettings {
         files: files.clone(),

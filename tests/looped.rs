@@ -22,7 +22,10 @@ fn passes_of(path: &Path, count: usize) -> Vec<Vec<u8>> {
         expected: Expected::default(),
         chunk_bytes: 64 * 1024,
         max_message_bytes: 1 << 20,
+        take_whole: false,
+        follow: None,
         progress: Arc::default(),
+        notes: Arc::default(),
     };
     let mut passes = Passes::default();
     let mut written = Vec::new();

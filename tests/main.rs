@@ -7,6 +7,7 @@ mod command_line;
 mod config;
 mod control;
 mod demo;
+mod files;
 mod golden;
 mod house;
 mod http;

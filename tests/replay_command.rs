@@ -357,3 +357,99 @@ fn brokers_that_create_no_topics_are_a_clear_error() {
         finish(replay(&cluster.bootstrap_servers(), "t", args.into_iter().chain([file.as_os_str()])), None);
     assert_eq!(summary(&ended)["messages"], 2_502);
 }
+
+/// Quotes at these seconds, without receive times.
+fn quotes_at(seconds: &[u32]) -> Vec<u8> {
+    let quote = |second: &u32| {
+        let (day, hour, minute) = (2 + second / 86_400, second / 3_600 % 24, second / 60 % 60);
+        format!(
+            "{{\"type\":\"quote\",\"exchange\":\"x\",\"instrument\":\"A\",\"event_time\":\"2026-01-{day:02}T{hour:02}:{minute:02}:{:02}Z\",\"bid\":1,\"ask\":2}}\n",
+            second % 60
+        )
+    };
+    seconds.iter().map(quote).collect::<String>().into_bytes()
+}
+
+/// A time that is a fortnight ahead is waited for no longer than was asked, once, and the rest keeps its pace.
+#[test]
+fn no_pause_is_longer_than_the_longest() {
+    let cluster = rdkafka::mocking::MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 1, 1).unwrap();
+    let fortnight = 14 * 86_400;
+    for (seconds, pauses, cut) in [
+        (&[0, fortnight, 1, 2][..], 1, fortnight - 1),
+        (&[0, 1, 2][..], 0, 0),
+        (&[0, 3_600, 7_200][..], 2, 7_198),
+    ] {
+        let args = ["-", "--max-pause", "1s"];
+        let ended = finish(replay(&cluster.bootstrap_servers(), "t", args), Some(quotes_at(seconds)));
+        let fed = summary(&ended);
+        assert_eq!((&fed["messages"], &fed["ended"]), (&seconds.len().into(), &"log".into()), "{fed}");
+        assert_eq!(
+            (&fed["pauses_cut"], fed["seconds_cut"].as_f64()),
+            (&pauses.into(), Some(f64::from(cut))),
+            "{fed}"
+        );
+        assert_eq!(ended.stderr.matches("a pause is cut to --max-pause").count(), pauses, "{}", ended.stderr);
+    }
+    // A silence lasts as long as the pace makes it.
+    let args = ["-", "--speed", "1000", "--max-pause", "4s"];
+    let fed = summary(&finish(replay(&cluster.bootstrap_servers(), "t", args), Some(quotes_at(&[0, 3_600]))));
+    assert_eq!(fed["pauses_cut"], 0, "{fed}");
+    let mut command = foreshock();
+    command.args([
+        "replay",
+        "--brokers",
+        &cluster.bootstrap_servers(),
+        "--topic",
+        "t",
+        "--max-pause",
+        "1ms",
+        "-",
+    ]);
+    let ended = finish(command, Some(quotes_at(&[0, 10, 20])));
+    let printed = String::from_utf8(ended.stdout).unwrap();
+    assert!(printed.lines().last().unwrap().contains("2 pauses cut by 20.0 s (--max-pause)"), "{printed}");
+}
+
+/// What comes to the file goes to the topic, until it is told to end.
+#[test]
+fn a_file_that_grows_is_replayed_as_it_comes() {
+    let cluster = rdkafka::mocking::MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 1, 1).unwrap();
+    let files = Files::new();
+    let path = files.add("feed.ndjson", quotes_at(&[0, 1]));
+    let args = ["--follow", "--speed", "max"].map(OsStr::new);
+    let command = replay(&cluster.bootstrap_servers(), "t", args.into_iter().chain([path.as_os_str()]));
+    let mut running = Running::start(command);
+    let sent = || records(&cluster.bootstrap_servers(), "t")[0].len();
+    running.until("two are there", |_| sent() == 2);
+    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    std::io::Write::write_all(&mut file, &quotes_at(&[2, 3, 4])).unwrap();
+    running.until("five are there", |_| sent() == 5);
+    running.signal("TERM");
+    let fed = summary(&running.end());
+    assert_eq!((&fed["messages"], &fed["ended"]), (&5.into(), &"stopped".into()), "{fed}");
+}
+
+/// Elements of an array are messages like any other, and a file that was cut off is sent as far as it is whole.
+#[test]
+fn arrays_and_cut_files_are_replayed() {
+    let cluster = rdkafka::mocking::MockCluster::new(1).unwrap();
+    cluster.create_topic("t", 1, 1).unwrap();
+    let lines = String::from_utf8(quotes_at(&[0, 1, 2])).unwrap();
+    let array = format!("[{}]", lines.trim_end().replace('\n', ",\n "));
+    let all = ["-", "--speed", "max"];
+    let fed = summary(&finish(replay(&cluster.bootstrap_servers(), "t", all), Some(array.clone().into())));
+    assert_eq!(fed["messages"], 3, "{fed}");
+    let found: Vec<String> =
+        records(&cluster.bootstrap_servers(), "t")[0].iter().map(|record| record.text().to_owned()).collect();
+    assert_eq!(found, lines.lines().collect::<Vec<_>>());
+    let cut = array[..array.len() - 9].as_bytes().to_vec();
+    let ended = finish(replay(&cluster.bootstrap_servers(), "t", all), Some(cut.clone()));
+    assert_eq!(ended.status, Some(1), "{}", ended.stderr);
+    let whole = ["-", "--speed", "max", "--take-whole"];
+    let fed = summary(&finish(replay(&cluster.bootstrap_servers(), "t", whole), Some(cut)));
+    assert_eq!(fed["messages"], 2, "{fed}");
+    assert!(fed["notes"][0].as_str().unwrap().contains("element 3"), "{fed}");
+}

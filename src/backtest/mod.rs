@@ -20,6 +20,7 @@ use crate::halt::Halt;
 use crate::misuse::Misuse;
 use crate::recordings::input::RecordedInput;
 use crate::recordings::log::{LogSettings, RecordedLog};
+use crate::recordings::notes::LogNotes;
 use crate::recordings::sniff::Expected;
 use crate::summary::RunSummary;
 use output::{Destination, Outputs};
@@ -48,7 +49,12 @@ pub struct Backtest {
     pub control: bool,
     pub settings: Settings,
     pub progress: ReadProgress,
-    /// Set from outside when the run shall end without a result.
+    /// Reads files that are cut off or damaged as far as they are whole.
+    pub take_whole: bool,
+    /// Waits for more at the ends of files, until the first interruption.
+    pub follow: bool,
+    /// Set from outside when the run shall end without a result; the first time, a run that follows its files ends
+    /// with all that is in them.
     pub interrupted: Arc<AtomicBool>,
 }
 
@@ -74,15 +80,20 @@ impl Backtest {
         let outputs = Outputs::open(&self.destination, kinds)?;
         let partial_files = outputs.partial_files();
         let progress = Arc::new(AtomicU64::new(0));
+        let notes = Arc::<LogNotes>::default();
         let total = self.inputs.iter().map(RecordedInput::size).sum::<Option<u64>>();
         let log_settings = LogSettings {
             inputs: self.inputs,
             expected: self.expected,
             chunk_bytes: self.chunk_bytes,
             max_message_bytes: self.max_message_bytes,
+            take_whole: self.take_whole,
+            follow: self.follow.then(Arc::default),
             progress: progress.clone(),
+            notes: notes.clone(),
         };
-        let interrupted = &self.interrupted;
+        let interrupted = Interrupted { asked: self.interrupted, end: log_settings.follow.clone() };
+        let interrupted = &interrupted;
         // Standard input may be silent for long before its first lines tell what it holds.
         let log =
             attended("open", interrupted, &Halt::default(), || {}, move || RecordedLog::open(&log_settings))?;
@@ -115,7 +126,24 @@ impl Backtest {
             bail!("the account does not add up, which is a bug: {wrong}");
         }
         outputs.finish()?;
-        Ok(RunSummary::new(tally.counts, tally.rows_per_worker, started.elapsed()))
+        let summary = RunSummary::new(tally.counts, tally.rows_per_worker, started.elapsed());
+        Ok(RunSummary { notes: notes.all(), first_refused: tally.first_refused, ..summary })
+    }
+}
+
+/// What asks a run to end before its log does.
+struct Interrupted {
+    asked: Arc<AtomicBool>,
+    /// Ends the log where it is, for files that are followed.
+    end: Option<Arc<AtomicBool>>,
+}
+
+impl Interrupted {
+    /// Whether the run is to end without a result: who follows files is asked twice for that.
+    fn ends_now(&self) -> bool {
+        let Some(end) = &self.end else { return self.asked.load(Ordering::Relaxed) };
+        let is_asked = self.asked.swap(false, Ordering::Relaxed);
+        is_asked && end.swap(true, Ordering::Release)
     }
 }
 
@@ -125,7 +153,7 @@ impl Backtest {
 /// Those of `work`, and that the run was interrupted or has failed: then the thread may still be waiting for input.
 fn attended<T: Send + 'static>(
     name: &str,
-    interrupted: &AtomicBool,
+    interrupted: &Interrupted,
     halt: &Halt,
     on_tick: impl Fn(),
     work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -140,7 +168,7 @@ fn attended<T: Send + 'static>(
         match on_finished.recv_timeout(TICK) {
             Ok(done) => return done,
             Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) if interrupted.load(Ordering::Relaxed) => {
+            Err(RecvTimeoutError::Timeout) if interrupted.ends_now() => {
                 bail!("interrupted: no output file was left")
             }
             Err(RecvTimeoutError::Timeout) if halt.is_set() && patience == 0 => {

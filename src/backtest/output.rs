@@ -87,6 +87,17 @@ impl Outputs {
             .collect()
     }
 
+    /// Writes what is held back for being little.
+    ///
+    /// # Errors
+    /// When a disk is full or a pipe closed.
+    pub fn flush(&mut self) -> Result<()> {
+        for output in &mut self.outputs {
+            output.writer.flush().with_context(|| format!("could not write to {}", output.described))?;
+        }
+        Ok(())
+    }
+
     /// Appends one epoch's lines of all kinds; `parts` holds each worker's lines by kind.
     ///
     /// # Errors
@@ -115,9 +126,7 @@ impl Outputs {
     /// # Errors
     /// When a disk is full, a pipe closed or a file can't be renamed.
     pub fn finish(mut self) -> Result<()> {
-        for output in &mut self.outputs {
-            output.writer.flush().with_context(|| format!("could not write to {}", output.described))?;
-        }
+        self.flush()?;
         for output in &self.outputs {
             if let Some((aside, path)) = &output.paths {
                 fs::rename(aside, path)

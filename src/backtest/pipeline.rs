@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Error, Result, anyhow, bail};
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -37,6 +38,9 @@ use crate::recordings::log::RecordedLog;
 /// stays small.
 const EPOCHS_PER_WORKER: usize = 4;
 
+/// How often files that are followed are looked at for more.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// A run of which more than one row in this many is late deserves a word.
 const LATE_SHARE: i64 = 10;
 
@@ -62,7 +66,7 @@ impl Shared {
 pub struct Tally {
     pub counts: Counts,
     pub rows_per_worker: Vec<i64>,
-    first_refused: Option<String>,
+    pub first_refused: Option<String>,
 }
 
 impl Tally {
@@ -76,12 +80,11 @@ impl Tally {
         if counts.messages_in > 0 && counts.messages_deadlettered == counts.messages_in {
             let format = files.first().map_or("", |file| file.format.name());
             let first = self.first_refused.as_deref().unwrap_or("no reason");
-            bail!("none of {} messages could be read as {format}; the first: {first}", counts.messages_in);
-        }
-        let refused = counts.rows_deadlettered + counts.late;
-        if counts.rows_in > 0 && refused == counts.rows_in {
-            let first = self.first_refused.as_deref().unwrap_or("no reason");
-            warn!(rows = refused, first, "no row could be used");
+            bail!(
+                "none of {} messages could be read as {format}; the first: {first}; compare it with docs/inputs.md: is it \
+                 another format (--format), or not a message a line?",
+                counts.messages_in
+            );
         }
         if counts.rows_in == 0 && counts.outside > 0 {
             warn!(rows = counts.outside, "all rows lie before --from or after --to");
@@ -204,10 +207,15 @@ impl Ends {
                 return Next::Nothing;
             }
         }
-        self.chunks.fetch_add(1, Ordering::SeqCst);
         if let Some(chunk) = self.read(open) {
+            self.chunks.fetch_add(1, Ordering::SeqCst);
             return Next::Chunk(chunk);
         }
+        if open.is_waiting() && !self.shared.halt.is_set() && !self.shared.instruments.too_many() {
+            self.flush_idle();
+            return Next::Wait(LOOK_EVERY);
+        }
+        self.chunks.fetch_add(1, Ordering::SeqCst);
         let end = open.end_chunk();
         *log = None;
         Next::Chunk(end)
@@ -222,6 +230,18 @@ impl Ends {
             self.shared.halt.fail(error);
             None
         })
+    }
+
+    /// Brings all that was computed to whoever reads along, where everything read is written.
+    fn flush_idle(&self) {
+        if self.chunks.load(Ordering::SeqCst) != self.written.load(Ordering::SeqCst) {
+            return;
+        }
+        if let Ok(mut writing) = self.writing.try_lock()
+            && let Err(error) = writing.outputs.flush()
+        {
+            self.shared.halt.fail(error);
+        }
     }
 
     fn has_room(&self) -> bool {

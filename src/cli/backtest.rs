@@ -13,6 +13,7 @@ use foreshock_operators::time::Time;
 use foreshock_operators::venues::Format;
 use indicatif::{ProgressBar, ProgressStyle};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use tracing::warn;
 
 use super::{emit_help, format_help, parse_format, parse_kind, parse_time, parse_workers, processors};
 use crate::backtest::output::Destination;
@@ -29,8 +30,8 @@ use crate::summary::print;
 /// Prints the account of the run: every message and row has one fate, and the fates add up.
 #[derive(Args, Debug)]
 pub struct BacktestArgs {
-    /// Recorded files, merged as one log: JSON lines, plain or with a receive time before each, also as .zst and
-    /// .gz; `-` is standard input.
+    /// Recorded files, merged as one log: JSON lines, plain or with a receive time before each, or a JSON array; also as
+    /// .zst, .gz and .zip; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -68,6 +69,15 @@ pub struct BacktestArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
+    /// Read a file that was cut off or is damaged as far as it is whole, and say what was lost.
+    #[arg(long)]
+    take_whole: bool,
+
+    /// Read files that are still being written: wait for more at their ends, go on where they are rotated or truncated,
+    /// until Ctrl-C or SIGTERM; then the outputs are complete. A second signal ends it at once, without outputs.
+    #[arg(long)]
+    follow: bool,
+
     /// Fail when a message or row was refused or late; the outputs are kept.
     #[arg(long)]
     strict: bool,
@@ -96,6 +106,9 @@ pub fn backtest(args: BacktestArgs) -> Result<()> {
     if inputs.iter().filter(|input| **input == RecordedInput::Stdin).count() > 1 {
         bail!(Misuse("standard input can be read only once".to_string()));
     }
+    if args.follow && inputs.contains(&RecordedInput::Stdin) {
+        bail!(Misuse("standard input is read to its end in any case: --follow takes files".to_string()));
+    }
     let to_stdout = destination == Destination::Stdout;
     let (progress, bar) = progress();
     let run = Backtest {
@@ -110,6 +123,8 @@ pub fn backtest(args: BacktestArgs) -> Result<()> {
         control: config.control,
         settings: config.settings,
         progress,
+        take_whole: args.take_whole,
+        follow: args.follow,
         interrupted,
     };
     let summary = run.run();
@@ -120,6 +135,9 @@ pub fn backtest(args: BacktestArgs) -> Result<()> {
         writeln!(io::stderr(), "{text}").context("could not write to standard error")?;
     } else {
         print(format!("{text}\n").as_bytes())?;
+    }
+    if let Some(warning) = summary.mostly_refused().filter(|_| args.json) {
+        warn!("{warning}");
     }
     let refused = summary.dead_letters();
     if args.strict && refused > 0 {

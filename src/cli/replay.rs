@@ -43,8 +43,8 @@ const PARTITIONS_MAX: i32 = 10_000;
 /// sent them now.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
-    /// Recorded files, merged as one log: JSON lines, plain or with a receive time before each, also as .zst and
-    /// .gz; `-` is standard input.
+    /// Recorded files, merged as one log: JSON lines, plain or with a receive time before each, or a JSON array; also as
+    /// .zst, .gz and .zip; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
@@ -56,9 +56,23 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "X|max", default_value = "1", value_parser = parse_pace)]
     speed: Pace,
 
+    /// Wait no longer than this between two messages, like 500ms, 60s or 1h: longer silences of the recording, and times
+    /// that are far off, are cut to it, and told of.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    max_pause: Nanos,
+
     /// End after so much of recorded time, like 90s, 5m or 1h; at twice the speed that takes half as long.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Nanos>,
+
+    /// Read a file that was cut off or is damaged as far as it is whole, and say what was lost.
+    #[arg(long)]
+    take_whole: bool,
+
+    /// Read files that are still being written: wait for more at their ends, go on where they are rotated or truncated,
+    /// until Ctrl-C or SIGTERM.
+    #[arg(long, conflicts_with = "looped")]
+    follow: bool,
 
     /// Start over at the end, for ever, with times and ids that go on.
     #[arg(long = "loop")]
@@ -100,6 +114,9 @@ pub fn replay(args: ReplayArgs) -> Result<()> {
     if inputs.iter().filter(|input| **input == RecordedInput::Stdin).count() > 1 {
         bail!(Misuse("standard input can be read only once".to_owned()));
     }
+    if args.follow && inputs.contains(&RecordedInput::Stdin) {
+        bail!(Misuse("standard input is read to its end in any case: --follow takes files".to_owned()));
+    }
     let topic = args.topic.or_else(|| config.topics.input.first().cloned());
     let target = Target {
         client_id: format!("{}-replay", config.job),
@@ -115,9 +132,13 @@ pub fn replay(args: ReplayArgs) -> Result<()> {
             expected: Expected { format: args.format.or(config.input.format), exchange: args.exchange },
             chunk_bytes: config.backtest.chunk_bytes,
             max_message_bytes: config.input.max_message_bytes,
+            take_whole: args.take_whole,
+            follow: args.follow.then(|| stop.clone()),
             progress: read.clone(),
+            notes: Arc::default(),
         },
         pace: args.speed,
+        max_pause: args.max_pause,
         duration: args.duration,
         looped: args.looped,
     };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use foreshock_operators::outputs::OutputKind;
-use foreshock_operators::time::{MILLISECOND, Nanos, TimeText};
+use foreshock_operators::time::{MILLISECOND, MINUTE, Nanos, TimeText};
 
 use super::market::{EXCHANGE, MadeUpMarket, MarketSettings};
 use crate::config::Config;
@@ -36,6 +36,9 @@ const PARTITIONS: i32 = 4;
 
 /// How often a line tells what is happening.
 const TELL_EVERY: Duration = Duration::from_secs(3);
+
+/// The recorded slice has no longer pause.
+const MAX_PAUSE: Nanos = MINUTE;
 
 /// How often something that waits looks whether it shall stop.
 const TICK: Duration = Duration::from_millis(50);
@@ -175,9 +178,13 @@ fn recorded(config: &Config, stop: &AtomicBool) -> Result<i64> {
             expected: Expected::default(),
             chunk_bytes: config.backtest.chunk_bytes,
             max_message_bytes: config.input.max_message_bytes,
+            take_whole: false,
+            follow: None,
             progress: Arc::new(AtomicU64::new(0)),
+            notes: Arc::default(),
         },
         pace: Pace::Times(1.0),
+        max_pause: MAX_PAUSE,
         duration: None,
         looped: true,
     };

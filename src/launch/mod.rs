@@ -201,5 +201,6 @@ fn merged(accounts: Vec<ProcessReport>, elapsed: Duration) -> RunSummary {
         rows_per_worker.extend(account.rows_per_worker);
         peak_rss_bytes += account.peak_rss_bytes;
     }
-    RunSummary { counts, account: Some(all), rows_per_worker, elapsed, peak_rss_bytes }
+    let summary = RunSummary::new(counts, rows_per_worker, elapsed);
+    RunSummary { account: Some(all), peak_rss_bytes, ..summary }
 }

@@ -1,17 +1,23 @@
 //! Reads a file in blocks of whole lines.
 
-use std::io::{ErrorKind, Read};
+use std::io::{Cursor, ErrorKind, Read};
 use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
 
 use anyhow::{Error, Result};
+use foreshock_operators::venues::{Line, split_line};
+use serde::de::IgnoredAny;
 
-use super::input::RecordedInput;
+use super::elements::Elements;
+use super::follow::LOOK_EVERY;
+use super::input::{Compression, OpenInput, RecordedInput, TakenBytes};
+use super::layout::{BYTE_ORDER_MARK, FileShape, Layout, shape};
+use super::log::LogSettings;
 
 /// Longest prefix that a recorder puts before a message.
 pub const PREFIX_MAX: usize = 64;
-
-/// What some editors put before the first line.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How much of a line that is too long is kept, for its dead letter.
 const TOO_LARGE_KEPT: usize = foreshock_operators::outputs::deadletter::ORIGINAL_MAX + PREFIX_MAX;
@@ -37,6 +43,12 @@ pub struct Block {
 pub struct Blocks {
     reader: Box<dyn Read + Send>,
     described: String,
+    layout: Layout,
+    taken: Arc<TakenBytes>,
+    /// Bytes on disk, where that is known.
+    size: Option<u64>,
+    /// Whether a file that ends in the middle of something is read as far as it is whole.
+    take_whole: bool,
     /// Size of the block to come.
     wanted: usize,
     block_bytes: usize,
@@ -45,30 +57,64 @@ pub struct Blocks {
     rest: Vec<u8>,
     next_line: u64,
     ended: bool,
+    /// There may be more, but not now.
+    waiting: bool,
+    /// What was lost at the end, for whoever asks.
+    lost: Option<String>,
 }
 
 impl Blocks {
-    pub fn new(
+    /// Begins with an input, of which the first bytes are read to tell how its messages lie in it.
+    ///
+    /// # Errors
+    /// When it can't be opened or read, or holds no lines of ours at all.
+    pub fn open(
         input: &RecordedInput,
-        reader: Box<dyn Read + Send>,
-        block_bytes: usize,
-        line_max: usize,
-    ) -> Blocks {
-        let described = input.described();
-        let wanted = FIRST_BLOCK_BYTES;
-        Blocks {
+        settings: &LogSettings,
+    ) -> Result<(Blocks, FileShape, Option<Compression>)> {
+        let OpenInput { reader, compression, taken } = input.open(settings)?;
+        let mut blocks = Blocks {
             reader,
-            described,
-            wanted,
-            block_bytes,
-            line_max,
+            described: input.described(),
+            layout: Layout::Lines,
+            taken,
+            size: input.size(),
+            take_whole: settings.take_whole || settings.follow.is_some(),
+            wanted: FIRST_BLOCK_BYTES,
+            block_bytes: settings.chunk_bytes,
+            line_max: settings.max_message_bytes + PREFIX_MAX,
             rest: Vec::new(),
             next_line: 1,
             ended: false,
+            waiting: false,
+            lost: None,
+        };
+        let mut head = Vec::new();
+        loop {
+            blocks.fill(&mut head)?;
+            // A file that is being written may stay short for long; its first line tells.
+            if !blocks.waiting || memchr::memchr(b'\n', &head).is_some() {
+                break;
+            }
+            thread::sleep(LOOK_EVERY);
         }
+        let found = shape(&head, blocks.ended, &input.name());
+        blocks.layout = found.layout;
+        match found.layout {
+            Layout::Lines | Layout::Commas => blocks.rest = head,
+            Layout::Elements => {
+                let reader = std::mem::replace(&mut blocks.reader, Box::new(std::io::empty()));
+                // The end that was met is met once more behind the first bytes.
+                let rest: Box<dyn Read + Send> =
+                    if std::mem::take(&mut blocks.ended) { Box::new(std::io::empty()) } else { reader };
+                let text = head.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&head).to_vec();
+                blocks.reader = Box::new(Elements::new(Cursor::new(text).chain(rest)));
+            }
+        }
+        Ok((blocks, found, compression))
     }
 
-    /// The next block; `None` at the end of the file.
+    /// The next block; `None` at the end of the file, or where nothing more is there yet.
     ///
     /// # Errors
     /// When the file can't be read to its end, or is compressed and damaged or cut off.
@@ -80,7 +126,38 @@ impl Blocks {
         {
             first.bytes.drain(..BYTE_ORDER_MARK.len());
         }
+        if self.layout == Layout::Commas
+            && let Some(block) = block.as_mut()
+        {
+            block.leave_out_commas();
+        }
         Ok(block)
+    }
+
+    /// The next block, waited for; `None` at the end of the file.
+    ///
+    /// # Errors
+    /// As with [`Blocks::read`].
+    pub fn read_next(&mut self) -> Result<Option<Block>> {
+        loop {
+            let block = self.read()?;
+            if block.is_some() || self.is_ended() {
+                return Ok(block);
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Whether there is no more, and never will be.
+    pub fn is_ended(&self) -> bool {
+        self.ended && self.rest.is_empty()
+    }
+
+    /// What was lost at the end of the file, once.
+    pub fn take_loss(&mut self) -> Option<String> {
+        let lost = self.lost.take()?;
+        let (count, what) = (self.next_line - 1, self.layout.counted());
+        Some(format!("{lost}; {count} {what}s were read"))
     }
 
     fn next_block(&mut self) -> Result<Option<Block>> {
@@ -98,10 +175,15 @@ impl Blocks {
                 break;
             }
             if self.ended {
+                self.leave_out_cut_line(&mut bytes);
                 break;
             }
             if bytes.len() > self.line_max {
                 return self.skip_line(bytes).map(Some);
+            }
+            if self.waiting {
+                self.rest = bytes;
+                return Ok(None);
             }
         }
         if bytes.is_empty() {
@@ -126,21 +208,53 @@ impl Blocks {
         let wanted = self.wanted.saturating_sub(bytes.len()).max(self.wanted / 4);
         let mut end = bytes.len();
         bytes.resize(end + wanted, 0);
-        while end < bytes.len() && !self.ended {
+        self.waiting = false;
+        while end < bytes.len() && !self.ended && !self.waiting {
             match self.reader.read(&mut bytes[end..]) {
                 Ok(read) => {
                     end += read;
                     self.ended = read == 0;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.waiting = true,
+                Err(error) if self.take_whole && !self.taken.failed.load(Ordering::Relaxed) => {
+                    let left = self
+                        .size
+                        .map_or(0, |size| size.saturating_sub(self.taken.bytes.load(Ordering::Relaxed)));
+                    let behind =
+                        if left > 0 { format!(", and its last {left} bytes") } else { String::new() };
+                    self.lost =
+                        Some(format!("is not whole ({error}): what stood behind that place is lost{behind}"));
+                    self.ended = true;
+                }
                 Err(error) => {
-                    let what = format!("could not read {} to its end", self.described);
-                    return Err(Error::from(error).context(what));
+                    let is_cut = error.kind() == ErrorKind::UnexpectedEof;
+                    let way_out = match is_cut {
+                        true => {
+                            "; it was cut off or is still being written: --take-whole reads what is whole of it"
+                        }
+                        false if self.taken.failed.load(Ordering::Relaxed) => "",
+                        false => "; it is damaged: --take-whole reads what is whole before that place",
+                    };
+                    let what = format!("could not read {} to its end: {error}{way_out}", self.described);
+                    return Err(Error::msg(what));
                 }
             }
         }
         bytes.truncate(end);
         Ok(())
+    }
+
+    /// Behind the last line break of a file that may be cut off: what stands there is taken where it is whole.
+    fn leave_out_cut_line(&mut self, bytes: &mut Vec<u8>) {
+        if !self.take_whole || is_whole(bytes) {
+            return;
+        }
+        let (line, length) = (self.next_line, bytes.len());
+        let what = self.layout.counted();
+        let before = self.lost.take().unwrap_or_else(|| format!("ends in the middle of its {what} {line}"));
+        self.lost = Some(format!("{before}; {what} {line} is left out, of which {length} bytes are there"));
+        bytes.clear();
     }
 
     /// Keeps the beginning of a line that is too long and reads on to its end. Where only white space follows,
@@ -154,6 +268,9 @@ impl Blocks {
         loop {
             more.clear();
             self.fill(&mut more)?;
+            if self.waiting {
+                thread::sleep(LOOK_EVERY);
+            }
             let line_end = memchr::memchr(b'\n', &more);
             let part = &more[..line_end.unwrap_or(more.len())];
             let text = part.trim_ascii_end();
@@ -180,7 +297,33 @@ impl Blocks {
     }
 }
 
+/// Whether a line without a line break is all there.
+fn is_whole(line: &[u8]) -> bool {
+    match split_line(line) {
+        Line::Blank | Line::Control => true,
+        Line::Message { body, .. } => serde_json::from_slice::<IgnoredAny>(&line[body]).is_ok(),
+    }
+}
+
 impl Block {
+    /// Whether it holds nothing but white space.
+    pub fn is_blank(&self) -> bool {
+        self.too_large.is_none() && self.bytes.trim_ascii_end().is_empty()
+    }
+
+    /// Puts a space in the place of the comma at the end of each line, and of a bracket that is all of a line.
+    fn leave_out_commas(&mut self) {
+        let mut at = 0;
+        while let Some(line) = self.line(at) {
+            at = line.end + 1;
+            let text = self.bytes[line.clone()].trim_ascii_end();
+            let last = line.start + text.len();
+            if text.ends_with(b",") || matches!(text, b"[" | b"]") {
+                self.bytes[last - 1] = b' ';
+            }
+        }
+    }
+
     /// The first line at or after `at`, without its line break.
     pub fn line(&self, at: usize) -> Option<Range<usize>> {
         if at >= self.bytes.len() {

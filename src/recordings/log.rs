@@ -4,9 +4,9 @@
 //! the order named; no line moves within its file (docs/definitions.md, "Input").
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use foreshock_dataflows::batch::{Chunk, Run};
 use foreshock_dataflows::decode::LogFile;
 use foreshock_operators::row::{Extent, InstrumentId, Source};
@@ -15,8 +15,9 @@ use foreshock_operators::venues::{
     ClockSource, Envelope, Format, Line, Receipt, Resolve, Resolved, decode, split_line,
 };
 
-use super::blocks::{Block, Blocks, LINES_MAX, PREFIX_MAX};
+use super::blocks::{Block, Blocks, LINES_MAX};
 use super::input::RecordedInput;
+use super::notes::LogNotes;
 use super::sniff::{self, Expected};
 
 /// A row whose time lies further ahead of its receipt says nothing of the log's times.
@@ -30,8 +31,14 @@ pub struct LogSettings {
     pub expected: Expected,
     pub chunk_bytes: usize,
     pub max_message_bytes: usize,
+    /// Reads a file that is cut off or damaged as far as it is whole.
+    pub take_whole: bool,
+    /// Waits for more at the ends of files, until this is set.
+    pub follow: Option<Arc<AtomicBool>>,
     /// Bytes taken from disk so far.
     pub progress: Arc<AtomicU64>,
+    /// What is to be told of the files.
+    pub notes: Arc<LogNotes>,
 }
 
 /// A log being read, chunk by chunk. Holds a block of each file at the most.
@@ -39,6 +46,8 @@ pub struct RecordedLog {
     files: Vec<LogFile>,
     cursors: Vec<Cursor>,
     chunk_bytes: usize,
+    is_followed: bool,
+    notes: Arc<LogNotes>,
     epoch: u64,
 }
 
@@ -46,7 +55,7 @@ pub struct RecordedLog {
 struct Cursor {
     file: u32,
     blocks: Blocks,
-    /// `None` at the end of the file.
+    /// `None` at the end of the file, or where more is waited for.
     block: Option<Block>,
     at: usize,
     line: u64,
@@ -56,42 +65,76 @@ struct Cursor {
     max_message_bytes: usize,
     /// Largest time so far, the line to come included.
     time: Time,
+    described: String,
 }
 
 impl RecordedLog {
-    /// Opens all files and tells what each of them holds from its first lines.
+    /// Opens all files and tells what each of them holds from its first lines. Empty ones are told of and passed over.
     ///
     /// # Errors
-    /// When a file can't be opened or read, or holds something else than expected.
+    /// When a file can't be opened or read, or holds something else than expected, or none holds anything.
     pub fn open(settings: &LogSettings) -> Result<RecordedLog> {
-        let line_max = settings.max_message_bytes + PREFIX_MAX;
-        let (mut files, mut cursors) = (Vec::new(), Vec::new());
-        for (at, input) in settings.inputs.iter().enumerate() {
-            let reader = input.open(&settings.progress)?;
-            let mut blocks = Blocks::new(input, reader, settings.chunk_bytes, line_max);
-            let block = blocks.read()?;
-            let found = sniff::sniff(input, block.as_ref(), &settings.expected)?;
+        let (mut files, mut cursors, mut empty) = (Vec::new(), Vec::new(), Vec::new());
+        let mut inputs = Vec::new();
+        for input in &settings.inputs {
+            let expanded = input.expanded(settings.follow.is_some())?;
+            if expanded.is_empty() {
+                empty.push((input.described(), "is an archive without files".to_owned()));
+            }
+            inputs.extend(expanded);
+        }
+        for input in &inputs {
+            let (mut blocks, found, compression) = Blocks::open(input, settings)?;
+            if let Some(suspect) = &found.suspect {
+                bail!(suspect.text(input, compression));
+            }
+            let mut first = blocks.read_next()?;
+            let is_empty = first.is_none();
+            while first.as_ref().is_some_and(Block::is_blank) {
+                first = blocks.read_next()?;
+            }
+            let Some(block) = first else {
+                let what = match (blocks.take_loss(), is_empty) {
+                    (Some(lost), _) => lost,
+                    (None, true) => "is empty".to_owned(),
+                    (None, false) => "holds nothing but blank lines".to_owned(),
+                };
+                empty.push((input.described(), what));
+                continue;
+            };
+            let file = sniff::sniff(input, &block, &settings.expected, found.layout)?;
             cursors.push(Cursor {
-                file: at as u32,
+                file: files.len() as u32,
                 blocks,
-                line: 1,
-                block,
+                line: block.first_line,
+                block: Some(block),
                 at: 0,
-                format: found.format,
-                exchange: found.exchange.clone(),
+                format: file.format,
+                exchange: file.exchange.clone(),
                 max_message_bytes: settings.max_message_bytes,
                 time: Time(i64::MIN),
+                described: input.described(),
             });
-            files.push(found);
-        }
-        for (file, input) in files.iter_mut().zip(&settings.inputs) {
             // Two files of one name are told apart by their paths.
             let same = |other: &&RecordedInput| other.name() == input.name();
-            if settings.inputs.iter().filter(same).count() > 1 {
-                file.name = input.path();
-            }
+            let is_shared = inputs.iter().filter(same).count() > 1;
+            files.push(if is_shared { LogFile { name: input.path(), ..file } } else { file });
         }
-        let mut log = RecordedLog { files, cursors, chunk_bytes: settings.chunk_bytes, epoch: 0 };
+        if cursors.is_empty() {
+            let why: Vec<String> = empty.iter().map(|(file, what)| format!("{file} {what}")).collect();
+            bail!("{}: there is no message to read", why.join(", "));
+        }
+        for (file, what) in empty {
+            settings.notes.tell(&file, &format!("{what}, and is passed over"));
+        }
+        let mut log = RecordedLog {
+            files,
+            cursors,
+            chunk_bytes: settings.chunk_bytes,
+            is_followed: settings.follow.is_some(),
+            notes: settings.notes.clone(),
+            epoch: 0,
+        };
         if log.cursors.len() > 1 {
             log.cursors.iter_mut().for_each(Cursor::look);
         }
@@ -103,15 +146,21 @@ impl RecordedLog {
         self.files.clone().into()
     }
 
-    /// The next chunk of the log; `None` at its end.
+    /// Whether more may come although there is nothing now.
+    pub fn is_waiting(&self) -> bool {
+        self.cursors.iter().any(|cursor| cursor.block.is_none() && !cursor.blocks.is_ended())
+    }
+
+    /// The next chunk of the log; `None` at its end, or where [`RecordedLog::is_waiting`].
     ///
     /// # Errors
     /// When a file can't be read to its end.
     pub fn next_chunk(&mut self) -> Result<Option<Chunk>> {
         let (bytes, runs) = match &mut self.cursors[..] {
             [only] => {
+                only.refill(&self.notes)?;
                 let Some(block) = only.block.take() else { return Ok(None) };
-                only.block = only.blocks.read()?;
+                only.refill(&self.notes)?;
                 let Block { bytes, first_line, too_large } = block;
                 let run = Run { file: 0, first_line, start: 0, end: bytes.len(), too_large };
                 (bytes, vec![run])
@@ -139,11 +188,15 @@ impl RecordedLog {
         let mut runs: Vec<Run> = Vec::new();
         let mut lines = 0;
         while bytes.len() < self.chunk_bytes && lines < LINES_MAX {
+            // Which line is next is known when every file has shown one, or its end.
+            if self.is_followed && !self.has_all_next_lines()? {
+                break;
+            }
             lines += 1;
             let waiting = self.cursors.iter_mut().filter(|cursor| cursor.block.is_some());
             let Some(next) = waiting.min_by_key(|cursor| (cursor.time, cursor.file)) else { break };
             let start = bytes.len();
-            let too_large = next.take_line(&mut bytes)?;
+            let too_large = next.take_line(&mut bytes, &self.notes)?;
             let (file, line, end) = (next.file, next.line, bytes.len());
             next.line += 1;
             next.look();
@@ -158,9 +211,39 @@ impl RecordedLog {
     }
 }
 
+/// Tells what was lost at the end of a file.
+fn tell_loss(blocks: &mut Blocks, described: &str, notes: &LogNotes) {
+    if let Some(lost) = blocks.take_loss() {
+        notes.tell(described, &lost);
+    }
+}
+
+impl RecordedLog {
+    /// Looks for lines in files that had none to give; `false`: one of them may have more, but not now.
+    fn has_all_next_lines(&mut self) -> Result<bool> {
+        for cursor in self.cursors.iter_mut().filter(|cursor| cursor.block.is_none()) {
+            cursor.refill(&self.notes)?;
+            cursor.look();
+        }
+        Ok(!self.is_waiting())
+    }
+}
+
 impl Cursor {
+    /// Reads the next block, where there is none and more to read.
+    fn refill(&mut self, notes: &LogNotes) -> Result<()> {
+        if self.block.is_none() && !self.blocks.is_ended() {
+            self.block = self.blocks.read()?;
+            self.at = 0;
+        }
+        if self.blocks.is_ended() {
+            tell_loss(&mut self.blocks, &self.described, notes);
+        }
+        Ok(())
+    }
+
     /// Moves the line to come into `bytes`, ended by a newline. Returns its length where it is too long.
-    fn take_line(&mut self, bytes: &mut Vec<u8>) -> Result<Option<u64>> {
+    fn take_line(&mut self, bytes: &mut Vec<u8>, notes: &LogNotes) -> Result<Option<u64>> {
         let Some(block) = &self.block else { return Ok(None) };
         let too_large = block.too_large;
         let line = block.line(self.at).unwrap_or(self.at..self.at);
@@ -168,8 +251,8 @@ impl Cursor {
         bytes.extend_from_slice(&block.bytes[line]);
         bytes.push(b'\n');
         if self.at >= block.bytes.len() || too_large.is_some() {
-            self.block = self.blocks.read()?;
-            self.at = 0;
+            self.block = None;
+            self.refill(notes)?;
         }
         Ok(too_large)
     }

@@ -36,6 +36,8 @@ use summary::ReplaySummary;
 pub struct Feed {
     pub log: LogSettings,
     pub pace: Pace,
+    /// The longest wait between two messages.
+    pub max_pause: Nanos,
     /// Ends the replay after so much recorded time.
     pub duration: Option<Nanos>,
     /// Starts over at the end of the log, with times and ids that go on.

@@ -27,9 +27,6 @@ use crate::recordings::log;
 /// What the producer's clock can't tell apart.
 const FINEST_WAIT: Duration = Duration::from_millis(2);
 
-/// A wait longer than this is told of.
-const LONG_WAIT: Duration = Duration::from_secs(60);
-
 /// Keys beyond these are not counted.
 const KEYS_MAX: usize = 1_000_000;
 
@@ -73,7 +70,7 @@ impl<'f> Play<'f> {
             sender,
             stop,
             counters,
-            schedule: Schedule::new(feed.pace),
+            schedule: Schedule::new(feed.pace, Duration::from_nanos(feed.max_pause.unsigned_abs())),
             passes: Passes::default(),
             key: Vec::new(),
             keys: HashSet::new(),
@@ -188,7 +185,19 @@ impl<'f> Play<'f> {
             if self.feed.duration.is_some_and(|duration| self.schedule.recorded_at(time) >= duration) {
                 return Ok(Some(Ended::Duration));
             }
-            if let Some(due) = self.schedule.due(time, Instant::now())
+            let due = self.schedule.due(time, Instant::now());
+            if let Some(cut) = self.schedule.take_cut() {
+                let (file, pause) = (&files[file as usize].name, self.schedule.max_pause());
+                let (silent, waits) = (cut.as_secs_f64() + pause.as_secs_f64(), pause.as_secs_f64());
+                info!(
+                    file,
+                    line,
+                    silent_seconds = silent,
+                    waits_seconds = waits,
+                    "a pause is cut to --max-pause"
+                );
+            }
+            if let Some(due) = due
                 && !self.wait_until(due)
             {
                 let is_stopped = self.stop.load(Ordering::Relaxed);
@@ -245,9 +254,6 @@ impl<'f> Play<'f> {
     /// Waits for a moment; `false`: the replay is to end before.
     fn wait_until(&mut self, due: Instant) -> bool {
         let left = || due.saturating_duration_since(Instant::now());
-        if left() > LONG_WAIT {
-            info!(seconds = left().as_secs(), "nothing was recorded for a while: waiting");
-        }
         loop {
             let left = left();
             if left.is_zero() {
@@ -288,6 +294,9 @@ impl<'f> Play<'f> {
             passes: self.passes.begun(),
             seconds: elapsed.as_secs_f64(),
             recorded_seconds: self.schedule.recorded() as f64 / 1e9,
+            pauses_cut: self.schedule.pauses_cut(),
+            seconds_cut: self.schedule.seconds_cut(),
+            notes: self.feed.log.notes.all(),
         }
     }
 

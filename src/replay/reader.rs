@@ -57,9 +57,15 @@ fn pass(settings: &LogSettings, news: &Sender<Result<ReaderMessage>>) -> Result<
     if !tell(ReaderMessage::Opened(log.files())) {
         return Ok(false);
     }
-    while let Some(chunk) = log.next_chunk()? {
-        if !tell(ReaderMessage::Chunk(chunk)) {
-            return Ok(false);
+    loop {
+        match log.next_chunk()? {
+            Some(chunk) => {
+                if !tell(ReaderMessage::Chunk(chunk)) {
+                    return Ok(false);
+                }
+            }
+            None if log.is_waiting() => thread::sleep(TICK),
+            None => break,
         }
     }
     Ok(tell(ReaderMessage::Ended))

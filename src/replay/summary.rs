@@ -42,6 +42,11 @@ pub struct ReplaySummary {
     pub seconds: f64,
     /// How much recorded time was played.
     pub recorded_seconds: f64,
+    /// Pauses that were cut to `--max-pause`, and how long they would have been on top of it.
+    pub pauses_cut: u64,
+    pub seconds_cut: f64,
+    /// What was told of the files.
+    pub notes: Vec<String>,
 }
 
 impl ReplaySummary {
@@ -51,7 +56,7 @@ impl ReplaySummary {
 
     /// The summary as `--json` prints it.
     pub fn to_json(&self) -> Value {
-        json!({
+        let mut fields = json!({
             "topic": self.topic,
             "partitions": self.partitions,
             "ended": match self.ended {
@@ -72,7 +77,13 @@ impl ReplaySummary {
             "seconds": self.seconds,
             "messages_per_second": self.per_second(),
             "recorded_seconds": self.recorded_seconds,
-        })
+            "pauses_cut": self.pauses_cut,
+            "seconds_cut": self.seconds_cut,
+        });
+        if !self.notes.is_empty() {
+            fields["notes"] = self.notes.as_slice().into();
+        }
+        fields
     }
 }
 
@@ -94,6 +105,17 @@ impl fmt::Display for ReplaySummary {
             if count > 0 {
                 write!(out, ", {count} {what}")?;
             }
+        }
+        if self.pauses_cut > 0 {
+            let plural = if self.pauses_cut == 1 { "" } else { "s" };
+            write!(
+                out,
+                ", {} pause{plural} cut by {:.1} s (--max-pause)",
+                self.pauses_cut, self.seconds_cut
+            )?;
+        }
+        for note in &self.notes {
+            write!(out, "; {note}")?;
         }
         if self.passes > 1 {
             write!(out, ", {} passes", self.passes)?;
