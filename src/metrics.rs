@@ -15,6 +15,7 @@ use prometheus::{
     IntGaugeVec, Opts, Registry,
 };
 
+use crate::config::MetricsConfig;
 use crate::process_metrics::ProcessMetrics;
 use crate::status::wall_time;
 
@@ -39,8 +40,12 @@ pub struct HttpMetrics {
     pub prediction_seconds: Histogram,
     /// Open at the moment.
     pub connections: IntGauge,
-    /// How often all connections that may be open were open.
+    /// Connections that came when all that may be open were open.
     pub connections_full: IntCounter,
+    /// Open at the moment beyond that limit.
+    pub probe_connections: IntGauge,
+    /// By reason: of those beyond the limit.
+    turned_away: IntCounterVec,
 }
 
 /// What a live job counts.
@@ -116,30 +121,24 @@ pub struct JobMetrics {
 
 impl Metrics {
     /// Declares all metrics in a registry of their own.
-    pub fn new() -> Metrics {
+    pub fn new(settings: &MetricsConfig) -> Metrics {
         let registry = Registry::new();
         let declare = Declare(&registry);
         let build =
             declare.gauges("foreshock_build_info", "Always 1; its label tells the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(ProcessMetrics::new())).expect("no other metric has these names");
-        let (http, job) = (HttpMetrics::new(&declare), JobMetrics::new(&declare));
+        let latencies: Vec<f64> = settings.latency_buckets.iter().map(Duration::as_secs_f64).collect();
+        let (http, job) = (HttpMetrics::new(&declare, &latencies), JobMetrics::new(&declare, &latencies));
+        http.begin_at_zero();
         job.begin_at_zero();
         declare.not_yet();
         Metrics { registry, http, job }
     }
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Metrics::new()
-    }
-}
-
 impl HttpMetrics {
-    fn new(declare: &Declare) -> HttpMetrics {
-        // From 10 us, an answer out of memory, to 1 s.
-        let buckets = || exponential(0.000_01, 2.5, 14);
+    fn new(declare: &Declare, latencies: &[f64]) -> HttpMetrics {
         HttpMetrics {
             requests: declare.counters(
                 "http_requests_total",
@@ -154,27 +153,76 @@ impl HttpMetrics {
             seconds: declare.histograms(
                 "http_request_duration_seconds",
                 "Time from a request's head to its answer.",
-                buckets(),
+                latencies.to_vec(),
                 &["endpoint"],
             ),
             prediction_seconds: declare.histogram(
                 "prediction_latency_seconds",
                 "Time from the head of a request for predictions to its answer, where there was no error.",
-                buckets(),
+                latencies.to_vec(),
             ),
             connections: declare.gauge("foreshock_http_connections", "Open connections to the HTTP server."),
             connections_full: declare.counter(
                 "foreshock_http_connections_full_total",
-                "How often http.max_connections was reached, so that further connections had to wait.",
+                "Connections that came while http.max_connections were open: on them probes alone are answered.",
             ),
+            probe_connections: declare.gauge(
+                "foreshock_http_probe_connections",
+                "Open connections beyond http.max_connections, on which probes alone are answered.",
+            ),
+            turned_away: declare.counters(
+                "foreshock_http_turned_away_total",
+                "Connections beyond http.max_connections that got no answer to what they asked, by reason: no_probe and large_head (503), slow (no request within a second), displaced (gave its place to a newer one).",
+                &["reason"],
+            ),
+        }
+    }
+
+    /// As in [`JobMetrics::begin_at_zero`].
+    fn begin_at_zero(&self) {
+        for reason in TurnedAway::ALL {
+            self.turned_away.with_label_values(&[reason.name()]);
+        }
+    }
+
+    /// Counts a connection beyond the limit that was not served.
+    pub fn turn_away(&self, reason: TurnedAway) {
+        self.turned_away.with_label_values(&[reason.name()]).inc();
+    }
+}
+
+/// Why a connection beyond the limit was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// It asked for something else than a probe.
+    NoProbe,
+    /// Its request's head was too large to look at.
+    LargeHead,
+    /// Its request did not come in time.
+    Slow,
+    /// All places were taken, and it was the oldest.
+    Displaced,
+}
+
+impl TurnedAway {
+    /// All reasons.
+    pub const ALL: [TurnedAway; 4] =
+        [TurnedAway::NoProbe, TurnedAway::LargeHead, TurnedAway::Slow, TurnedAway::Displaced];
+
+    /// The label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            TurnedAway::NoProbe => "no_probe",
+            TurnedAway::LargeHead => "large_head",
+            TurnedAway::Slow => "slow",
+            TurnedAway::Displaced => "displaced",
         }
     }
 }
 
 impl JobMetrics {
-    fn new(declare: &Declare) -> JobMetrics {
+    fn new(declare: &Declare, latencies: &[f64]) -> JobMetrics {
         let shard = &["topic", "partition"];
-        let latency = || exponential(0.000_02, 1.6, 24);
         JobMetrics {
             messages: declare.counters(
                 "foreshock_messages_total",
@@ -241,12 +289,12 @@ impl JobMetrics {
             latency: declare.histogram(
                 "foreshock_latency_seconds",
                 "Time from reading a scored tick to the producer's taking of its outputs.",
-                latency(),
+                latencies.to_vec(),
             ),
             volatility_latency: declare.histogram(
                 "volatility_prediction_latency_seconds",
                 "The same as foreshock_latency_seconds.",
-                latency(),
+                latencies.to_vec(),
             ),
             instruments: declare.gauge("foreshock_instruments", "Instruments met so far."),
             open_silences: declare.gauge(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use foreshock::config::keys::{ConfigKey, KEYS};
 use foreshock::config::{Config, Mode, check_config};
@@ -319,6 +320,50 @@ fn limits_are_allowed_and_their_neighbours_are_not() {
 }
 
 #[test]
+fn buckets_of_latencies_are_set() {
+    let buckets =
+        |yaml: &str, environment: &[(&str, &str)]| load(yaml, environment).unwrap().metrics.latency_buckets;
+    let default = buckets("", &[]);
+    for millis in [45, 100, 150, 800, 1000] {
+        assert!(default.contains(&Duration::from_millis(millis)), "{millis} ms");
+    }
+    let own = [10, 2_500, 45_000, 1_000_000, 3_600_000_000].map(Duration::from_micros);
+    assert_eq!(buckets("metrics: {latency_buckets: [10us, 2500us, 45ms, 1s, 1h]}", &[]), own);
+    let variable = [("FORESHOCK_METRICS__LATENCY_BUCKETS", "10us, 2500us,45ms,1s,1h")];
+    assert_eq!(buckets("", &variable), own);
+    let most: Vec<String> = (1..=50).map(|n| format!("{n}ms")).collect();
+    assert_eq!(buckets(&format!("metrics: {{latency_buckets: [{}]}}", most.join(", ")), &[]).len(), 50);
+    let one_more = format!("[{}, 51ms]", most.join(", "));
+    for bad in [
+        "[]",
+        "1s",
+        "[1s, 1s]",
+        "[2s, 1s]",
+        "[1000us, 1ms]",
+        "[0us, 1s]",
+        "[0ms]",
+        "[-1s]",
+        "[1.5ms]",
+        "[100ns]",
+        "[61m]",
+        "[0.045, 0.1, 1]",
+        "[1, 2]",
+        "[.inf]",
+        "null",
+        "off",
+        one_more.as_str(),
+    ] {
+        let errors = load(&format!("metrics: {{latency_buckets: {bad}}}"), &[]).expect_err(bad);
+        let expected = ", expected a list of 1 to 50 durations such as [500us, 45ms, 1s], ascending and distinct (1us to 1h each)";
+        assert!(
+            errors.starts_with("my.yaml:1: metrics.latency_buckets: found ") && errors.ends_with(expected),
+            "{errors}"
+        );
+    }
+    assert!(load("features: {window: 5000us}", &[]).is_err(), "windows are whole milliseconds");
+}
+
+#[test]
 fn all_errors_are_told_at_once_by_line() {
     let yaml =
         "features:\n  window: 60\n  windwo: 2s\nwindow: 3\ngaps.after: 3s\nlog: {level: loud, format: jsn}\n";
@@ -329,7 +374,7 @@ fn all_errors_are_told_at_once_by_line() {
             "my.yaml:3: features.windwo: unknown key, expected one of window, return_horizons, spread_window, \
              spread_min_samples; did you mean window?",
             "my.yaml:4: window: unknown key, expected one of input, instruments, order, gaps, exchanges, features, \
-             zscore, model, alerts, job, kafka, topics, state, cluster, http, backtest, log; did you mean features.window?",
+             zscore, model, alerts, job, kafka, topics, state, cluster, http, metrics, backtest, log; did you mean features.window?",
             "my.yaml:5: gaps.after: found a dot in a key, expected one section inside the other",
             "my.yaml:6: log.level: found \"loud\", expected one of off, error, warn, info, debug, trace, or a list \
              such as \"info,foreshock=debug\"",

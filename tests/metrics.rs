@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const DOCUMENT: &str = "docs/metrics.md";
 
 /// Counters that only trouble moves, which this test doesn't make.
-const STILL: [&str; 12] = [
+const STILL: [&str; 13] = [
     // Strangers at the port of a job of several processes: tests/cluster.
     "foreshock_cluster_refused_total",
     // Brokers that take less than comes in: tests/mock.rs.
@@ -38,6 +38,7 @@ const STILL: [&str; 12] = [
     "foreshock_hurried_rows_total",
     // As many connections as may be open: tests/http.
     "foreshock_http_connections_full_total",
+    "foreshock_http_turned_away_total",
     // This version makes no connections to venues.
     "websocket_connections_total",
     // Brokers that answer and still take and give nothing: tests/mock.rs.
@@ -77,7 +78,7 @@ fn the_document_is_what_a_scrape_says_and_what_should_move_has_moved() {
     let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value));
     let config = Config::load(&[], settings, Mode::Demo).unwrap();
     let (job_status, metrics, stop) =
-        (Arc::<JobStatus>::default(), Metrics::new(), Arc::<AtomicBool>::default());
+        (Arc::<JobStatus>::default(), Metrics::new(&config.metrics), Arc::<AtomicBool>::default());
     // As a job that keeps its state would, so that the document has these too.
     metrics.job.saved("ticks.raw", 0, 1_000, Duration::from_millis(2));
     let server = Server::start(config.http.as_ref().unwrap(), job_status.clone(), metrics.clone()).unwrap();

@@ -45,7 +45,7 @@ impl Live {
         let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let config = Config::load(&[], settings.chain([brokers]), Mode::Demo).unwrap();
         let (job_status, stop) = (Arc::<JobStatus>::default(), Arc::<AtomicBool>::default());
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(&config.metrics);
         let job = Job {
             config,
             workers: 2,

@@ -287,7 +287,12 @@ fn files_that_hold_no_model_are_refused_at_the_key_that_names_them() {
     let config = Config::load(&[], [("FORESHOCK_MODEL__ML".to_owned(), "config".to_owned())], Mode::Run);
     assert!(config.unwrap_err().to_string().ends_with("could not read \"config\": it is a folder"));
     let json = load(own, Some(b"\x80\x04\x95")).unwrap_err();
-    assert_eq!(json.lines().last().unwrap(), "m.yaml:1: found bytes that are not UTF-8");
+    assert!(
+        json.starts_with("m.yaml: found a Python pickle, as scikit-learn and joblib write them; "),
+        "{json}"
+    );
+    let bytes = load(own, Some(b"\xfe\xfd\xfc")).unwrap_err();
+    assert_eq!(bytes.lines().last().unwrap(), "m.yaml:1: found bytes that are not UTF-8");
 }
 
 #[test]

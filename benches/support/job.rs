@@ -53,7 +53,7 @@ pub fn job(config: &Config) -> Job {
         retry: false,
         until_end: true,
         job_status: Arc::<JobStatus>::default(),
-        metrics: Metrics::new(),
+        metrics: Metrics::new(&config.metrics),
         stop: Arc::default(),
     }
 }

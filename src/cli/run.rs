@@ -120,7 +120,7 @@ pub fn run(args: RunArgs) -> Result<()> {
     logs::start(&config.log);
     let place = place(&args, args.job.workers.unwrap_or_else(processors))?;
     let started = Instant::now();
-    let (job_status, metrics) = (Arc::<JobStatus>::default(), Metrics::new());
+    let (job_status, metrics) = (Arc::<JobStatus>::default(), Metrics::new(&config.metrics));
     let stop = on_signals()?;
     let parent = args.supervised.then(|| Parent::obey(stop.clone(), job_status.clone())).transpose()?;
     // First of all, so that health can be asked while brokers are still away.

@@ -7,7 +7,7 @@ use foreshock_operators::stages::MAX_HORIZONS;
 use foreshock_operators::time::{MILLISECOND, Nanos, SECOND};
 use foreshock_operators::venues::{EXCHANGES, Format};
 
-use crate::documents::duration::LONGEST;
+use crate::documents::duration::{LONGEST, MICROSECOND};
 use crate::documents::kind::{Charset, ValueKind};
 
 /// What `input.format` may be.
@@ -23,6 +23,9 @@ pub const TRADE_CHANNELS: [&str; 4] = ["auto", "trade", "aggTrade", "ticker"];
 const HOUR: Nanos = 3600 * SECOND;
 /// The largest window, in ticks or samples.
 const MOST_SAMPLES: i64 = 100_000;
+
+/// The most buckets of a histogram: each is a series for every endpoint.
+const MAX_BUCKETS: usize = 50;
 
 /// A key and what its value may be.
 #[derive(Debug)]
@@ -114,7 +117,9 @@ pub static KEYS: LazyLock<Vec<ConfigKey>> = LazyLock::new(|| {
         ("http.max_body_bytes", ValueKind::Bytes { min: 1 << 10, max: 64 << 20 }),
         ("http.max_rows", ValueKind::Integer { min: 1, max: 100_000 }),
         ("http.max_connections", ValueKind::Integer { min: 1, max: 100_000 }),
+        ("http.probe_connections", ValueKind::Integer { min: 1, max: 10_000 }),
         ("http.timeout", duration(100 * MILLISECOND, 300 * SECOND)),
+        ("metrics.latency_buckets", ValueKind::Latencies { min: MICROSECOND, max: HOUR, most: MAX_BUCKETS }),
         ("backtest.chunk_bytes", ValueKind::Bytes { min: 4 << 10, max: 4 << 20 }),
         ("log.format", ValueKind::Choice(&["text", "json"])),
         ("log.level", ValueKind::LogLevel),

@@ -181,6 +181,11 @@ impl Layers {
         }
     }
 
+    /// The lengths of time of a key, none of them negative.
+    pub fn times(&self, path: &str) -> Vec<Duration> {
+        self.durations(path).into_iter().map(|length| Duration::from_nanos(length.unsigned_abs())).collect()
+    }
+
     /// The integer of a key.
     pub fn integer(&self, path: &str) -> i64 {
         match self.get(path).setting {

@@ -84,6 +84,7 @@ pub struct Config {
     pub cluster: ClusterConfig,
     /// `None`: there is to be no HTTP server.
     pub http: Option<Http>,
+    pub metrics: MetricsConfig,
     pub log: LogConfig,
     /// Every key with the value in force and where it comes from, in the order of the table of keys.
     pub values: Vec<(&'static str, Effective)>,
@@ -175,7 +176,16 @@ pub struct Http {
     pub max_body_bytes: usize,
     pub max_rows: usize,
     pub max_connections: usize,
+    /// Further connections, on which probes alone are answered.
+    pub probe_connections: usize,
     pub timeout: Duration,
+}
+
+/// What metrics tell apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetricsConfig {
+    /// Upper bounds, ascending.
+    pub latency_buckets: Vec<Duration>,
 }
 
 /// How the program logs.
@@ -284,6 +294,7 @@ impl Config {
                 connect_timeout: layers.time("cluster.connect_timeout"),
             },
             http: http(&layers),
+            metrics: MetricsConfig { latency_buckets: layers.times("metrics.latency_buckets") },
             backtest: BacktestConfig { chunk_bytes: layers.integer("backtest.chunk_bytes") as usize },
             log: LogConfig {
                 json: layers.word("log.format") == "json",
@@ -357,6 +368,7 @@ fn http(layers: &Layers) -> Option<Http> {
         max_body_bytes: layers.integer("http.max_body_bytes") as usize,
         max_rows: layers.integer("http.max_rows") as usize,
         max_connections: layers.integer("http.max_connections") as usize,
+        probe_connections: layers.integer("http.probe_connections") as usize,
         timeout: layers.time("http.timeout"),
     })
 }

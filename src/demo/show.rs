@@ -55,7 +55,7 @@ pub fn run(mut config: Config, workers: usize, kinds: Vec<OutputKind>, stop: &Ar
     let all = topics.input.iter().chain(topics.output.values()).map(|topic| (topic.as_str(), PARTITIONS));
     let broker = Embedded::start(all)?;
     config.kafka.brokers = broker.address();
-    let (job_status, metrics) = (Arc::<JobStatus>::default(), Metrics::new());
+    let (job_status, metrics) = (Arc::<JobStatus>::default(), Metrics::new(&config.metrics));
     let http = config.http.as_ref();
     let server = http.map(|http| Server::start(http, job_status.clone(), metrics.clone())).transpose()?;
     introduce(&config, server.as_ref(), workers)?;

@@ -28,6 +28,12 @@ pub enum ValueKind {
         max: Nanos,
         most: usize,
     },
+    /// A list of distinct durations, ascending, down to microseconds: the upper bounds of a histogram's buckets.
+    Latencies {
+        min: Nanos,
+        max: Nanos,
+        most: usize,
+    },
     /// An integer from `min` to `max`.
     Integer {
         min: i64,
@@ -146,11 +152,16 @@ impl ValueKind {
             }
             (ValueKind::Duration { min, max, .. }, value) => length(value, *min, *max).map(Setting::Duration),
             (ValueKind::Durations { min, max, most }, Value::List(items)) => {
-                let lengths: Option<Vec<Nanos>> =
-                    items.iter().map(|item| length(&item.value, *min, *max)).collect();
-                lengths
-                    .filter(|l| (1..=*most).contains(&l.len()) && l.windows(2).all(|pair| pair[0] < pair[1]))
-                    .map(Setting::Durations)
+                ascending(items, *most, |value| length(value, *min, *max))
+            }
+            (ValueKind::Latencies { min, max, most }, Value::List(items)) => {
+                let latency = |value: &Value| match value {
+                    Value::Text(text) => duration::parse_latency(text),
+                    _ => None,
+                };
+                ascending(items, *most, |value| {
+                    latency(value).filter(|length| (*min..=*max).contains(length))
+                })
             }
             (ValueKind::Integer { min, max } | ValueKind::IntegerOr { min, max, .. }, Value::Integer(v))
                 if (*min..=*max).contains(v) =>
@@ -205,7 +216,7 @@ impl ValueKind {
     pub fn from_variable(&self, text: &str) -> Value {
         let item = |text: &str| Node { line: 0, value: Value::Text(text.trim().to_owned()) };
         match self {
-            ValueKind::Durations { .. } => {
+            ValueKind::Durations { .. } | ValueKind::Latencies { .. } => {
                 let list = text.trim().trim_start_matches('[').trim_end_matches(']');
                 Value::List(list.split(',').map(item).collect())
             }
@@ -270,6 +281,13 @@ pub(crate) fn is_address(text: &str) -> bool {
             && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_[]:".contains(&b))
             && port.parse::<u16>().is_ok_and(|port| port > 0)
     })
+}
+
+/// Lengths of time, each longer than the one before, from 1 to so many.
+fn ascending(items: &[Node], most: usize, length: impl Fn(&Value) -> Option<Nanos>) -> Option<Setting> {
+    let lengths: Vec<Nanos> = items.iter().map(|item| length(&item.value)).collect::<Option<_>>()?;
+    let is_good = (1..=most).contains(&lengths.len()) && lengths.windows(2).all(|pair| pair[0] < pair[1]);
+    is_good.then_some(Setting::Durations(lengths))
 }
 
 fn length(value: &Value, min: Nanos, max: Nanos) -> Option<Nanos> {
@@ -366,6 +384,13 @@ impl fmt::Display for ValueKind {
                 write!(
                     f,
                     "a list of 1 to {most} durations such as [1s, 5s], ascending and distinct ({min} to {max} each)"
+                )
+            }
+            ValueKind::Latencies { min, max, most } => {
+                let (min, max) = (duration::show_latency(*min), duration::show_latency(*max));
+                write!(
+                    f,
+                    "a list of 1 to {most} durations such as [500us, 45ms, 1s], ascending and distinct ({min} to {max} each)"
                 )
             }
             ValueKind::Integer { min, max } => write!(f, "an integer from {min} to {max}"),

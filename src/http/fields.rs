@@ -3,14 +3,16 @@
 use std::fmt;
 
 use foreshock_operators::feature::Feature;
-use serde::de::{DeserializeSeed, Deserializer, Error, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, Unexpected, Visitor};
 
 use super::scorer::Scorer;
 
-/// The key under which rows come as a list.
-pub const ROWS: &str = "rows";
+/// The keys under which rows come as a list: ours, and that of KServe's protocol v1 and of TensorFlow Serving.
+pub const LISTS: [&str; 2] = ["rows", "instances"];
 /// What a feature may be.
 pub const NUMBER: &str = "a finite number or null";
+/// The same of a number that came as text.
+const WITHOUT_QUOTES: &str = "a finite number or null, without quotes";
 
 /// Reads a name; only one that is unknown is kept.
 pub struct Name<'a> {
@@ -23,7 +25,8 @@ pub struct Name<'a> {
 pub enum FieldKey {
     /// By the number of the name.
     Feature(usize, Feature),
-    Rows,
+    /// The key of a list of rows.
+    Rows(&'static str),
     Unknown(String),
 }
 
@@ -43,10 +46,11 @@ impl Visitor<'_> for Name<'_> {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<FieldKey, E> {
-        Ok(match self.scorer.feature(name) {
-            Some((at, feature)) => FieldKey::Feature(at, feature),
-            None if name == ROWS && !self.is_row => FieldKey::Rows,
-            None => FieldKey::Unknown(name.to_owned()),
+        let list = LISTS.into_iter().find(|list| *list == name && !self.is_row);
+        Ok(match (self.scorer.feature(name), list) {
+            (Some((at, feature)), _) => FieldKey::Feature(at, feature),
+            (None, Some(list)) => FieldKey::Rows(list),
+            (None, None) => FieldKey::Unknown(name.to_owned()),
         })
     }
 }
@@ -79,6 +83,12 @@ impl Visitor<'_> for Number {
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<f64, E> {
         Ok(value as f64)
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<f64, E> {
+        let is_number = text.trim().parse::<f64>().is_ok_and(f64::is_finite);
+        let expected = if is_number { WITHOUT_QUOTES } else { NUMBER };
+        Err(E::invalid_type(Unexpected::Str(text), &expected))
     }
 
     fn visit_unit<E: Error>(self) -> Result<f64, E> {

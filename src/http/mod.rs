@@ -3,7 +3,8 @@
 //! ```text
 //! connections ─► routes ─┬─► job, model_info   read the Board, whole values that a job swaps in
 //!   (bounds)   (counted) ├─► predict ─► rows ─► scorer ─► operators::score
-//!                        └─► openapi, docs     ready when the server starts
+//!      │                 └─► openapi, docs     ready when the server starts
+//!      └─► overflow ─► routes of probes        when all connections are taken
 //! ```
 //! It runs on a thread of its own and only ever reads an `Arc`: whatever clients do, the dataflow doesn't wait.
 
@@ -15,6 +16,7 @@ mod graph;
 mod job;
 mod model_info;
 mod openapi;
+mod overflow;
 mod predict;
 mod request_body;
 mod root;
@@ -64,13 +66,13 @@ impl Server {
             tokio::net::TcpListener::from_std(listener).context("could not start the HTTP server")?
         };
         let connection_metrics = metrics.http.clone();
-        let router = routes::router(App::new(settings, job_status, metrics));
+        let routers = routes::routers(App::new(settings, job_status, metrics));
         let (stop, stopped) = watch::channel(false);
         let settings = settings.clone();
         let thread = std::thread::Builder::new()
             .name("http".to_owned())
             .spawn(move || {
-                let serve = connections::serve(listener, router, settings, connection_metrics, stopped);
+                let serve = connections::serve(listener, routers, settings, connection_metrics, stopped);
                 runtime.block_on(serve);
                 // What is still open was given its time.
                 runtime.shutdown_background();

@@ -32,7 +32,7 @@ use super::{docs, graph, job, model_info, predict, root};
         docs::page,
         docs::file
     ),
-    components(schemas(FeatureRow, ManyRows, ErrorBody)),
+    components(schemas(FeatureRow, ManyRows, Instances, ErrorBody)),
     tags(
         (name = "predictions", description = "The model and its word on rows of features"),
         (name = "job", description = "What the job says of itself"),
@@ -50,7 +50,8 @@ impl PartialSchema for PredictionRequest {
     // Not one of them alone: `rows` would be a fine name for what is no feature.
     fn schema() -> RefOr<Schema> {
         let either = AnyOfBuilder::new().item(Ref::from_schema_name(FeatureRow::name()));
-        either.item(Ref::from_schema_name(ManyRows::name())).into()
+        let either = either.item(Ref::from_schema_name(ManyRows::name()));
+        either.item(Ref::from_schema_name(Instances::name())).into()
     }
 }
 
@@ -61,6 +62,15 @@ pub struct ManyRows {
     /// At least one, at most `http.max_rows`.
     #[schema(min_items = 1)]
     rows: Vec<FeatureRow>,
+}
+
+/// Several rows, as KServe's clients send them (protocol v1).
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "it only stands in the description")]
+pub struct Instances {
+    /// At least one, at most `http.max_rows`.
+    #[schema(min_items = 1)]
+    instances: Vec<FeatureRow>,
 }
 
 /// The features of one row; each may be left out, which is null. Their names are known to the program alone, so
@@ -78,7 +88,7 @@ impl PartialSchema for FeatureRow {
         let number = || ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Number, Type::Null]));
         let description = "The features of one row; each may be left out, which is null. There is also \
             return_1s, return_5s and so on: one for each of features.return_horizons. volatility is another name \
-            of ret_std. Other names are listed in the answer as unknown_features.";
+            of ret_std. Other names are listed in the answer as unknown_features; a row with none but others is refused.";
         let fixed = Feature::names(&[]).into_iter();
         let object = fixed.fold(ObjectBuilder::new(), |object, name| match &*name {
             "n" => object.property(

@@ -62,6 +62,10 @@ pub struct About<'a> {
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     #[schema(required = false, example = json!(["retstd"]))]
     pub unknown_features: &'a [String],
+    /// Features in the request that the model doesn't use. Left out where there are none.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    #[schema(required = false, example = json!(["ret_mean", "n"]))]
+    pub unused_features: &'a [String],
 }
 
 /// The answer to a request for predictions.
@@ -74,19 +78,21 @@ pub enum Predictions<'a> {
 
 /// Scores rows with the model in force, exactly as a running job scores its ticks. A feature that is left out is
 /// null, and the model says what stands in for a null. `volatility` is another name of `ret_std`. Features that the
-/// model doesn't use are passed over. The body is read as JSON whatever its content type says.
+/// model doesn't use are passed over and listed. `instances` may stand for `rows`, as KServe's clients send them
+/// (protocol v1). The body is read as JSON whatever its content type says.
 #[utoipa::path(
     post, path = "/predict", tag = "predictions",
     request_body(
         content = inline(PredictionRequest), description = "One row, or a list of rows",
         examples(
             ("one row" = (value = json!({"ret_std": 0.001, "return_5s": -0.0004, "order_book_imbalance": null}))),
-            ("several rows" = (value = json!({"rows": [{"ret_std": 0.001, "n": 40}, {"ret_std": 0.004, "n": 40}]})))
+            ("several rows" = (value = json!({"rows": [{"ret_std": 0.001, "n": 40}, {"ret_std": 0.004, "n": 40}]}))),
+            ("several rows, as KServe's clients send them" = (value = json!({"instances": [{"ret_std": 0.001}, {"ret_std": 0.004}]})))
         )
     ),
     responses(
         (status = 200, description = "The model's word on each row", body = Predictions),
-        (status = 400, description = "A row that can't be read, or that the model refuses", body = ErrorBody),
+        (status = 400, description = "A row that can't be read, of which no name is a feature, or that the model refuses", body = ErrorBody),
         (status = 408, description = "The body did not arrive in time (`http.timeout`)", body = ErrorBody,
             example = json!({"error": "the body did not arrive within 10s (http.timeout)"})),
         (status = 413, description = "The body is too large (`http.max_body_bytes`)", body = ErrorBody,
@@ -106,6 +112,7 @@ pub async fn predict(State(app): State<Arc<App>>, body: Body) -> Result<Response
         model_version: &model.version,
         timestamp: answer::text(wall_time()),
         unknown_features: &read.unknown,
+        unused_features: &read.unused,
     };
     let predictions: Vec<PredictionAnswer> = read
         .predictions
@@ -116,7 +123,7 @@ pub async fn predict(State(app): State<Arc<App>>, body: Body) -> Result<Response
         })
         .collect();
     let answer = match predictions[..] {
-        [prediction] if !read.is_list => Predictions::One(One { prediction, about }),
+        [prediction] if read.list.is_none() => Predictions::One(One { prediction, about }),
         _ => Predictions::Many(Many { predictions, about }),
     };
     Ok(json(StatusCode::OK, &answer))

@@ -5,16 +5,20 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::{Method, StatusCode, Uri};
+use axum::extract::State;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, get, post};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any, get, post};
 
 use crate::config;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, TurnedAway};
 use crate::status::JobStatus;
 
 use super::answer::HttpProblem;
 use super::graph::GraphHistory;
+use super::overflow::{self, PROBES, refusal};
 use super::root::Index;
 use super::scorer::Scorers;
 use super::traffic::{Traffic, count};
@@ -70,21 +74,47 @@ fn routes() -> [(&'static str, &'static str, MethodRouter<Arc<App>>); 12] {
     ]
 }
 
+/// Who answers requests.
+pub struct Routers {
+    /// Whatever is asked.
+    pub all: Router,
+    /// Probes, and everything else with 503: for connections beyond the limit.
+    pub probes: Router,
+}
+
 /// Answers every request, and counts it.
-pub fn router(app: App) -> Router {
+pub fn routers(app: App) -> Routers {
     let app = Arc::new(app);
-    let router =
+    let all =
         routes().into_iter().fold(Router::new(), |router, (path, _, method)| router.route(path, method));
-    router
-        .fallback(no_path)
-        .method_not_allowed_fallback(no_method)
-        .layer(from_fn_with_state(app.clone(), count))
-        .with_state(app)
+    let probes = routes().into_iter().fold(Router::new(), |router, (path, _, method)| {
+        router.route(path, if PROBES.contains(&path) { method } else { any(no_place) })
+    });
+    let counted = |router: Router<Arc<App>>| {
+        router
+            .method_not_allowed_fallback(no_method)
+            .layer(from_fn_with_state(app.clone(), count))
+            .with_state(app.clone())
+    };
+    Routers { all: counted(all.fallback(no_path)), probes: counted(probes.fallback(no_place)) }
+}
+
+async fn no_place(State(app): State<Arc<App>>) -> Response {
+    app.metrics.http.turn_away(TurnedAway::NoProbe);
+    let mut response = refusal(TurnedAway::NoProbe, app.settings.max_connections).into_response();
+    response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(overflow::RETRY_AFTER));
+    response
 }
 
 async fn no_path(uri: Uri) -> HttpProblem {
     let path: String = uri.path().chars().take(200).collect();
-    HttpProblem::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}; / lists what is where"))
+    // What other servers of models answer at.
+    let is_prediction = ["predict", "infer", "invocations"].iter().any(|word| path.contains(word));
+    let hint = if is_prediction { "; rows are scored at POST /predict" } else { "" };
+    HttpProblem::new(
+        StatusCode::NOT_FOUND,
+        format!("there is nothing at {path}{hint}; / lists what is where"),
+    )
 }
 
 async fn no_method(method: Method, uri: Uri) -> HttpProblem {

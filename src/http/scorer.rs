@@ -13,6 +13,8 @@ use crate::status::{JobStatus, Serving};
 pub struct Scorer {
     pub serving: Arc<Serving>,
     names: Vec<(String, Feature)>,
+    /// The numbers of names whose feature the model looks at, as bits.
+    used: u64,
 }
 
 /// Remembers the scorer of the model in force, so that names are worked out once a model, not once a request.
@@ -70,8 +72,28 @@ impl Scorer {
     fn new(serving: Arc<Serving>) -> Scorer {
         let horizons = &serving.features.horizons;
         let named = |name: String| Feature::named(&name, horizons).map(|feature| (name, feature));
-        let names = Feature::names(horizons).into_iter().filter_map(named).collect();
-        Scorer { serving, names }
+        let names: Vec<(String, Feature)> = Feature::names(horizons).into_iter().filter_map(named).collect();
+        let used = serving.model.describe().features;
+        let is_used = |feature: Feature| used.iter().any(|one| one.feature == feature);
+        let bit = |(at, (_, feature)): (usize, &(String, Feature))| u64::from(is_used(*feature)) << at;
+        let used = names.iter().enumerate().map(bit).sum();
+        Scorer { serving, names, used }
+    }
+
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Those of these names, as bits by their numbers, whose feature the model doesn't look at.
+    pub fn unused(&self, names: u64) -> Vec<String> {
+        let is_unused = |at: usize| names & !self.used & (1 << at) != 0;
+        self.names
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| is_unused(*at))
+            .map(|(_, (name, _))| name.clone())
+            .collect()
     }
 
     /// The number of this name and the feature it stands for; two names may stand for one feature.

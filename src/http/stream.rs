@@ -13,6 +13,8 @@ use tokio::time::{Sleep, sleep};
 /// that takes a byte now and then would hold its connection for ever.
 pub struct Bounded {
     stream: TcpStream,
+    /// What was read of it before, and is read first.
+    before: Vec<u8>,
     longest: Duration,
     /// Ends the connection; `None` while nothing waits to be taken.
     deadline: Option<Pin<Box<Sleep>>>,
@@ -21,7 +23,12 @@ pub struct Bounded {
 impl Bounded {
     /// Bounds writes to this connection.
     pub fn new(stream: TcpStream, longest: Duration) -> Bounded {
-        Bounded { stream, longest, deadline: None }
+        Bounded::resumed(stream, longest, Vec::new())
+    }
+
+    /// The same of a connection of which these bytes were read before.
+    pub fn resumed(stream: TcpStream, longest: Duration, before: Vec<u8>) -> Bounded {
+        Bounded { stream, before, longest, deadline: None }
     }
 
     /// Passes on how a write went; one that has to wait starts the clock.
@@ -45,6 +52,12 @@ impl AsyncRead for Bounded {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.before.is_empty() {
+            let taken = self.before.len().min(buffer.remaining());
+            buffer.put_slice(&self.before[..taken]);
+            self.before.drain(..taken);
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

@@ -4,6 +4,7 @@
 //! line break, so that a file which was cut short, at any byte, is refused too.
 
 mod baseline;
+mod foreign;
 mod logistic;
 mod trees;
 mod xgboost;
@@ -42,6 +43,10 @@ struct Sources<'a> {
 /// Reads a model file, and the file of trees that it may name, for a job with these return horizons.
 pub fn read(document: &Document, horizons: &[Nanos]) -> Result<Model, ConfigErrors> {
     let report = Report::new(document.name.clone());
+    if let Some(problem) = foreign::recognise_model_file(&document.bytes) {
+        report.add(0, "", problem);
+        return Err(report.into_errors());
+    }
     if document.bytes.last().is_some_and(|last| *last != b'\n') {
         let lines = document.bytes.iter().filter(|b| **b == b'\n').count() + 1;
         report.add(lines as u32, "", "no line break at the end, so the file may have been cut short");

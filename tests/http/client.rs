@@ -30,6 +30,7 @@ pub fn settings() -> Http {
         max_body_bytes: 1 << 20,
         max_rows: 1000,
         max_connections: 16,
+        probe_connections: 8,
         timeout: Duration::from_secs(20),
     }
 }
@@ -59,7 +60,8 @@ impl Asked {
 
     /// A job that runs, with this model.
     pub fn with(settings: Http, serving: Option<Serving>) -> Asked {
-        let (job_status, metrics) = (Arc::new(JobStatus::default()), Metrics::new());
+        let config = Config::load(&[], [], Mode::Run).unwrap();
+        let (job_status, metrics) = (Arc::new(JobStatus::default()), Metrics::new(&config.metrics));
         job_status.post(running());
         serving.into_iter().for_each(|serving| job_status.serve(serving));
         let server = Server::start(&settings, job_status.clone(), metrics.clone()).unwrap();

@@ -123,6 +123,28 @@ fn metrics_count_every_request() {
 }
 
 #[test]
+fn latencies_are_told_apart_where_targets_lie() {
+    let asked = Asked::start();
+    asked.predict("{}").ok();
+    asked.metrics.job.latency.observe(0.0451);
+    asked.metrics.job.volatility_latency.observe(0.0449);
+    let text = asked.get("/metrics").text().to_owned();
+    for name in [
+        "http_request_duration_seconds_bucket{endpoint=\"/predict\",",
+        "prediction_latency_seconds_bucket{",
+        "foreshock_latency_seconds_bucket{",
+        "volatility_prediction_latency_seconds_bucket{",
+    ] {
+        for bound in ["0.00001", "0.045", "0.1", "0.15", "0.8", "1", "10", "+Inf"] {
+            let bucket = format!("\n{name}le=\"{bound}\"}} ");
+            assert!(text.contains(&bucket), "no {bucket} in\n{text}");
+        }
+    }
+    assert!(text.contains("\nforeshock_latency_seconds_bucket{le=\"0.045\"} 0\n"));
+    assert!(text.contains("\nvolatility_prediction_latency_seconds_bucket{le=\"0.045\"} 1\n"));
+}
+
+#[test]
 fn stats_tell_requests_fates_and_lag() {
     let asked = Asked::start();
     let counts =

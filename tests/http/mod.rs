@@ -4,4 +4,5 @@ mod about;
 mod bounds;
 mod client;
 mod job;
+mod overflow;
 mod predict;

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use foreshock_operators::time::parse_rfc3339;
+use foreshock_operators::feature::Feature;
+use foreshock_operators::time::{SECOND, parse_rfc3339};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 use crate::http::client::{Asked, serving, settings};
-use crate::support::{Backtest, Files};
+use crate::support::{Backtest, Files, data};
 
 #[test]
 fn one_row() {
@@ -18,7 +19,8 @@ fn one_row() {
     answer["timestamp"].take();
     // -2 + 800 * 0.0025 = 0
     let expected = json!({
-        "prediction": 1, "probability": 0.5, "model_name": "reference-logistic", "model_version": "1", "timestamp": null
+        "prediction": 1, "probability": 0.5, "model_name": "reference-logistic", "model_version": "1", "timestamp": null,
+        "unused_features": ["n", "ret_mean"]
     });
     assert_eq!(answer, expected);
 }
@@ -92,21 +94,159 @@ fn names_that_are_no_features_are_listed() {
     let listed = |body: &str| asked.predict(body).ok()["unknown_features"].take();
     assert_eq!(listed(r#"{"price": 1, "midprice": null, "n": 3, "return_60s": 0}"#), Value::Null);
     assert_eq!(
-        listed(r#"{"retstd": 1, "symbol": "BTC", "a": {"ret_std": [1e999]}}"#),
+        listed(r#"{"n": 1, "retstd": 1, "symbol": "BTC", "a": {"ret_std": [1e999]}}"#),
         json!(["retstd", "symbol", "a"])
     );
     assert_eq!(
-        listed(r#"{"return_2s": 1, "return_05s": 1, "rows_": 1}"#),
+        listed(r#"{"n": 1, "return_2s": 1, "return_05s": 1, "rows_": 1}"#),
         json!(["return_2s", "return_05s", "rows_"])
     );
     assert_eq!(
-        listed(r#"{"rows": [{"a": 1, "b": 1}, {"b": 1, "rows": 1}], "c": 1}"#),
+        listed(r#"{"rows": [{"n": 1, "a": 1, "b": 1}, {}, {"b": 1, "rows": 1, "n": 1}], "c": 1}"#),
         json!(["a", "b", "rows", "c"])
     );
     let many: Vec<String> = (0..900).map(|n| format!(r#""x{n}": {n}"#)).collect();
-    assert_eq!(listed(&format!("{{{}}}", many.join(","))).as_array().unwrap().len(), 20);
-    let long = listed(&format!(r#"{{"{}": 1}}"#, "é".repeat(5000)));
+    assert_eq!(listed(&format!("{{\"n\": 1, {}}}", many.join(","))).as_array().unwrap().len(), 20);
+    let long = listed(&format!(r#"{{"n": 1, "{}": 1}}"#, "é".repeat(5000)));
     assert_eq!(long[0].as_str().unwrap().chars().count(), 203);
+}
+
+#[test]
+fn features_that_the_model_does_not_use_are_listed() {
+    let asked = Asked::start();
+    let mut alone = asked.predict(r#"{"price": 50000.0}"#).ok();
+    assert_eq!(alone["unused_features"].take(), json!(["price"]));
+    assert_eq!(alone["probability"], asked.predict("{}").ok()["probability"]);
+    let listed = |body: &str| asked.predict(body).ok()["unused_features"].take();
+    assert_eq!(listed(r#"{"ret_std": 1, "return_5s": 0, "trade_intensity": null}"#), Value::Null);
+    assert_eq!(listed(r#"{"volatility": 0.001}"#), Value::Null, "ret_std by its other name");
+    assert_eq!(
+        listed(r#"{"rows": [{"ret_std": 1, "price": 1}, {}, {"return_1s": 0, "price": null}]}"#),
+        json!(["price", "return_1s"])
+    );
+    asked.job_status.serve(serving(None, &[("MODEL_VARIANT", "baseline")]));
+    assert_eq!(listed(r#"{"volatility_z": 1, "volatility": 2}"#), json!(["volatility"]));
+    let trees = data("models/xgboost-3/model.yaml");
+    asked.job_status.serve(serving(None, &[("FORESHOCK_MODEL__ML", trees.to_str().unwrap())]));
+    assert_eq!(listed(r#"{"ret_std": 1, "midprice": 2, "n": 3}"#), json!(["midprice"]));
+}
+
+#[test]
+fn a_row_of_which_no_name_is_a_feature_is_refused() {
+    let asked = Asked::start();
+    let names = Feature::names(&[SECOND, 5 * SECOND, 30 * SECOND, 60 * SECOND]).join(", ");
+    let example = r#"; one row is {"ret_std": 0.001, "n": 40}, several are {"rows": [{...}, {...}]}"#;
+    let check = |body: &str, field, row, error: &str| check_refused(&asked, body, field, row, error);
+    check(
+        r#"{"retstd": 0.1}"#,
+        Some("retstd"),
+        None,
+        &format!(
+            "retstd: found \"retstd\", which is no feature, expected some of {names}; did you mean ret_std?{example}"
+        ),
+    );
+    check(
+        r#"{"symbol": "BTC", "Price": 1}"#,
+        None,
+        None,
+        &format!(
+            "found \"Price\", \"symbol\", of which none is a feature, expected some of {names}; did you mean price?{example}"
+        ),
+    );
+    check(r#"{"RET_STD": 1}"#, Some("RET_STD"), None, "; did you mean ret_std?");
+    check(r#"{"return_2s": 1}"#, Some("return_2s"), None, "which is no feature");
+    check(
+        r#"{"rows": [{"n": 1}, {"vol": 1, "x": 2}]}"#,
+        None,
+        Some(1),
+        "rows[1]: found \"vol\", \"x\", of which none is a feature",
+    );
+    check(
+        r#"{"rows": [{"rows": [{}]}]}"#,
+        Some("rows"),
+        Some(0),
+        "rows[0].rows: found \"rows\", which is no feature",
+    );
+    let many: Vec<String> = (0..900).map(|n| format!(r#""x{n}": {n}"#)).collect();
+    check(
+        &format!("{{{}}}", many.join(",")),
+        None,
+        None,
+        "\"x100\", \"x101\" and more, of which none is a feature",
+    );
+    let long = "é".repeat(5000);
+    let told = asked.predict(format!(r#"{{"{long}": 1}}"#)).error(400).0;
+    assert!(told.chars().count() < 2000, "{told}");
+    // Nothing was given, so nothing was misspelt.
+    asked.predict(r#"{"rows": [{}, {"n": null}]}"#).ok();
+}
+
+#[test]
+fn what_other_servers_of_models_are_sent_is_read_or_named() {
+    let asked = Asked::start();
+    let ours = asked.predict(r#"{"rows": [{"ret_std": 0.0025}, {}, {"volatility": 2.5e-3}]}"#).ok();
+    let theirs = asked.predict(r#"{"instances": [{"ret_std": 0.0025}, {}, {"volatility": 2.5e-3}]}"#).ok();
+    assert_eq!(theirs["predictions"], ours["predictions"]);
+    let one = asked.predict(r#"{"signature_name": "x", "instances": [{"ret_std": 0.0025}]}"#).ok();
+    assert_eq!(one["predictions"], json!([{"prediction": 1, "probability": 0.5}]));
+
+    let check = |body: &str, field, row, error: &str| check_refused(&asked, body, field, row, error);
+    check(
+        r#"{"instances": [{"n": 1}, {"ret_std": "high"}]}"#,
+        Some("ret_std"),
+        Some(1),
+        "instances[1].ret_std: invalid type: string \"high\"",
+    );
+    check(r#"{"instances": []}"#, Some("instances"), None, "instances: found an empty list");
+    check(r#"{"instances": {"n": 1}}"#, Some("instances"), None, "expected a list of objects of features");
+    check(r#"{"instances": [{}], "n": 1}"#, Some("instances"), None, "found beside features");
+    check(r#"{"rows": [{}], "instances": [{}]}"#, Some("instances"), None, "found beside rows");
+    check(r#"{"instances": [{}], "instances": [{}]}"#, Some("instances"), None, "found a second time");
+    for body in [r#"{"instances": [[0.1, 0.2]]}"#, r#"{"rows": [[0.1, 0.2]]}"#, r#"{"instances": [0.1]}"#] {
+        check(body, None, Some(0), "expected an object of features by name, such as {\"ret_std\": 0.001}");
+    }
+    let v2 = r#"{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [0.1, 0.2]}]}"#;
+    check(v2, Some("inputs"), None, "tensors (KServe's protocol v2, Triton, MLflow) are not read");
+    for body in [
+        r#"{"dataframe_split": {"columns": ["ret_std"], "data": [[1]]}}"#,
+        r#"{"dataframe_records": [{"ret_std": 1}]}"#,
+    ] {
+        check(body, body.split('"').nth(1), None, "tables (MLflow, Seldon) are not read");
+    }
+    for body in [
+        r#"{"features": {"ret_std": 0.001}}"#,
+        r#"{"data": [{"ret_std": 0.001}]}"#,
+        r#"{"input": {"ret_std": 0.001}}"#,
+        r#"{"X": [[1, 2]]}"#,
+    ] {
+        check(body, body.split('"').nth(1), None, "features stand at the top of the object");
+    }
+    check(r#"[{"ret_std": 0.001}]"#, None, None, r#"several are {"rows": [{...}, {...}]}"#);
+    check("[[0.1, 0.2]]", None, None, r#"expected an object of features: one row is {"ret_std": 0.001"#);
+    check(
+        "ret_std=0.001&n=40",
+        None,
+        None,
+        r#"not JSON: expected value at line 1 column 1, expected JSON: one row is"#,
+    );
+    check("0.1,0.2", None, None, "expected an object of features: one row is");
+    for text in ["0.001", " 1 ", "1e-3"] {
+        check(
+            &format!(r#"{{"ret_std": "{text}"}}"#),
+            Some("ret_std"),
+            None,
+            &format!(
+                "ret_std: invalid type: string {text:?}, expected a finite number or null, without quotes"
+            ),
+        );
+    }
+    for path in ["/v1/models/spikes:predict", "/v2/models/spikes/infer", "/invocations"] {
+        let (error, _) = asked.connect().ask("POST", path, b"{}").error(404);
+        assert_eq!(
+            error,
+            format!("there is nothing at {path}; rows are scored at POST /predict; / lists what is where")
+        );
+    }
 }
 
 #[track_caller]
