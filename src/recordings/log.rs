@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use foreshock_dataflows::batch::{Chunk, Run};
 use foreshock_dataflows::decode::LogFile;
 use foreshock_operators::row::{Extent, InstrumentId, Source};
-use foreshock_operators::time::{MINUTE, Nanos, Time};
+use foreshock_operators::time::{MINUTE, Nanos, SECOND, Time};
 use foreshock_operators::venues::{
     ClockSource, Envelope, Format, Line, Receipt, Resolve, Resolved, decode, split_line,
 };
@@ -22,6 +22,12 @@ use super::sniff::{self, Expected};
 
 /// A row whose time lies further ahead of its receipt says nothing of the log's times.
 const AHEAD_MAX: Nanos = 60 * MINUTE;
+
+/// A line without a receipt whose time lies further ahead of those before it is held against the next line.
+const JUMP_MAX: Nanos = 5 * SECOND;
+
+/// By how much the next line may be older without saying that the one before it is wrong.
+const OLDER_MAX: Nanos = SECOND;
 
 /// How a log is read.
 #[derive(Clone, Debug)]
@@ -41,7 +47,7 @@ pub struct LogSettings {
     pub notes: Arc<LogNotes>,
 }
 
-/// A log being read, chunk by chunk. Holds a block of each file at the most.
+/// A log being read, chunk by chunk. Holds two blocks of each file at the most.
 pub struct RecordedLog {
     files: Vec<LogFile>,
     cursors: Vec<Cursor>,
@@ -57,6 +63,8 @@ struct Cursor {
     blocks: Blocks,
     /// `None` at the end of the file, or where more is waited for.
     block: Option<Block>,
+    /// The block behind it, where its last line had to be held against what follows.
+    ahead: Option<Block>,
     at: usize,
     line: u64,
     format: Format,
@@ -65,6 +73,8 @@ struct Cursor {
     max_message_bytes: usize,
     /// Largest time so far, the line to come included.
     time: Time,
+    /// What follows the line to come has to say whether its time is right, and is not there yet.
+    is_undecided: bool,
     described: String,
 }
 
@@ -108,11 +118,13 @@ impl RecordedLog {
                 blocks,
                 line: block.first_line,
                 block: Some(block),
+                ahead: None,
                 at: 0,
                 format: file.format,
                 exchange: file.exchange.clone(),
                 max_message_bytes: settings.max_message_bytes,
                 time: Time(i64::MIN),
+                is_undecided: false,
                 described: input.described(),
             });
             // Two files of one name are told apart by their paths.
@@ -136,7 +148,9 @@ impl RecordedLog {
             epoch: 0,
         };
         if log.cursors.len() > 1 {
-            log.cursors.iter_mut().for_each(Cursor::look);
+            for cursor in &mut log.cursors {
+                cursor.look(&log.notes)?;
+            }
         }
         Ok(log)
     }
@@ -148,7 +162,9 @@ impl RecordedLog {
 
     /// Whether more may come although there is nothing now.
     pub fn is_waiting(&self) -> bool {
-        self.cursors.iter().any(|cursor| cursor.block.is_none() && !cursor.blocks.is_ended())
+        self.cursors
+            .iter()
+            .any(|cursor| (cursor.block.is_none() || cursor.is_undecided) && !cursor.blocks.is_ended())
     }
 
     /// The next chunk of the log; `None` at its end, or where [`RecordedLog::is_waiting`].
@@ -199,7 +215,7 @@ impl RecordedLog {
             let too_large = next.take_line(&mut bytes, &self.notes)?;
             let (file, line, end) = (next.file, next.line, bytes.len());
             next.line += 1;
-            next.look();
+            next.look(&self.notes)?;
             match runs.last_mut() {
                 Some(run) if run.file == file && run.too_large.is_none() && too_large.is_none() => {
                     run.end = end
@@ -221,9 +237,9 @@ fn tell_loss(blocks: &mut Blocks, described: &str, notes: &LogNotes) {
 impl RecordedLog {
     /// Looks for lines in files that had none to give; `false`: one of them may have more, but not now.
     fn has_all_next_lines(&mut self) -> Result<bool> {
-        for cursor in self.cursors.iter_mut().filter(|cursor| cursor.block.is_none()) {
+        for cursor in self.cursors.iter_mut().filter(|cursor| cursor.block.is_none() || cursor.is_undecided) {
             cursor.refill(&self.notes)?;
-            cursor.look();
+            cursor.look(&self.notes)?;
         }
         Ok(!self.is_waiting())
     }
@@ -232,9 +248,12 @@ impl RecordedLog {
 impl Cursor {
     /// Reads the next block, where there is none and more to read.
     fn refill(&mut self, notes: &LogNotes) -> Result<()> {
-        if self.block.is_none() && !self.blocks.is_ended() {
-            self.block = self.blocks.read()?;
+        if self.block.is_none() {
+            self.block = self.ahead.take();
             self.at = 0;
+            if self.block.is_none() && !self.blocks.is_ended() {
+                self.block = self.blocks.read()?;
+            }
         }
         if self.blocks.is_ended() {
             tell_loss(&mut self.blocks, &self.described, notes);
@@ -257,18 +276,50 @@ impl Cursor {
         Ok(too_large)
     }
 
-    /// Looks at the time of the line to come.
-    fn look(&mut self) {
-        let Some(block) = &self.block else { return };
-        let Some(line) = block.line(self.at) else { return };
-        let line = &block.bytes[line];
-        if let Line::Message { received, body } = split_line(line) {
-            let exchange = self.exchange.as_deref();
-            let is_read = block.too_large.is_none() && body.len() <= self.max_message_bytes;
-            let time = received
-                .or_else(|| is_read.then(|| event_time(self.format, exchange, &line[body], None)).flatten());
-            self.time = self.time.max(time.unwrap_or(self.time));
+    /// Looks at the time of the line to come. One that is from the future by itself does not count: the line comes where it
+    /// stands in its file, and no other file goes first because of it.
+    fn look(&mut self, notes: &LogNotes) -> Result<()> {
+        self.is_undecided = false;
+        let Some((time, is_received)) = self.block.as_ref().and_then(|block| self.time_of(block, self.at)) else {
+            return Ok(());
+        };
+        let is_doubtful = !is_received && self.time > Time(i64::MIN) && time > self.time.plus(JUMP_MAX);
+        if !(is_doubtful && self.is_denied(time, notes)?) {
+            self.time = self.time.max(time);
         }
+        Ok(())
+    }
+
+    /// Whether the line behind the one to come is older than `time`. At the end of what is there nobody denies it.
+    fn is_denied(&mut self, time: Time, notes: &LogNotes) -> Result<bool> {
+        let Some(block) = &self.block else { return Ok(false) };
+        let behind = block.line(self.at).map_or(block.bytes.len(), |line| line.end + 1);
+        let next = if behind < block.bytes.len() && block.too_large.is_none() {
+            self.time_of(block, behind)
+        } else {
+            if self.ahead.is_none() && !self.blocks.is_ended() {
+                self.ahead = self.blocks.read()?;
+                self.is_undecided = self.ahead.is_none() && !self.blocks.is_ended();
+            }
+            if self.blocks.is_ended() {
+                tell_loss(&mut self.blocks, &self.described, notes);
+            }
+            self.ahead.as_ref().and_then(|block| self.time_of(block, 0))
+        };
+        Ok(next.is_some_and(|(next, _)| next < time.minus(OLDER_MAX)))
+    }
+
+    /// The time of the line at `at`, and whether it is a receipt.
+    fn time_of(&self, block: &Block, at: usize) -> Option<(Time, bool)> {
+        let line = &block.bytes[block.line(at)?];
+        let Line::Message { received, body } = split_line(line) else { return None };
+        if let Some(received) = received {
+            return Some((received, true));
+        }
+        let is_read = block.too_large.is_none() && body.len() <= self.max_message_bytes;
+        let exchange = self.exchange.as_deref();
+        let time = is_read.then(|| event_time(self.format, exchange, &line[body], None)).flatten();
+        Some((time?, false))
     }
 }
 
