@@ -205,7 +205,7 @@ impl StampJudge {
     pub fn believe(&mut self, stamp: Time, lead: Option<Lead>) {
         self.newest = self.newest.max(Some(stamp));
         self.refusals = None;
-        if let (Some(Lead { length, is_first: false }), Some(received)) = (lead, self.received) {
+        if let (Some(Lead { length, is_first: false, .. }), Some(received)) = (lead, self.received) {
             self.lead.learn(length, received);
         }
     }

@@ -445,7 +445,7 @@ fn arrays_and_cut_files_are_replayed() {
     let found: Vec<String> =
         records(&cluster.bootstrap_servers(), "t")[0].iter().map(|record| record.text().to_owned()).collect();
     assert_eq!(found, lines.lines().collect::<Vec<_>>());
-    let cut = array[..array.len() - 9].as_bytes().to_vec();
+    let cut = array.as_bytes()[..array.len() - 9].to_vec();
     let ended = finish(replay(&cluster.bootstrap_servers(), "t", all), Some(cut.clone()));
     assert_eq!(ended.status, Some(1), "{}", ended.stderr);
     let whole = ["-", "--speed", "max", "--take-whole"];

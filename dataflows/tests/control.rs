@@ -47,11 +47,11 @@ fn settings() -> Settings {
             model: Arc::new(model()),
             rules: [].into(),
         }),
-        max_ahead: SECOND,
         instruments: InstrumentSettings {
             unknown: Unknown::Accept,
             max: 10,
             gap_after: Some(5 * SECOND),
+            max_jump: Some(5 * SECOND),
             exchanges: Default::default(),
             listed: Vec::new(),
         },

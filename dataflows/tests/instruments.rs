@@ -36,6 +36,7 @@ fn table(unknown: Unknown, max: usize) -> Instruments {
         unknown,
         max,
         gap_after: Some(5 * SECOND),
+        max_jump: Some(5 * SECOND),
         exchanges: [("coinbase".to_string(), slow)].into(),
         listed: vec![
             listed("coinbase", "BTC-USD", "BTC-USD", never),

@@ -32,6 +32,7 @@ fn instruments(count: u32) -> Instruments {
         unknown: Unknown::Accept,
         max: 1_000,
         gap_after: Some(5 * SECOND),
+        max_jump: Some(5 * SECOND),
         exchanges: Default::default(),
         listed: Vec::new(),
     });

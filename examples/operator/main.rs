@@ -22,7 +22,7 @@ use foreshock_operators::operator::Context;
 use foreshock_operators::order::Order;
 use foreshock_operators::row::{Extent, InstrumentId, Source};
 use foreshock_operators::time::TimeText;
-use foreshock_operators::venues::{Envelope, Line, decode, detect, split_line};
+use foreshock_operators::venues::{Envelope, Line, Receipt, decode, detect, split_line};
 use signed_volume::SignedVolume;
 
 /// Order and gaps as in the product, then the operator of one's own.
@@ -42,7 +42,7 @@ fn main() -> Result<()> {
         let Line::Message { received, body } = split_line(line) else { continue };
         let Some(format) = detect(&line[body.clone()]) else { continue };
         let envelope = Envelope {
-            received,
+            received: received.map(Receipt::Stated),
             exchange: Some(exchange),
             checked: false,
             source: Source { file: 0, line: number },

@@ -3,7 +3,7 @@
 use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use foreshock_operators::row::{Extent, InstrumentId, Source};
-use foreshock_operators::time::{SECOND, Time, TimeText, parse_rfc3339};
+use foreshock_operators::time::{Time, TimeText, parse_rfc3339};
 use foreshock_operators::venues::binance::BINANCE;
 use foreshock_operators::venues::canonical::CANONICAL;
 use foreshock_operators::venues::coinbase::COINBASE_ADVANCED_TRADE;

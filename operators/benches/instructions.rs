@@ -121,7 +121,8 @@ impl Path {
         let all: Vec<_> = (0..INSTRUMENTS as u32).map(instrument).collect();
         all.iter().for_each(|instrument| encoder.introduce(instrument));
         let (order, seconds) = (OrderSettings::default(), SecondSettings::default());
-        let parameters = Arc::new(Parameters { order, features, seconds, model, rules: models::rules() });
+        let (max_ahead, rules) = (SECOND, models::rules());
+        let parameters = Arc::new(Parameters { max_ahead, order, features, seconds, model, rules });
         Path {
             states: all.iter().map(|instrument| MarketChain::new(&parameters, instrument)).collect(),
             encoder,

@@ -301,7 +301,9 @@ impl Blocks {
 fn is_whole(line: &[u8]) -> bool {
     match split_line(line) {
         Line::Blank | Line::Control => true,
-        Line::Message { body, .. } => serde_json::from_slice::<IgnoredAny>(&line[body]).is_ok(),
+        Line::Message { body, .. } | Line::BadReceipt { body, .. } => {
+            serde_json::from_slice::<IgnoredAny>(&line[body]).is_ok()
+        }
     }
 }
 

@@ -153,7 +153,7 @@ pub fn kind_of_bytes(head: &[u8]) -> Option<ForeignKind> {
         return of(what, WayOut::Filter((*filter).to_owned()));
     }
     if let Some((_, what, command)) = NAMED.iter().find(|(bytes, ..)| stands_at(bytes, 0)) {
-        return of(what, WayOut::OfFile(*command));
+        return of(what, WayOut::OfFile(command));
     }
     if let Some((_, what)) = TABLES.iter().find(|(bytes, _)| stands_at(bytes, 0)) {
         return of(what, WayOut::Words(MAKE_MESSAGES.to_owned()));

@@ -60,7 +60,7 @@ fn tells_format(text: &[u8]) -> bool {
     text.split(|byte| *byte == b'\n').any(|line| match split_line(line) {
         Line::Blank => false,
         Line::Control => exchange_of_url(line).is_some(),
-        Line::Message { body, .. } => detect(&line[body]).is_some(),
+        Line::Message { body, .. } | Line::BadReceipt { body, .. } => detect(&line[body]).is_some(),
     })
 }
 

@@ -280,7 +280,8 @@ impl Cursor {
     /// stands in its file, and no other file goes first because of it.
     fn look(&mut self, notes: &LogNotes) -> Result<()> {
         self.is_undecided = false;
-        let Some((time, is_received)) = self.block.as_ref().and_then(|block| self.time_of(block, self.at)) else {
+        let Some((time, is_received)) = self.block.as_ref().and_then(|block| self.time_of(block, self.at))
+        else {
             return Ok(());
         };
         let is_doubtful = !is_received && self.time > Time(i64::MIN) && time > self.time.plus(JUMP_MAX);
