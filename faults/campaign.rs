@@ -33,7 +33,7 @@ const END_WITHIN: Duration = Duration::from_secs(240);
 /// How long a clean stop may take, and how long peers and zombies may live on.
 const STOP_WITHIN: Duration = Duration::from_secs(30);
 
-/// How long a failpoint is waited for.
+/// How long a failpoint is waited for when the job has its first committed output.
 const POINT_WITHIN: Duration = Duration::from_secs(6);
 
 /// How often a job that ended by itself is started again.
@@ -281,8 +281,12 @@ impl Campaign {
         self.feed(1);
         life.variables.push(("FORESHOCK_FAILPOINT", format!("{name}:{hit}")));
         let mut set = self.start(&life)?;
-        let deadline = Instant::now() + POINT_WITHIN;
-        while set.first_end()?.is_none() && Instant::now() < deadline {
+        let started = set.started;
+        let has_passed = |campaign: &Campaign| match campaign.watch.first() {
+            Some(first) => first.elapsed() >= POINT_WITHIN,
+            None => started.elapsed() >= UP_WITHIN,
+        };
+        while set.first_end()?.is_none() && !has_passed(self) {
             thread::sleep(LOOK_EVERY);
         }
         let mut victim = None;
@@ -473,6 +477,10 @@ impl Campaign {
                 continue;
             }
             let words = process.last_words();
+            // Then its broker was too busy to take what the job had begun.
+            if words.starts_with("error: ") && words.contains("imed out") {
+                return self.ended_by_itself(set);
+            }
             self.wrong(format!("a clean stop ended with {status}: {words}"));
             return Ok(());
         }

@@ -20,11 +20,11 @@ use crate::broker::signal;
 use crate::feed;
 use crate::topics::output_topic;
 
-/// `kafka.transaction_timeout` of jobs under test, short so that a zombie can outstay it.
-pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// `kafka.transaction_timeout` of jobs under test: short so that a zombie can outstay it, long enough for a slow broker.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a condition is looked at that nothing tells of.
-pub const LOOK_EVERY: Duration = Duration::from_millis(5);
+pub const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A job and where it keeps things.
 #[derive(Clone, Debug)]
