@@ -402,7 +402,7 @@ fn what_is_no_yaml_is_refused() {
     check_refused(
         "- 1",
         &[
-            "my.yaml:1: found a list, expected a section with input, instruments, order, gaps, exchanges, features, zscore, model, alerts, job, kafka, topics, state, cluster, http, backtest, log",
+            "my.yaml:1: found a list, expected a section with input, instruments, order, gaps, exchanges, features, zscore, model, alerts, job, kafka, topics, state, cluster, http, metrics, backtest, log",
         ],
     );
     load("", &[]).unwrap();

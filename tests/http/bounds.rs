@@ -4,12 +4,12 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foreshock::config::Http;
 use foreshock::http::Server;
 
-use crate::http::client::{Asked, Connection, serving, settings};
+use crate::http::client::{Asked, Connection, PATIENCE, serving, settings};
 
 /// A server with one connection to give and little patience.
 fn impatient() -> Asked {
@@ -59,7 +59,13 @@ fn a_client_that_does_not_take_its_answers_is_cut_off() {
     let mut deaf = asked.connect();
     // Far more than fits in the buffers between us.
     deaf.send("GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nhost: x\r\n\r\n".repeat(40));
+    // It has its place when another one, who came later, is answered.
     asked.get("/health").ok();
+    let deadline = Instant::now() + PATIENCE;
+    while asked.metrics.http.connections.get() > 0 {
+        assert!(Instant::now() < deadline, "it is not cut off");
+        thread::sleep(Duration::from_millis(5));
+    }
     let length = deaf.answer(false).body.len();
     let (mut taken, mut part) = (0, vec![0; 1 << 16]);
     while let Ok(read @ 1..) = deaf.stream.read(&mut part) {

@@ -16,6 +16,9 @@ use serde_json::Value;
 /// When the models of these tests were loaded: 2026-03-02T08:59:00Z.
 pub const LOADED_AT: Time = Time(1_772_441_940 * SECOND);
 
+/// How long something may take that has to come.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A server and the board it reads from.
 pub struct Asked {
     pub server: Server,

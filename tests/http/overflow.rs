@@ -2,13 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use foreshock::config::Http;
 
-use crate::http::client::{Asked, Connection, serving, settings};
+use crate::http::client::{Asked, Connection, PATIENCE, serving, settings};
 
-const PATIENCE: Duration = Duration::from_secs(60);
 const FULL: &str = "2 connections are open, the most there may be (http.max_connections): ";
 const PROBES: [&str; 4] = ["/health", "/ready", "/version", "/metrics"];
 
