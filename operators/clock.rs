@@ -169,9 +169,9 @@ impl StampJudge {
 
     /// What a row that no receipt refused says of `doubtful`, which waits.
     pub fn word_on(&self, doubtful: Time, row: &Row, bounds: ClockBounds) -> Word {
-        let (Some(newest), Some(max_jump)) = (self.newest, bounds.max_jump) else { return Word::Confirms };
+        let Some(max_jump) = bounds.max_jump else { return Word::Confirms };
         let stamp = row.event_time;
-        if stamp <= newest.minus(max_jump) {
+        if self.newest.is_some_and(|newest| stamp <= newest.minus(max_jump)) {
             Word::Silent
         } else if stamp >= doubtful.minus(bounds.max_ahead) {
             Word::Confirms
@@ -195,6 +195,11 @@ impl StampJudge {
             if lead.is_none() && stamp > newest.plus(max_jump) && stamp > newest.plus(bounds.max_ahead) {
                 return StampFate::Doubtful;
             }
+        }
+        // Of the very first one only its receipt can say anything, and that may be of a clock that is behind.
+        let is_ahead = |lead: Lead| lead.length > lead.usual.saturating_add(bounds.max_ahead);
+        if self.newest.is_none() && bounds.max_jump.is_some() && lead.is_some_and(is_ahead) {
+            return StampFate::Doubtful;
         }
         self.older = None;
         self.believe(stamp, lead);

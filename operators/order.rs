@@ -365,6 +365,13 @@ impl Order {
                 Shown(received),
                 seconds(allowed),
             ),
+            (_, Some(received)) if self.stamps.newest().is_none() => format!(
+                "the event time is {at}, {} s ahead of its receipt at {}, and the next row did not confirm it: at most {} s ahead \
+                 is allowed",
+                seconds(row.event_time.since(received)),
+                Shown(received),
+                seconds(self.bounds.max_ahead),
+            ),
             _ => format!(
                 "the event time is {at}, {} s ahead of the instrument's other rows, and the next row did not confirm it: at \
                  most {} s ahead is allowed without (input.max_jump)",

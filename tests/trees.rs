@@ -208,7 +208,7 @@ fn files_of_other_programs_are_named_with_the_way_out() {
         (
             b"\x80\x04\x95\xdc\x12\0\0\0\0\0\0\x8c\x0cxgboost.core reg:",
             "a Python pickle",
-            "load it in Python",
+            "if it holds a model of XGBoost, load it in Python",
         ),
         (b"\x1f\x8b\x08\0\0\0\0\0", "a compressed file", "unpack it first"),
         (b"x^\xdd\x57", "a compressed file", "unpack it first"),

@@ -65,7 +65,7 @@ pub fn fields() -> Vec<OutputField<DeadLetterRow>> {
         }),
         OutputField::new(
             "source",
-            "`file/line/row`, or `topic/partition/offset/row`",
+            "`file/line/row` (in an array `file/element/row`), or `topic/partition/offset/row`",
             |row: &DeadLetterRow| FieldValue::Text(&row.source),
         ),
         OutputField::new("length", "of the original, in bytes", |row: &DeadLetterRow| {
