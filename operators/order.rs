@@ -131,6 +131,10 @@ impl Operator for Order {
             return;
         }
         let lead = self.stamps.receive(&row, self.bounds);
+        if self.stamps.newest().is_none() {
+            // Where the very first row waits, this one is judged by the clock that it leaves.
+            self.hear_on_doubtful(&row, out);
+        }
         if let Some(ahead) = self.stamps.against_receipt(&row, lead, self.bounds) {
             return self.refuse(&row, ahead, None, out);
         }

@@ -212,7 +212,7 @@ fn files_of_other_programs_are_named_with_the_way_out() {
         ),
         (b"\x1f\x8b\x08\0\0\0\0\0", "a compressed file", "unpack it first"),
         (b"x^\xdd\x57", "a compressed file", "unpack it first"),
-        (b"PK\x03\x04\0\0", "a zip archive", "load it in Python"),
+        (b"PK\x03\x04\0\0", "a zip archive", "if it holds a model of XGBoost, load it in Python"),
         (b"CBM1\x10\0\0\0", "a model of CatBoost", train),
         (b"tree\nversion=v4\nnum_class=1\n", "a model of LightGBM", train),
         (b"{\"name\": \"tree\", \"version\": \"v4\", \"tree_info\": [{}]}", "a model of LightGBM", train),

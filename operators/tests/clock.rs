@@ -309,6 +309,22 @@ impl Naive {
         self.believed.iter().copied().max()
     }
 
+    /// 5. What waits hears of a row at `e`.
+    fn tell_waiting(&mut self, rows: &[Row], fates: &mut [Option<Fate>], e: Nanos) {
+        if let Some(waiting) = self.waiting
+            && self.newest().is_none_or(|c| e > c - self.max_jump)
+        {
+            let doubted = rows[waiting].event_time.0;
+            let is_right = e >= doubted - self.max_ahead;
+            fates[waiting] = Some(if is_right { Fate::Believed } else { Fate::Refused });
+            if is_right {
+                self.believed.push(doubted);
+                self.refused.clear();
+            }
+            self.waiting = None;
+        }
+    }
+
     fn take(&mut self, rows: &[Row], new: &[bool], fates: &mut [Option<Fate>], at: usize) {
         let (row, a, j) = (&rows[at], self.max_ahead, self.max_jump);
         let e = row.event_time.0;
@@ -339,6 +355,9 @@ impl Naive {
             Naive { leads, believed: vec![], receipts: vec![], refused: vec![], older: vec![], ..*naive }
                 .usual()
         };
+        if self.newest().is_none() {
+            self.tell_waiting(rows, fates, e);
+        }
         // 4. Held against its receipt.
         if let (Some(c), Some(length)) = (self.newest(), lead)
             && e > c + a
@@ -362,18 +381,7 @@ impl Naive {
             self.refused.clear();
             self.leads = vec![(length, r.div_euclid(30 * MINUTE), false)];
         }
-        // 5. What waits hears of this row.
-        if let Some(waiting) = self.waiting
-            && self.newest().is_none_or(|c| e > c - j)
-        {
-            let doubted = rows[waiting].event_time.0;
-            fates[waiting] = Some(if e >= doubted - a { Fate::Believed } else { Fate::Refused });
-            if e >= doubted - a {
-                self.believed.push(doubted);
-                self.refused.clear();
-            }
-            self.waiting = None;
-        }
+        self.tell_waiting(rows, fates, e);
         if let Some(c) = self.newest() {
             // 6. A wrong clock.
             if e < c - j {
