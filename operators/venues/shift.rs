@@ -301,6 +301,12 @@ mod tests {
             r#"{"event_\u0074ime":"2026-01-02T03:04:05Z","sequence":"7","bid":5}"#,
             r#"{"event_\u0074ime":"2026-01-03T03:04:05Z","sequence":"1007","bid":5}"#,
         );
+        // In the unit that its size tells.
+        check(
+            CANONICAL,
+            r#"{"sequence":null,"event_time":1723161414335}"#,
+            r#"{"sequence":null,"event_time":1723247814335}"#,
+        );
     }
 
     #[test]
@@ -312,7 +318,7 @@ mod tests {
             r#"{"sequence""#,
             r#"{"sequence":"#,
             r#"{"sequence":1.5,"event_time":"yesterday"}"#,
-            r#"{"sequence":null,"event_time":1723161414335}"#,
+            r#"{"sequence":null,"event_time":17231614}"#,
             r#"{"sequence":9007199254740993}"#,
             r#"{"sequence":{"a":[1,2,"3"]}}"#,
             r#"{"x\\":1,"event_time":"2026-13-02T03:04:05Z"}"#,
