@@ -359,17 +359,13 @@ impl Naive {
             self.tell_waiting(rows, fates, e);
         }
         // 4. Held against its receipt.
-        if let (Some(c), Some(length)) = (self.newest(), lead)
+        if let (Some(c), Some(length), Some(r)) = (self.newest(), lead, r)
             && e > c + a
             && length > usual_before(self) + a
         {
-            let r = r.unwrap();
-            let agree = self.refused.iter().all(|(_, other)| {
-                let all = self.refused.iter().map(|(_, lead)| *lead).chain([length]);
-                let (low, high) = (all.clone().min().unwrap(), all.max().unwrap());
-                let _ = other;
-                high - low <= a
-            });
+            let leads = self.refused.iter().map(|(_, lead)| *lead).chain([length]);
+            let (low, high) = (leads.clone().min(), leads.max());
+            let agree = high.zip(low).is_some_and(|(high, low)| high - low <= a);
             if !agree {
                 self.refused.clear();
             }

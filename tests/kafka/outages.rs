@@ -42,6 +42,8 @@ fn check(test: &str, delivery: &str, end: impl Fn(&Broker)) {
     let replay = Running::start({
         let mut command = job.replay(&files);
         command.args(["--speed", "3"]);
+        // A broker may take long to come back.
+        command.env("FORESHOCK_KAFKA__STALLED_AFTER", "180s");
         command
     });
     let ticks = || stats(address)["counts"]["rows"]["ticks"].as_i64().unwrap();
