@@ -43,7 +43,7 @@ fn check(test: &str, delivery: &str, end: impl Fn(&Broker)) {
         let mut command = job.replay(&files);
         command.args(["--speed", "3"]);
         // A broker may take long to come back.
-        command.env("FORESHOCK_KAFKA__STALLED_AFTER", "180s");
+        command.env("FORESHOCK_KAFKA__STOP_TIMEOUT", "120s");
         command
     });
     let ticks = || stats(address)["counts"]["rows"]["ticks"].as_i64().unwrap();
